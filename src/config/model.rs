@@ -1,0 +1,303 @@
+//! What a configuration says, as values that can only be built right. Pure: no file, no socket, no clock.
+//! `parse` makes these out of XML and out of the admin interface's `key=value` lists; the rest of the program
+//! takes them as given.
+
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Port of an RTPproxy control socket when an address names none.
+pub const DEFAULT_PORT: u16 = 22222;
+/// Longest path of a UNIX socket, in bytes (`sun_path` less its NUL).
+pub const SOCKET_PATH_MAX: usize = 107;
+
+/// A name of a cluster or a member: 1 to 255 bytes, no white space, comma, `=` or control character.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(Arc<str>);
+
+impl Name {
+    /// Takes `text` if it can be a name.
+    pub fn new(text: &str) -> Option<Self> {
+        let good = |c: char| !c.is_whitespace() && !c.is_control() && c != ',' && c != '=';
+        ((1..=255).contains(&text.len()) && text.chars().all(good)).then(|| Self(text.into()))
+    }
+
+    /// The name as written.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a control socket is spoken to. The same six serve our own sockets and those of members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// UNIX stream socket, one command a connection.
+    Unix,
+    /// UNIX stream socket, a kept connection.
+    Cunix,
+    /// UDP over IPv4, with cookies.
+    Udp,
+    /// UDP over IPv6, with cookies.
+    Udp6,
+    /// TCP over IPv4, a kept connection.
+    Tcp,
+    /// TCP over IPv6, a kept connection.
+    Tcp6,
+}
+
+impl Protocol {
+    /// All of them, in the order in which they are listed to a user.
+    pub const ALL: [Self; 6] = [Self::Unix, Self::Cunix, Self::Udp, Self::Udp6, Self::Tcp, Self::Tcp6];
+
+    /// The name in a configuration file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unix => "UNIX",
+            Self::Cunix => "CUNIX",
+            Self::Udp => "UDP",
+            Self::Udp6 => "UDP6",
+            Self::Tcp => "TCP",
+            Self::Tcp6 => "TCP6",
+        }
+    }
+
+    /// The protocol of that name, in any case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|p| p.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// Whether the address is a path of this machine.
+    pub const fn is_local(self) -> bool {
+        matches!(self, Self::Unix | Self::Cunix)
+    }
+
+    /// Whether commands are datagrams: they carry cookies, may be lost, and are sent again.
+    pub const fn is_datagram(self) -> bool {
+        matches!(self, Self::Udp | Self::Udp6)
+    }
+
+    /// Whether the address family is IPv6.
+    pub const fn is_v6(self) -> bool {
+        matches!(self, Self::Udp6 | Self::Tcp6)
+    }
+}
+
+/// Where a control socket is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// Absolute or relative path, at most [`SOCKET_PATH_MAX`] bytes.
+    Path(PathBuf),
+    /// A literal address and port.
+    Ip(SocketAddr),
+    /// A host name, resolved at start and when a link is made anew, and a port.
+    Host(Arc<str>, u16),
+}
+
+impl fmt::Display for Address {
+    /// The form that a configuration and `modify … add` take: a path, `host:port`, `[v6]:port`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Ip(address) => write!(f, "{address}"),
+            Self::Host(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// What the administrator wants of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Status {
+    /// Takes new sessions.
+    #[default]
+    Active,
+    /// Serves its sessions, takes no new ones.
+    Suspended,
+    /// As suspended, and leaves the cluster when its sessions are over. Never in a file.
+    Draining,
+}
+
+impl Status {
+    /// As `ls` shows it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "ACTIVE",
+            Self::Suspended => "SUSPENDED",
+            Self::Draining => "DRAINING",
+        }
+    }
+}
+
+/// One RTPproxy of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Unique in its cluster.
+    pub name: Name,
+    /// How its control socket is spoken to.
+    pub protocol: Protocol,
+    /// Where its control socket is.
+    pub address: Address,
+    /// Share of new sessions, 0 to 65535; 0 is standby.
+    pub weight: u16,
+    /// Sessions that it should carry at most, 1 to 2³¹ − 1.
+    pub capacity: u32,
+    /// `Active` or `Suspended`.
+    pub status: Status,
+    /// Replaces the address in its replies.
+    pub wan_address: Option<IpAddr>,
+    /// Goes to it as the local address of each U and L.
+    pub lan_address: Option<IpAddr>,
+    /// Source address of our commands to it.
+    pub cmd_out_address: Option<IpAddr>,
+}
+
+/// What happens when every member is at its capacity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CapacityLimit {
+    /// The least overloaded member takes the session.
+    #[default]
+    Soft,
+    /// The session is refused with E998.
+    Hard,
+}
+
+/// How a member is chosen for a new session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// Random, in proportion to `weight × (1 − load)`.
+    #[default]
+    Weighted,
+    /// The lowest `load ÷ weight`.
+    LeastLoaded,
+    /// Weighted rendezvous hashing of the call-id.
+    Hash,
+}
+
+/// When a new session goes to the next best member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failover {
+    /// The longest that one attempt but the last may take; 10 ms to 3 s.
+    pub timeout: Duration,
+    /// All attempts, the first among them; 1 to 16.
+    pub attempts: u32,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Self { timeout: Duration::from_millis(250), attempts: 2 }
+    }
+}
+
+/// How members are probed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// Between two probes of an online member; 100 ms to 1 h.
+    pub interval: Duration,
+    /// How long a probe may take; 10 ms to 60 s.
+    pub timeout: Duration,
+    /// Failed probes in a row that take a member offline; 1 to 100.
+    pub fall: u32,
+    /// Answered probes in a row that bring it back; 1 to 100.
+    pub rise: u32,
+    /// Between two probes of an offline member; 100 ms to 1 h.
+    pub retry: Duration,
+    /// Over how long the share of a member that came back grows to the whole; 0 to 1 h.
+    pub slow_start: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        let second = Duration::from_secs(1);
+        Self { interval: second, timeout: second, fall: 2, rise: 1, retry: 2 * second, slow_start: Duration::ZERO }
+    }
+}
+
+/// Bounds of the session table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sessions {
+    /// Bound call-ids at most; 1 to 100,000,000.
+    pub max: u32,
+    /// A binding ages out so long after its last command; 1 s to 30 days.
+    pub expire: Duration,
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self { max: 1_000_000, expire: Duration::from_secs(12 * 3600) }
+    }
+}
+
+/// Owner and mode of a socket; what is `None` stays as the command line says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SocketRights {
+    /// User that owns it.
+    pub user: Option<String>,
+    /// Group that owns it.
+    pub group: Option<String>,
+    /// Permission bits, at most `0o777`.
+    pub mode: Option<u32>,
+}
+
+/// What a command gets when no member is online.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NoMembers {
+    /// E999.
+    #[default]
+    Error,
+    /// The connection is closed, a datagram dropped.
+    Silent,
+}
+
+/// The relay of media time-outs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DisconnectNotify {
+    /// Where members reach us over TCP.
+    pub inbound_address: SocketAddr,
+    /// Beginning of the paths of the SIP server's sockets that are relayed to.
+    pub dest_socket_prefix: String,
+    /// After how long offline the SIP server is told of each session of a member; `None` is never.
+    pub on_member_loss: Option<Duration>,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    /// Unique in the file.
+    pub name: Name,
+    /// How SIP servers speak to it.
+    pub protocol: Protocol,
+    /// Where SIP servers reach it; no two clusters share one.
+    pub address: Address,
+    /// What happens at capacity.
+    pub capacity_limit: CapacityLimit,
+    /// The relay of media time-outs, where it is wanted.
+    pub disconnect_notify: Option<DisconnectNotify>,
+    /// How a member is chosen.
+    pub policy: Policy,
+    /// When the next member is tried.
+    pub failover: Failover,
+    /// How members are probed.
+    pub health: Health,
+    /// Bounds of the session table.
+    pub sessions: Sessions,
+    /// Owner and mode of its control socket.
+    pub socket: SocketRights,
+    /// What a command gets when nobody is online.
+    pub no_members: NoMembers,
+    /// In the order of the file; may be empty.
+    pub members: Vec<Member>,
+}
+
+/// A whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Config {
+    /// In the order of the file.
+    pub clusters: Vec<Cluster>,
+}

@@ -1,0 +1,236 @@
+//! One command's life: what it is for, to whom it has been sent, what came back, when to do something again.
+//! Pure. The decisions are taken in `mod.rs`; this is what they are taken on.
+
+use core::ops::Range;
+use core::time::Duration;
+use std::time::Instant;
+
+use super::pending::Slot;
+use super::rewrite::Origin;
+use super::session::MemberId;
+use crate::protocol::command::{Command, Verb};
+
+/// What a transaction is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// The place is free.
+    Idle,
+    /// To the home of its call, whose reply is the reply.
+    Direct,
+    /// A new session: the first positive answer of any attempt wins.
+    Create,
+    /// `Q` to all members, to find the home of a call for a U.
+    Seek,
+    /// The command itself to all members; one may have the call.
+    Ask,
+    /// Waits for the answer that another command of the same call is looking for.
+    Wait,
+    /// `VF` to those members that have not said yet.
+    Capability,
+    /// `G` to all members.
+    Statistics,
+    /// `X` to all members.
+    DeleteAll,
+    /// A delete that nobody waits for. When unanswered, it is kept for the member.
+    Quiet,
+    /// The losers of a new session: a positive answer that comes late is undone.
+    Late,
+    /// A health probe; what was asked tells how to read the answer.
+    Probe(Ask),
+}
+
+impl Job {
+    /// Whether the command may reach a member twice without harm, so that a stream link may send it again when
+    /// a connection breaks before a byte of the reply. A new session may too: what is created twice is undone.
+    pub fn may_repeat(self, verb: Verb) -> bool {
+        // A second play, record or copy starts anew; a second delete only says E50.
+        !matches!(verb, Verb::Play | Verb::Record | Verb::Copy) || self == Self::Seek
+    }
+}
+
+/// What a probe asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// `V`
+    Version,
+    /// `VF n`
+    Capability(u64),
+    /// `Ib`; the member had so many sessions bound when it was sent.
+    Counts(u64),
+}
+
+/// How one exchange with one member stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// No answer yet.
+    Waiting,
+    /// Answered, positively or not.
+    Answered,
+    /// The member refused it, went offline or stayed silent for as long as it may.
+    Failed,
+}
+
+/// One command sent to one member.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// To whom.
+    pub member: MemberId,
+    /// Its cookie's secret part.
+    pub nonce: u64,
+    /// First sent.
+    pub sent: Instant,
+    /// When it is sent again; `None` over a transport that loses nothing.
+    pub resend: Option<Instant>,
+    /// The wait after that.
+    pub pause: Duration,
+    /// Whether it has been sent again: its delay then says nothing.
+    pub resent: bool,
+    /// When the next member is tried beside it; `None` when this is the last attempt.
+    pub patience: Option<Instant>,
+    /// How it stands.
+    pub fate: Fate,
+}
+
+/// What is needed of a command on the way of its reply, without parsing it again.
+#[derive(Debug, Clone)]
+pub struct Key {
+    /// Its letter.
+    pub verb: Verb,
+    /// Where its call-id is in its text.
+    pub call_id: Range<u16>,
+    /// The session table's hash of the call-id.
+    pub hash: u64,
+    /// Whether it ends the call.
+    pub ends: bool,
+}
+
+impl Key {
+    /// The key of `command`, whose text starts where the transaction's text will.
+    pub fn new(command: &Command<'_>, hash: u64) -> Self {
+        // Both are slices of the same text, at most 8,191 bytes long.
+        let start = (command.call_id.as_ptr() as usize).wrapping_sub(command.text.as_ptr() as usize);
+        let start = u16::try_from(start).unwrap_or(0);
+        let length = u16::try_from(command.call_id.len()).unwrap_or(0);
+        Self { verb: command.verb, call_id: start..start.saturating_add(length), hash, ends: command.ends_session }
+    }
+}
+
+/// A command in flight.
+#[derive(Debug)]
+pub struct Transaction<C> {
+    /// Where it is.
+    pub slot: Slot,
+    /// What it is for.
+    pub job: Job,
+    /// Who waits for it; `None` for our own commands.
+    pub client: Option<C>,
+    /// The command as the client sent it, less its line end.
+    pub text: Vec<u8>,
+    /// What it is, in short.
+    pub key: Key,
+    /// Where its client is.
+    pub origin: Origin,
+    /// Whether its text has something that may have to be written in another way for a member.
+    pub rewritten: bool,
+    /// When the client's command came.
+    pub started: Instant,
+    /// When the client gets an answer, whatever happens.
+    pub give_up: Instant,
+    /// When its alarm is set.
+    pub alarm: Option<Instant>,
+    /// To whom it has been sent.
+    pub exchanges: Vec<Exchange>,
+    /// Attempts of a new session, all counted.
+    pub attempts: u32,
+    /// Commands of the same call that wait for what this one finds.
+    pub followers: Vec<Slot>,
+    /// The best answer that is not positive.
+    pub verdict: Vec<u8>,
+    /// Whether the answers that are not positive differ.
+    pub mixed: bool,
+    /// Whether a delete came from the list of its member, whose next one is to follow.
+    pub chained: bool,
+}
+
+impl<C> Transaction<C> {
+    /// A free place.
+    pub fn idle(now: Instant) -> Self {
+        Self {
+            slot: Slot { index: 0, serial: 0 },
+            job: Job::Idle,
+            client: None,
+            text: Vec::new(),
+            key: Key { verb: Verb::Version, call_id: 0..0, hash: 0, ends: false },
+            origin: Origin::Unix,
+            rewritten: false,
+            started: now,
+            give_up: now,
+            alarm: None,
+            exchanges: Vec::new(),
+            attempts: 0,
+            followers: Vec::new(),
+            verdict: Vec::new(),
+            mixed: false,
+            chained: false,
+        }
+    }
+
+    /// Takes the place for a command that came at `now`.
+    pub fn open(&mut self, slot: Slot, now: Instant) {
+        self.slot = slot;
+        self.started = now;
+        self.give_up = now;
+    }
+
+    /// Whether it is in use.
+    pub fn is_open(&self) -> bool {
+        self.job != Job::Idle
+    }
+
+    /// Frees the place and keeps its buffers, unless they have grown large.
+    pub fn reset(&mut self) {
+        self.slot.serial = 0;
+        self.job = Job::Idle;
+        self.client = None;
+        self.alarm = None;
+        self.attempts = 0;
+        self.rewritten = false;
+        self.mixed = false;
+        self.chained = false;
+        self.text.clear();
+        self.text.shrink_to(512);
+        self.exchanges.clear();
+        self.exchanges.shrink_to(8);
+        self.followers.clear();
+        self.followers.shrink_to(8);
+        self.verdict.clear();
+        self.verdict.shrink_to(64);
+    }
+
+    /// Its call-id.
+    pub fn call_id(&self) -> &[u8] {
+        let range = usize::from(self.key.call_id.start)..usize::from(self.key.call_id.end);
+        self.text.get(range).unwrap_or_default()
+    }
+
+    /// Whether somebody has still to answer.
+    pub fn is_waiting(&self) -> bool {
+        self.exchanges.iter().any(|exchange| exchange.fate == Fate::Waiting)
+    }
+
+    /// Whether it has been sent to `member`.
+    pub fn has_tried(&self, member: MemberId) -> bool {
+        self.exchanges.iter().any(|exchange| exchange.member == member)
+    }
+
+    /// The earliest moment at which something is to be done.
+    pub fn due(&self) -> Instant {
+        let mut due = self.give_up;
+        for exchange in self.exchanges.iter().filter(|exchange| exchange.fate == Fate::Waiting) {
+            for moment in [exchange.resend, exchange.patience].into_iter().flatten() {
+                due = due.min(moment);
+            }
+        }
+        due
+    }
+}

@@ -1,0 +1,254 @@
+//! A member of a cluster as the dispatcher knows it: its definition, whether it is online, its load, its delay,
+//! what it can do, and the deletes that wait for it. Pure.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::choose::Candidate;
+use super::delay::Delay;
+use super::session::{MemberId, Tick};
+use crate::admin::view::MEMBER_COUNTERS;
+use crate::config::model::{self, Status};
+use crate::protocol::reply::{SessionCounts, Statistics};
+
+/// Deletes that wait for one member at most. Each is a call that ended while the member was away: at 100 calls
+/// a second, more than a minute and a half of them, after which the sessions time out by themselves.
+pub const DEFERRED_MAX: usize = 10_000;
+/// How long a delete waits. RTPproxy forgets a session without media after 60 s unless told otherwise (`-T`);
+/// ten minutes leave room for the larger values in use.
+pub const DEFERRED_FOR: Duration = Duration::from_secs(600);
+/// Sets of statistic names remembered for a member that falls silent.
+const STATISTICS_MAX: usize = 16;
+/// Capabilities remembered; RTPproxy has some twenty.
+const CAPABILITIES_MAX: usize = 64;
+
+/// The counters of a member, in the order of [`MEMBER_COUNTERS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is described in MEMBER_COUNTERS")]
+pub enum Count {
+    Commands,
+    Retransmissions,
+    Replies,
+    Errors,
+    Timeouts,
+    Refused,
+    LateReplies,
+    SpoofedReplies,
+    GarbageReplies,
+    Sessions,
+    Undone,
+    Probes,
+    ProbesFailed,
+    WentOffline,
+    WentOnline,
+}
+
+/// A delete that waits for its member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deferred {
+    /// After this moment nothing is left to delete.
+    pub expires: Instant,
+    /// The command.
+    pub text: Box<[u8]>,
+}
+
+/// One RTPproxy.
+#[derive(Debug)]
+pub struct Member<L> {
+    /// Its place in the cluster, and which of those that have had it.
+    pub id: MemberId,
+    /// Whether it is in the cluster; a free place is kept for the next one.
+    pub present: bool,
+    /// Rank in listings: order of the configuration, then of addition.
+    pub order: u64,
+    /// Its definition.
+    pub config: model::Member,
+    /// Its link.
+    pub link: L,
+    /// Whether it answers probes.
+    pub online: bool,
+    /// Whether the first round of probes is over, with whatever result.
+    pub probed: bool,
+    /// Why it is in that state.
+    pub why: String,
+    /// When it came to that state.
+    pub since: Instant,
+    /// Its delay.
+    pub delay: Delay,
+    /// Its newest heartbeat; kept while it is offline, for the sums.
+    pub counts: Option<SessionCounts>,
+    /// `bound_ever` when the newest answered heartbeat was sent.
+    counted_at: u64,
+    /// Sessions bound to it since start.
+    bound_ever: u64,
+    /// Bindings made before this tick are forgotten: it has been restarted since.
+    pub cut: Tick,
+    /// Share of its weight that it gets while it comes back slowly, above 0 to 1.
+    pub share: f64,
+    /// What it said to `VF`.
+    capabilities: Vec<(u64, bool)>,
+    /// What it last said to `G`, by the names asked for.
+    statistics: VecDeque<(Box<[u8]>, Statistics)>,
+    /// Deletes that wait for its return.
+    pub deferred: VecDeque<Deferred>,
+    /// Whether it missed an `X`.
+    pub owes_delete_all: bool,
+    /// Commands in flight to it.
+    pub in_flight: u32,
+    /// Garbage replies since the last note.
+    pub garbage: u64,
+    /// When the last note on garbage was made.
+    pub garbage_told: Option<Instant>,
+    counters: [u64; MEMBER_COUNTERS.len()],
+}
+
+impl<L> Member<L> {
+    /// A member that has not been probed yet.
+    pub fn new(id: MemberId, order: u64, config: model::Member, link: L, now: Instant) -> Self {
+        Self {
+            id,
+            present: true,
+            order,
+            config,
+            link,
+            online: false,
+            probed: false,
+            why: "not probed yet".to_owned(),
+            since: now,
+            delay: Delay::default(),
+            counts: None,
+            counted_at: 0,
+            bound_ever: 0,
+            cut: Tick::default(),
+            share: 1.0,
+            capabilities: Vec::new(),
+            statistics: VecDeque::new(),
+            deferred: VecDeque::new(),
+            owes_delete_all: false,
+            in_flight: 0,
+            garbage: 0,
+            garbage_told: None,
+            counters: [0; MEMBER_COUNTERS.len()],
+        }
+    }
+
+    /// Whether new sessions may go to it.
+    pub fn takes_sessions(&self) -> bool {
+        self.present && self.online && self.config.status == Status::Active
+    }
+
+    /// Whether commands may go to it.
+    pub fn serves(&self) -> bool {
+        self.present && self.online
+    }
+
+    /// Counts one more `what`.
+    pub fn count(&mut self, what: Count) {
+        self.count_many(what, 1);
+    }
+
+    /// Counts `n` more `what`.
+    pub fn count_many(&mut self, what: Count, n: u64) {
+        if let Some(counter) = self.counters.get_mut(what as usize) {
+            *counter = counter.saturating_add(n);
+        }
+    }
+
+    /// All counters, in the order of [`MEMBER_COUNTERS`].
+    pub fn counters(&self) -> &[u64] {
+        &self.counters
+    }
+
+    /// A session is bound to it from now on.
+    pub fn took_session(&mut self) {
+        self.bound_ever += 1;
+        self.count(Count::Sessions);
+    }
+
+    /// What to remember when a heartbeat is sent, for [`Member::heartbeat`].
+    pub fn bound_ever(&self) -> u64 {
+        self.bound_ever
+    }
+
+    /// A heartbeat that was sent when `bound_ever` was `counted_at` has been answered.
+    pub fn heartbeat(&mut self, counts: SessionCounts, counted_at: u64) {
+        self.counts = Some(counts);
+        self.counted_at = counted_at;
+    }
+
+    /// What it said to `VF n`, if it has been asked since it came back.
+    pub fn capability(&self, number: u64) -> Option<bool> {
+        self.capabilities.iter().find(|(n, _)| *n == number).map(|(_, has)| *has)
+    }
+
+    /// Remembers what it said to `VF n`.
+    pub fn set_capability(&mut self, number: u64, has: bool) {
+        if let Some(known) = self.capabilities.iter_mut().find(|(n, _)| *n == number) {
+            known.1 = has;
+        } else if self.capabilities.len() < CAPABILITIES_MAX {
+            self.capabilities.push((number, has));
+        }
+    }
+
+    /// Remembers what it said to a `G` for `names`.
+    pub fn set_statistics(&mut self, names: &[u8], statistics: Statistics) {
+        self.statistics.retain(|(known, _)| **known != *names);
+        if self.statistics.len() >= STATISTICS_MAX {
+            self.statistics.pop_front();
+        }
+        self.statistics.push_back((names.into(), statistics));
+    }
+
+    /// What it last said to a `G` for `names`.
+    pub fn statistics(&self, names: &[u8]) -> Option<&Statistics> {
+        self.statistics.iter().find(|(known, _)| **known == *names).map(|(_, statistics)| statistics)
+    }
+
+    /// Keeps a delete until the member is back; gives the number of older ones that had to go for it.
+    pub fn defer(&mut self, now: Instant, text: &[u8]) -> u64 {
+        while self.deferred.front().is_some_and(|first| first.expires <= now) {
+            self.deferred.pop_front();
+        }
+        let mut dropped = 0;
+        while self.deferred.len() >= DEFERRED_MAX {
+            self.deferred.pop_front();
+            dropped += 1;
+        }
+        self.deferred.push_back(Deferred { expires: now + DEFERRED_FOR, text: text.into() });
+        dropped
+    }
+
+    /// The next delete that still makes sense.
+    pub fn next_deferred(&mut self, now: Instant) -> Option<Box<[u8]>> {
+        while let Some(first) = self.deferred.pop_front() {
+            if first.expires > now {
+                return Some(first.text);
+            }
+        }
+        None
+    }
+}
+
+impl<L> Candidate for Member<L> {
+    fn name(&self) -> &str {
+        self.config.name.as_str()
+    }
+
+    fn weight(&self) -> u16 {
+        self.config.weight
+    }
+
+    fn capacity(&self) -> u32 {
+        self.config.capacity
+    }
+
+    fn sessions(&self) -> u64 {
+        let counted = self.counts.as_ref().map_or(0, |counts| counts.active);
+        counted.saturating_add(self.bound_ever.saturating_sub(self.counted_at))
+    }
+
+    fn share(&self) -> f64 {
+        self.share
+    }
+}

@@ -1,0 +1,173 @@
+//! What the dispatcher wants done, as values: it decides under a lock, and the rim carries out afterwards,
+//! when the lock is free. One box is reused for many events, so that an event allocates nothing. Pure.
+
+use core::ops::Range;
+
+use super::session::MemberId;
+use crate::config::model::Name;
+use crate::protocol::cookie::Cookie;
+use crate::protocol::reply::SessionCounts;
+
+/// One command to one member: `COOKIE SP COMMAND LF`. A datagram goes without the line end, a stream without
+/// the cookie; both are slices of the same bytes.
+#[derive(Debug)]
+pub struct Send<L> {
+    /// The member's link.
+    pub link: L,
+    /// The member.
+    pub member: MemberId,
+    /// Names the exchange; its reply comes back with it.
+    pub cookie: Cookie,
+    /// Whether it may be sent again on a fresh connection when the first broke before a byte of its reply.
+    pub again: bool,
+    text: Range<usize>,
+}
+
+/// What became of a probe.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Probed {
+    /// `V` said 20040107.
+    Version,
+    /// `V` said something else: not an RTPproxy that we can talk to.
+    WrongVersion,
+    /// `VF n` was answered.
+    Capability(u64, bool),
+    /// `Ib` was answered.
+    Counts(SessionCounts),
+    /// An error, or something that is no reply to the probe.
+    Odd,
+    /// No reply within the time of a probe.
+    Missed,
+    /// The socket refused.
+    Refused,
+}
+
+/// Something that an operator may want to read in the log; the rim writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// The session table is full: new calls are served unbound.
+    TableFull {
+        /// How many calls since the last such note.
+        calls: u64,
+    },
+    /// Too many commands in flight: some were refused.
+    Overloaded {
+        /// How many since the last such note.
+        commands: u64,
+    },
+    /// Two members have the same call.
+    TwoHomes {
+        /// The one that it is bound to.
+        bound: Name,
+        /// The other one.
+        also: Name,
+    },
+    /// A member's reply could be no reply to its command.
+    Garbage {
+        /// The member.
+        member: Name,
+        /// Its beginning.
+        excerpt: Vec<u8>,
+        /// How many since the last such note.
+        replies: u64,
+    },
+    /// No more room for deletes that wait for a member: the oldest was dropped.
+    DeletesDropped {
+        /// The member.
+        member: Name,
+        /// How many since the last such note.
+        deletes: u64,
+    },
+}
+
+/// Work for the rim, in the order in which it is to be done: replies first, since somebody waits for them.
+#[derive(Debug)]
+pub struct Outbox<C, L> {
+    bytes: Vec<u8>,
+    sends: Vec<Send<L>>,
+    replies: Vec<(C, Range<usize>)>,
+    /// Clients that get no reply: their connection is closed, their datagram dropped.
+    pub dropped: Vec<C>,
+    /// Results for the health thread.
+    pub probed: Vec<(MemberId, Probed)>,
+    /// Members that should be probed at once, since they are silent to commands.
+    pub suspects: Vec<MemberId>,
+    /// Members whose socket refused a command, not a probe.
+    pub refused: Vec<MemberId>,
+    /// For the log.
+    pub notes: Vec<Note>,
+    /// The timer thread sleeps longer than it may now.
+    pub wake_timer: bool,
+}
+
+impl<C, L> Default for Outbox<C, L> {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::with_capacity(1024),
+            sends: Vec::new(),
+            replies: Vec::new(),
+            dropped: Vec::new(),
+            probed: Vec::new(),
+            suspects: Vec::new(),
+            refused: Vec::new(),
+            notes: Vec::new(),
+            wake_timer: false,
+        }
+    }
+}
+
+impl<C, L> Outbox<C, L> {
+    /// A reply to a client: what `write` appends, and a line end.
+    pub fn reply(&mut self, client: C, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        self.bytes.push(b'\n');
+        self.replies.push((client, start..self.bytes.len()));
+    }
+
+    /// A command to a member: its cookie, what `write` appends, and a line end.
+    pub fn send(
+        &mut self,
+        link: L,
+        member: MemberId,
+        cookie: Cookie,
+        again: bool,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let start = self.bytes.len();
+        cookie.write(&mut self.bytes);
+        self.bytes.push(b' ');
+        write(&mut self.bytes);
+        self.bytes.push(b'\n');
+        self.sends.push(Send { link, member, cookie, again, text: start..self.bytes.len() });
+    }
+
+    /// Takes the replies out: each goes to `deliver` with its bytes, line end and all.
+    pub fn drain_replies(&mut self, mut deliver: impl FnMut(C, &[u8])) {
+        for (client, range) in self.replies.drain(..) {
+            deliver(client, self.bytes.get(range).unwrap_or_default());
+        }
+    }
+
+    /// Takes the commands out: each goes to `deliver` with `COOKIE SP COMMAND LF`.
+    pub fn drain_sends(&mut self, mut deliver: impl FnMut(Send<L>, &[u8])) {
+        for send in self.sends.drain(..) {
+            let text = self.bytes.get(send.text.clone()).unwrap_or_default();
+            deliver(send, text);
+        }
+    }
+
+    /// Forgets the bytes of what has been taken out. Call when both drains are over.
+    pub fn reset(&mut self) {
+        self.bytes.clear();
+        // One huge reply must not hold its memory for ever.
+        self.bytes.shrink_to(64 * 1024);
+        self.wake_timer = false;
+    }
+
+    /// Whether nothing waits to be carried out.
+    pub fn is_empty(&self) -> bool {
+        self.sends.is_empty() && self.replies.is_empty() && self.dropped.is_empty() && self.probed.is_empty()
+    }
+}
+

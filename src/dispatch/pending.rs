@@ -1,0 +1,170 @@
+//! Commands in flight: a bounded slab of transactions, found by the slot and the nonce in a cookie, and their
+//! alarms, earliest first. Pure.
+//!
+//! A slot is used again for the next command, its buffers with it, so that a command allocates nothing once
+//! the slab is warm. Alarms are not taken out of the heap when a command ends: an alarm whose serial is no
+//! longer that of its slot is passed over when it comes up, which is cheaper than finding it.
+
+use core::cmp::Reverse;
+use core::hash::BuildHasher;
+use std::collections::BinaryHeap;
+use std::hash::RandomState;
+use std::time::Instant;
+
+use super::attempt::Transaction;
+use crate::protocol::cookie::Cookie;
+
+/// Commands in flight in one cluster at most. At 20,000 commands a second these are three seconds of a cluster
+/// whose members are all silent; a slot in use holds some 500 bytes.
+pub const IN_FLIGHT_MAX: usize = 65_536;
+
+/// A transaction's place and which of those that have had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// Place in the slab.
+    pub index: u32,
+    /// Counts the uses of all places.
+    pub serial: u64,
+}
+
+impl Slot {
+    /// The part of the serial that a cookie carries.
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+    pub fn short_serial(self) -> u32 {
+        self.serial as u32
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Alarm {
+    at: Instant,
+    index: u32,
+    serial: u64,
+}
+
+/// The slab.
+#[derive(Debug)]
+pub struct Pending<C> {
+    slots: Vec<Transaction<C>>,
+    free: Vec<u32>,
+    alarms: BinaryHeap<Reverse<Alarm>>,
+    serial: u64,
+    key: RandomState,
+}
+
+impl<C> Pending<C> {
+    /// An empty slab; `key` makes the cookies unpredictable.
+    pub fn new(key: RandomState) -> Self {
+        Self { slots: Vec::new(), free: Vec::new(), alarms: BinaryHeap::new(), serial: 0, key }
+    }
+
+    /// Transactions in flight.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether nothing is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A fresh transaction, or none when all places are taken. Its alarm is to be set by [`Pending::set_alarm`].
+    pub fn open(&mut self, now: Instant) -> Option<Slot> {
+        self.serial += 1;
+        let index = if let Some(index) = self.free.pop() {
+            index
+        } else {
+            if self.slots.len() >= IN_FLIGHT_MAX {
+                return None;
+            }
+            self.slots.push(Transaction::idle(now));
+            u32::try_from(self.slots.len() - 1).ok()?
+        };
+        let slot = Slot { index, serial: self.serial };
+        if let Some(transaction) = self.slots.get_mut(index as usize) {
+            transaction.open(slot, now);
+        }
+        Some(slot)
+    }
+
+    /// Ends a transaction; its place is free.
+    pub fn close(&mut self, slot: Slot) {
+        if let Some(transaction) = self.get_mut(slot) {
+            transaction.reset();
+            self.free.push(slot.index);
+        }
+    }
+
+    /// The transaction of that slot, if it still is.
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Transaction<C>> {
+        self.slots.get_mut(slot.index as usize).filter(|transaction| transaction.slot == slot)
+    }
+
+    /// The transaction and the place of the exchange that a cookie names, if it is waited for.
+    pub fn find(&self, cookie: Cookie) -> Option<(Slot, usize)> {
+        let transaction = self.slots.get(cookie.slot as usize)?;
+        let place = usize::from(cookie.index);
+        let exchange = transaction.exchanges.get(place)?;
+        (exchange.nonce == cookie.nonce).then_some((transaction.slot, place))
+    }
+
+    /// The unpredictable part of the cookie of one exchange. It can be computed again, so that a reply which
+    /// comes late or twice is told from a forged one without remembering it.
+    pub fn nonce(&self, slot: Slot, index: u16) -> u64 {
+        self.key.hash_one((slot.index, slot.short_serial(), index))
+    }
+
+    /// Whether we ever made this cookie.
+    pub fn is_ours(&self, cookie: Cookie) -> bool {
+        self.key.hash_one((cookie.slot, cookie.serial, cookie.index)) == cookie.nonce
+    }
+
+    /// All transactions in flight.
+    pub fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.slots.iter().filter(|transaction| transaction.is_open()).map(|transaction| transaction.slot)
+    }
+
+    /// Sets the alarm of a transaction to the earliest of what it waits for. Gives the moment if it is earlier
+    /// than what was set before.
+    pub fn set_alarm(&mut self, slot: Slot) -> Option<Instant> {
+        let transaction = self.slots.get_mut(slot.index as usize).filter(|t| t.slot == slot)?;
+        let due = transaction.due();
+        if transaction.alarm.is_some_and(|at| at <= due) {
+            return None;
+        }
+        transaction.alarm = Some(due);
+        self.alarms.push(Reverse(Alarm { at: due, index: slot.index, serial: slot.serial }));
+        Some(due)
+    }
+
+    /// The next transaction whose alarm is due at `now`.
+    pub fn next_due(&mut self, now: Instant) -> Option<Slot> {
+        while let Some(Reverse(alarm)) = self.alarms.peek().copied() {
+            let slot = Slot { index: alarm.index, serial: alarm.serial };
+            let live = self
+                .slots
+                .get_mut(alarm.index as usize)
+                .filter(|transaction| transaction.slot == slot && transaction.alarm == Some(alarm.at));
+            let Some(transaction) = live else {
+                self.alarms.pop();
+                continue;
+            };
+            if alarm.at > now {
+                return None;
+            }
+            self.alarms.pop();
+            transaction.alarm = None;
+            if transaction.due() <= now {
+                return Some(slot);
+            }
+            // What it was set for is over; it waits for something later.
+            self.set_alarm(slot);
+        }
+        None
+    }
+
+    /// When [`Pending::next_due`] will have something next.
+    pub fn next_alarm(&self) -> Option<Instant> {
+        self.alarms.peek().map(|Reverse(alarm)| alarm.at)
+    }
+}

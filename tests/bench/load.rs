@@ -1,0 +1,278 @@
+//! The load generator: `cargo bench --bench load [-- PART…]`.
+//!
+//! Every part compares commands through the cluster with the same commands sent to one member directly, in turns,
+//! in one run, because two runs on a busy machine tell nothing about each other. The member is a fake without media
+//! (`member.rs`): one thread and one loop, so that what is measured is the way to it. The bounds stand beside the
+//! numbers; the exit status is 1 when one was missed.
+//!
+//! Parts: `a` latency of one client, `b` 64 clients with 1,000 and a million sessions bound, `c` a member stopped
+//! and killed, `d` the same as a and b beside 1,000 silent clients, `e` memory and idle processor time. `direct`
+//! measures the member alone. Without a part: all but `direct`. `--seconds N` sets the length of one turn (2),
+//! `--rounds N` how often the turns are taken (5), `--members N` how many members the cluster has (4), `--sessions N`
+//! the size of the large table, `--clients N` the crowd of b.
+
+#![allow(unreachable_pub, reason = "a program has no callers")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a bench that cannot go on must end, and it measures with the clock"
+)]
+
+mod clients;
+mod field;
+mod measure;
+mod member;
+mod outage;
+#[allow(dead_code, reason = "the tests use the rest of it")]
+#[path = "../integration/support/mod.rs"]
+mod support;
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use std::{env, thread};
+
+use clients::Calls;
+use field::{Direct, Field, Silent, Turns, latencies, rates};
+use measure::{Table, cpu_time, median, micros, percentile, resident};
+
+/// Sessions of the small table.
+const FEW: u64 = 1_000;
+/// Clients that connect and say nothing.
+const SILENT: usize = 1_000;
+/// Members of the idle daemon, and how long it is watched.
+const IDLE: (usize, Duration) = (16, Duration::from_secs(20));
+
+/// What the command line asks for.
+struct Options {
+    parts: Vec<String>,
+    turns: Turns,
+    members: usize,
+    sessions: u64,
+    clients: u64,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if arguments.first().is_some_and(|a| a == "member") {
+        let Err(error) = member::run(&arguments[1..]);
+        eprintln!("member {arguments:?}: {error}");
+        return ExitCode::FAILURE;
+    }
+    let options = match Options::parse(&arguments) {
+        Ok(options) => options,
+        Err(wrong) => {
+            eprintln!(
+                "load: {wrong}; parts are a b c d e direct, options --seconds --rounds --members --sessions --clients"
+            );
+            return ExitCode::from(64);
+        }
+    };
+    let mut table = Table::default();
+    if options.wants("direct") {
+        direct(&options, &mut table);
+    }
+    if ["a", "b", "d"].iter().any(|part| options.wants(part)) {
+        few(&options, &mut table);
+    }
+    if options.wants("b") || options.wants("e") {
+        many(&options, &mut table);
+    }
+    if options.wants("c") {
+        outage::run(&mut table);
+    }
+    if options.wants("e") {
+        idle(&mut table);
+    }
+    if table.close() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+impl Options {
+    fn parse(arguments: &[String]) -> Result<Self, String> {
+        let turns = Turns {
+            seconds: Duration::from_secs(2),
+            rounds: 5,
+        };
+        let mut options = Self {
+            parts: Vec::new(),
+            turns,
+            members: 4,
+            sessions: 1_000_000,
+            clients: 64,
+        };
+        let mut words = arguments.iter();
+        while let Some(word) = words.next() {
+            let mut number = || -> Result<u32, String> {
+                let value = words.next().ok_or_else(|| format!("{word} wants a number"))?;
+                value
+                    .parse()
+                    .ok()
+                    .filter(|n| *n > 0)
+                    .ok_or_else(|| format!("{word} {value:?}: want a number from 1"))
+            };
+            match word.as_str() {
+                // Cargo says it to every bench.
+                "--bench" => {}
+                "--seconds" => options.turns.seconds = Duration::from_secs(number()?.into()),
+                "--rounds" => options.turns.rounds = number()?,
+                "--members" => options.members = number()? as usize,
+                "--sessions" => options.sessions = u64::from(number()?).max(FEW),
+                "--clients" => options.clients = number()?.into(),
+                "a" | "b" | "c" | "d" | "e" | "direct" => options.parts.push(word.clone()),
+                _ => return Err(format!("unknown word {word:?}")),
+            }
+        }
+        if options.parts.is_empty() {
+            options.parts = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, part: &str) -> bool {
+        self.parts.iter().any(|p| p == part)
+    }
+}
+
+/// The member alone: what the machine can do.
+fn direct(options: &Options, table: &mut Table) {
+    println!("\ndirect: one member on a UNIX socket");
+    let direct = Direct::new();
+    clients::bind(&direct.control, 0, FEW);
+    let mut took = clients::one_by_one(&direct.control, &mut Calls::new(1, FEW), options.turns.seconds);
+    table.note(
+        "direct: median of one client",
+        micros(percentile(&mut took, 0.5)),
+        "us",
+    );
+    table.note(
+        "direct: p99 of one client",
+        micros(percentile(&mut took, 0.99)),
+        "us",
+    );
+    let mut crowd: Vec<Calls> = (0..options.clients)
+        .map(|client| Calls::new(client, FEW))
+        .collect();
+    let answered = clients::all_at_once(&direct.control, &mut crowd, options.turns.seconds);
+    table.note(
+        "direct: rate of the crowd",
+        answered / options.turns.seconds.as_secs_f64(),
+        "/s",
+    );
+}
+
+/// Parts a, b and d with the small table.
+fn few(options: &Options, table: &mut Table) {
+    let (field, near) = (Field::new(options.members), Direct::new());
+    for socket in [field.control(), &near.control] {
+        clients::bind(socket, 0, FEW);
+    }
+    if options.wants("a") {
+        println!("\na: one client");
+        one_client("a", &field, &near, options, table);
+    }
+    if options.wants("b") {
+        println!("\nb: {} clients, {FEW} sessions", options.clients);
+        crowd("b", &field, &near, FEW, options, table);
+    }
+    if options.wants("d") {
+        println!("\nd: beside {SILENT} silent clients");
+        let _silent = Silent::start(field.control(), SILENT);
+        one_client("d", &field, &near, options, table);
+        crowd("d", &field, &near, FEW, options, table);
+    }
+}
+
+fn one_client(part: &str, field: &Field, near: &Direct, options: &Options, table: &mut Table) {
+    let mut taken = latencies(field, near, FEW, options.turns);
+    let row = |what: &str| format!("{part}: {what}");
+    for (share, name) in [(0.5, "median"), (0.99, "p99")] {
+        let (direct, cluster) = (
+            percentile(&mut taken.direct, share),
+            percentile(&mut taken.cluster, share),
+        );
+        table.note(
+            &row(&format!("{name} of one client, direct")),
+            micros(direct),
+            "us",
+        );
+        table.note(
+            &row(&format!("{name} of one client, cluster")),
+            micros(cluster),
+            "us",
+        );
+        let ratio = cluster.as_secs_f64() / direct.as_secs_f64();
+        if name == "median" {
+            table.at_most(&row("median, cluster to direct"), ratio, 2.0, "x");
+        } else {
+            table.note(&row("p99, cluster to direct"), ratio, "x");
+        }
+    }
+}
+
+/// Gives the ratio of throughputs and how far the turns lay apart.
+fn crowd(part: &str, field: &Field, near: &Direct, sessions: u64, options: &Options, table: &mut Table) {
+    let rates = rates(field, near, sessions, options.clients, options.turns);
+    let row = |what: &str| format!("{part}: {sessions} sessions, {what}");
+    table.note(&row("rate, direct"), median(rates.direct.clone()), "/s");
+    table.note(&row("rate, cluster"), median(rates.cluster.clone()), "/s");
+    table.note(&row("spread of the cluster's turns"), rates.spread() * 100.0, "%");
+    table.at_least(&row("throughput, cluster to direct"), rates.ratio(), 0.55, "x");
+    table.at_most(
+        &row("processor time of a command"),
+        median(rates.cpu.clone()),
+        25.0,
+        "us",
+    );
+}
+
+/// Part b with the large table, and part e's memory, which wants a daemon that has not worked yet.
+fn many(options: &Options, table: &mut Table) {
+    let sessions = options.sessions;
+    println!("\nb, e: {sessions} sessions");
+    let (field, near) = (Field::new(options.members), Direct::new());
+    clients::bind(field.control(), 0, FEW);
+    // Threads, buffers and pools have their size before memory is compared.
+    let mut warm: Vec<Calls> = (0..options.clients)
+        .map(|client| Calls::new(client, FEW))
+        .collect();
+    clients::all_at_once(field.control(), &mut warm, Duration::from_secs(1));
+    let (before, start) = (resident(field.daemon.pid()), Instant::now());
+    clients::bind(field.control(), FEW, sessions);
+    println!("  bound in {:.1?}", start.elapsed());
+    if options.wants("e") {
+        let grown = resident(field.daemon.pid()).saturating_sub(before);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for the eye")]
+        let each = grown as f64 / (sessions - FEW).max(1) as f64;
+        table.at_most(
+            "e: memory of a session with a call-id of 40 bytes",
+            each,
+            200.0,
+            "bytes",
+        );
+    }
+    if options.wants("b") {
+        clients::bind(&near.control, 0, sessions);
+        crowd("b", &field, &near, sessions, options, table);
+    }
+}
+
+/// Part e's idle daemon.
+fn idle(table: &mut Table) {
+    let (members, time) = IDLE;
+    println!("\ne: {members} members, nothing to do");
+    let field = Field::new(members);
+    let before = cpu_time(field.daemon.pid());
+    thread::sleep(time);
+    let share = cpu_time(field.daemon.pid()).saturating_sub(before).as_secs_f64() / time.as_secs_f64();
+    table.at_most(
+        "e: processor time of an idle daemon, of a core",
+        share * 100.0,
+        0.5,
+        "%",
+    );
+}

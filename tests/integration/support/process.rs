@@ -1,0 +1,68 @@
+//! Child processes that end with the test, whatever way it ends.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
+
+use super::wait;
+
+/// A child that is killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    what: String,
+}
+
+impl Process {
+    /// Starts `command`; `what` names it where something fails.
+    pub fn start(what: &str, command: &mut Command) -> Self {
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{what}: {command:?}: {e}"));
+        Self {
+            child,
+            what: what.to_owned(),
+        }
+    }
+
+    /// Sends `signal` to it.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap_or_else(|e| panic!("{}: {e}", self.what));
+    }
+
+    /// Waits for its end, `limit` at most.
+    pub fn wait_end(&mut self, limit: Duration) -> ExitStatus {
+        let what = format!("end of {}", self.what);
+        wait::until(what, limit, || {
+            self.child.try_wait().expect("a child can be waited for")
+        })
+    }
+
+    /// Kills it as `kill -9` does, and reaps it.
+    pub fn kill(&mut self) {
+        // Already dead is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.child
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.child
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
