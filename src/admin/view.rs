@@ -45,10 +45,16 @@ pub const MEMBER_COUNTERS: &[(&str, &str)] = &[
     ("timeouts", "commands that were not answered in time"),
     ("refused", "commands that the member's socket refused"),
     ("late_replies", "replies that came after their command was over"),
-    ("spoofed_replies", "replies with an unknown cookie or from a wrong address"),
+    (
+        "spoofed_replies",
+        "replies with an unknown cookie or from a wrong address",
+    ),
     ("garbage_replies", "replies that could not be one"),
     ("sessions", "call-ids bound to it"),
-    ("undone", "sessions deleted there because another member was faster"),
+    (
+        "undone",
+        "sessions deleted there because another member was faster",
+    ),
     ("probes", "health probes sent"),
     ("probes_failed", "health probes unanswered or refused"),
     ("went_offline", "changes from online to offline"),
@@ -56,8 +62,10 @@ pub const MEMBER_COUNTERS: &[(&str, &str)] = &[
 ];
 
 /// Upper bounds of the delay histogram, in microseconds.
-pub const DELAY_BUCKETS: &[u64] =
-    &[100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 3_000_000];
+pub const DELAY_BUCKETS: &[u64] = &[
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
+    3_000_000,
+];
 
 /// A cluster at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,17 +92,32 @@ pub struct ClusterView {
 pub const CLUSTER_COUNTERS: &[(&str, &str)] = &[
     ("commands", "commands accepted from SIP servers"),
     ("refused_commands", "commands refused for their syntax"),
-    ("repeated", "repeated datagrams answered from the cache or joined to the command in flight"),
+    (
+        "repeated",
+        "repeated datagrams answered from the cache or joined to the command in flight",
+    ),
     ("failovers", "new sessions that went to a further member"),
     ("asked_all", "commands for which every member was asked"),
     ("sessions_bound", "call-ids bound"),
     ("sessions_expired", "bindings that aged out"),
-    ("sessions_unbound", "new sessions served without a binding because the table was full"),
+    (
+        "sessions_unbound",
+        "new sessions served without a binding because the table was full",
+    ),
     ("clients_accepted", "connections accepted"),
-    ("clients_slow", "connections put aside because their command was not whole"),
-    ("clients_closed", "connections closed for slowness, length or a full buffer"),
+    (
+        "clients_slow",
+        "connections put aside because their command was not whole",
+    ),
+    (
+        "clients_closed",
+        "connections closed for slowness, length or a full buffer",
+    ),
     ("notifications", "disconnect notifications relayed"),
-    ("notifications_dropped", "disconnect notifications that could not be delivered"),
+    (
+        "notifications_dropped",
+        "disconnect notifications that could not be delivered",
+    ),
 ];
 
 /// Bound call-ids, counted and listed.
@@ -161,7 +184,10 @@ pub struct Loaded {
 
 /// The server as an operator sees it. Each call happens wholly or not at all; calls come one after another from
 /// the admin thread, but may come at any moment of any state.
-#[expect(clippy::missing_errors_doc, reason = "every refusal is a `Refusal`, described there")]
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "every refusal is a `Refusal`, described there"
+)]
 pub trait Operator: Send + Sync {
     /// All clusters with their members, a consistent snapshot of each cluster.
     fn clusters(&self) -> Vec<ClusterView>;

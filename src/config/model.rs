@@ -20,7 +20,10 @@ pub struct Name(Arc<str>);
 impl Name {
     /// Takes `text` if it can be a name.
     pub fn new(text: &str) -> Option<Self> {
-        let good = |c: char| !c.is_whitespace() && !c.is_control() && c != ',' && c != '=';
+        // XML cannot carry the last two: a name taken over the admin interface must survive a `save`.
+        let good = |c: char| {
+            !c.is_whitespace() && !c.is_control() && !matches!(c, ',' | '=' | '\u{fffe}' | '\u{ffff}')
+        };
         ((1..=255).contains(&text.len()) && text.chars().all(good)).then(|| Self(text.into()))
     }
 
@@ -55,7 +58,14 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them, in the order in which they are listed to a user.
-    pub const ALL: [Self; 6] = [Self::Unix, Self::Cunix, Self::Udp, Self::Udp6, Self::Tcp, Self::Tcp6];
+    pub const ALL: [Self; 6] = [
+        Self::Unix,
+        Self::Cunix,
+        Self::Udp,
+        Self::Udp6,
+        Self::Tcp,
+        Self::Tcp6,
+    ];
 
     /// The name in a configuration file.
     pub const fn as_str(self) -> &'static str {
@@ -71,7 +81,9 @@ impl Protocol {
 
     /// The protocol of that name, in any case.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|p| p.as_str().eq_ignore_ascii_case(name))
+        Self::ALL
+            .into_iter()
+            .find(|p| p.as_str().eq_ignore_ascii_case(name))
     }
 
     /// Whether the address is a path of this machine.
@@ -191,7 +203,10 @@ pub struct Failover {
 
 impl Default for Failover {
     fn default() -> Self {
-        Self { timeout: Duration::from_millis(250), attempts: 2 }
+        Self {
+            timeout: Duration::from_millis(250),
+            attempts: 2,
+        }
     }
 }
 
@@ -215,7 +230,14 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         let second = Duration::from_secs(1);
-        Self { interval: second, timeout: second, fall: 2, rise: 1, retry: 2 * second, slow_start: Duration::ZERO }
+        Self {
+            interval: second,
+            timeout: second,
+            fall: 2,
+            rise: 1,
+            retry: 2 * second,
+            slow_start: Duration::ZERO,
+        }
     }
 }
 
@@ -230,7 +252,10 @@ pub struct Sessions {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self { max: 1_000_000, expire: Duration::from_secs(12 * 3600) }
+        Self {
+            max: 1_000_000,
+            expire: Duration::from_secs(12 * 3600),
+        }
     }
 }
 
@@ -293,6 +318,26 @@ pub struct Cluster {
     pub no_members: NoMembers,
     /// In the order of the file; may be empty.
     pub members: Vec<Member>,
+}
+
+impl Cluster {
+    /// A cluster without members, everything else as it is when a file does not say it.
+    pub fn new(name: Name, protocol: Protocol, address: Address) -> Self {
+        Self {
+            name,
+            protocol,
+            address,
+            capacity_limit: CapacityLimit::default(),
+            disconnect_notify: None,
+            policy: Policy::default(),
+            failover: Failover::default(),
+            health: Health::default(),
+            sessions: Sessions::default(),
+            socket: SocketRights::default(),
+            no_members: NoMembers::default(),
+            members: Vec::new(),
+        }
+    }
 }
 
 /// A whole file.

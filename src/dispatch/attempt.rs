@@ -89,6 +89,8 @@ pub struct Exchange {
     pub patience: Option<Instant>,
     /// How it stands.
     pub fate: Fate,
+    /// Whether it only asked, by `Q`, who has the call: the member has not been tried as a home by it.
+    pub asked: bool,
 }
 
 /// What is needed of a command on the way of its reply, without parsing it again.
@@ -218,9 +220,14 @@ impl<C> Transaction<C> {
         self.exchanges.iter().any(|exchange| exchange.fate == Fate::Waiting)
     }
 
-    /// Whether it has been sent to `member`.
+    /// Whether `member` has been tried as the home of the call.
     pub fn has_tried(&self, member: MemberId) -> bool {
-        self.exchanges.iter().any(|exchange| exchange.member == member)
+        self.exchanges.iter().any(|exchange| exchange.member == member && !exchange.asked)
+    }
+
+    /// The letter of what is sent to members, which is that of the command unless they are asked for its home.
+    pub fn asks(&self) -> Verb {
+        if self.job == Job::Seek { Verb::Query } else { self.key.verb }
     }
 
     /// The earliest moment at which something is to be done.

@@ -98,18 +98,19 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// Where the call of a command is, and with whom. A binding to a member that has left, or that has been
-    /// restarted since, is forgotten here.
+    /// Where the call of a command is, and with whom. The table itself
+    /// forgets bindings to members that have left or been restarted.
     fn home(&mut self, now: Instant, hash: u64, command: &Command<'_>) -> (Home, Option<MemberId>) {
         if command.call_id.is_empty() {
             return (Home::Unknown, None);
         }
         let tick = self.tick(now);
-        let Some(binding) = self.sessions.find(tick, hash, command.call_id) else { return (Home::Unknown, None) };
+        let Some(mut binding) = self.sessions.find(tick, hash, command.call_id) else {
+            return (Home::Unknown, None);
+        };
+        binding.touch(tick);
         let id = binding.member;
-        let member = self.members.get(usize::from(id.index)).filter(|m| m.present && m.id == id);
-        let Some(member) = member.filter(|member| binding.born >= member.cut) else {
-            self.sessions.forget(hash, command.call_id);
+        let Some(member) = self.members.get(usize::from(id.index)).filter(|m| m.present && m.id == id) else {
             return (Home::Unknown, None);
         };
         if !member.online {
@@ -121,7 +122,6 @@ impl<C, L: Clone> Dispatch<C, L> {
             ended,
             tentative: binding.stage == Stage::Tentative,
         };
-        binding.used = tick;
         // The other leg's delete leaves it as it is; whoever goes on talking makes it whole again.
         let revives = matches!(command.verb, Verb::Update | Verb::Lookup) && !command.ends_session;
         if ended && revives && (member.takes_sessions() || command.verb == Verb::Lookup) {

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::choose::Candidate;
 use super::delay::Delay;
-use super::session::{MemberId, Tick};
+use super::rewrite::Notifier;
+use super::session::MemberId;
 use crate::admin::view::MEMBER_COUNTERS;
 use crate::config::model::{self, Status};
 use crate::protocol::reply::{SessionCounts, Statistics};
@@ -82,8 +83,6 @@ pub struct Member<L> {
     counted_at: u64,
     /// Sessions bound to it since start.
     bound_ever: u64,
-    /// Bindings made before this tick are forgotten: it has been restarted since.
-    pub cut: Tick,
     /// Share of its weight that it gets while it comes back slowly, above 0 to 1.
     pub share: f64,
     /// What it said to `VF`.
@@ -120,7 +119,6 @@ impl<L> Member<L> {
             counts: None,
             counted_at: 0,
             bound_ever: 0,
-            cut: Tick::default(),
             share: 1.0,
             capabilities: Vec::new(),
             statistics: VecDeque::new(),
@@ -188,6 +186,17 @@ impl<L> Member<L> {
             known.1 = has;
         } else if self.capabilities.len() < CAPABILITIES_MAX {
             self.capabilities.push((number, has));
+        }
+    }
+
+    /// What decides whether it can deliver a notification.
+    pub fn notifier(&self) -> Notifier {
+        let protocol = self.config.protocol;
+        Notifier {
+            local: protocol.is_local(),
+            ipv4: !protocol.is_local() && !protocol.is_v6(),
+            sends: self.capability(20_081_224),
+            knows_self: self.capability(20_150_617),
         }
     }
 

@@ -37,17 +37,17 @@ use std::collections::HashMap;
 use std::hash::RandomState;
 use std::time::Instant;
 
-use self::attempt::{Ask, Exchange, Fate, Job};
+use self::attempt::{Ask, Exchange, Fate, Job, Transaction};
 use self::choose::{Choice, choose};
 use self::member::{Count, Member};
 use self::outbox::{Note, Outbox, Probed};
 use self::pending::{Pending, Slot};
 use self::random::Rng;
-use self::rewrite::{Origin, Towards};
+use self::rewrite::Towards;
 use self::session::{MemberId, Sessions, Tick};
 use crate::admin::view::CLUSTER_COUNTERS;
 use crate::config::model;
-use crate::protocol::command::{self, Command, Verb};
+use crate::protocol::command::{self, Verb};
 use crate::protocol::cookie::Cookie;
 
 /// A client gets an answer after this time, whatever happens; SIP servers over UDP wait 5 s in all.
@@ -56,8 +56,8 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 pub const SEEK_FOR: Duration = Duration::from_millis(300);
 /// How long members are asked for other commands of an unknown call.
 pub const ASK_FOR: Duration = Duration::from_secs(1);
-/// Between two looks at a part of the session table for bindings that have aged out.
-pub const SWEEP_EVERY: Duration = Duration::from_millis(250);
+/// Between two looks at a part of the session table for bindings that have aged out: 256 parts in 13 s.
+pub const SWEEP_EVERY: Duration = Duration::from_millis(50);
 /// What may repeat with every call is told so often at most.
 pub const TELL_EVERY: Duration = Duration::from_secs(60);
 
@@ -155,8 +155,12 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Counts one more `what` of the cluster.
     pub fn total(&mut self, what: Total) {
+        self.total_many(what, 1);
+    }
+
+    fn total_many(&mut self, what: Total, n: u64) {
         if let Some(counter) = self.totals.get_mut(what as usize) {
-            *counter += 1;
+            *counter += n;
         }
     }
 
@@ -190,7 +194,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.rules.policy,
             self.rules.capacity_limit,
             &self.members,
-            |_, member| member.takes_sessions() && !tried.iter().any(|exchange| exchange.member == member.id),
+            |_, member| {
+                member.takes_sessions() && !tried.iter().any(|tried| tried.member == member.id && !tried.asked)
+            },
             call_id,
             &mut self.rng,
         )
@@ -205,11 +211,10 @@ impl<C, L: Clone> Dispatch<C, L> {
         patience: Option<Duration>,
         out: &mut Outbox<C, L>,
     ) {
-        let nonce_of = |index: u16, pending: &Pending<C>| pending.nonce(slot, index);
         let Some(index) = self.pending.get_mut(slot).and_then(|t| u16::try_from(t.exchanges.len()).ok()) else {
             return;
         };
-        let nonce = nonce_of(index, &self.pending);
+        let nonce = self.pending.nonce(slot, index);
         let rules = &self.rules;
         let Some(member) = self.members.get_mut(usize::from(to.index)).filter(|m| m.id == to) else { return };
         let Some(transaction) = self.pending.get_mut(slot) else { return };
@@ -224,13 +229,14 @@ impl<C, L: Clone> Dispatch<C, L> {
             resent: false,
             patience: patience.map(|patience| now + patience),
             fate: Fate::Waiting,
+            asked: transaction.job == Job::Seek,
         });
         member.in_flight += 1;
         member.count(Count::Commands);
         let cookie = Cookie { slot: slot.index, serial: slot.short_serial(), index, nonce };
         let again = transaction.job.may_repeat(transaction.key.verb);
         out.send(member.link.clone(), to, cookie, again, |bytes| {
-            write_command(&transaction.text, transaction.job, transaction.origin, transaction.rewritten, rules, member, bytes);
+            write_command(transaction, rules, member, bytes);
         });
         self.arm(slot, out);
     }
@@ -323,30 +329,29 @@ fn slow_share(back: Duration, ramp: Duration) -> f64 {
     (back.as_secs_f64() / ramp.as_secs_f64()).clamp(0.01, 1.0)
 }
 
-/// Writes a client's command as one member is to get it.
-fn write_command<L>(
-    text: &[u8],
-    job: Job,
-    origin: Origin,
-    rewritten: bool,
+/// Writes the command of a transaction as one member is to get it.
+fn write_command<C, L>(
+    transaction: &Transaction<C>,
     rules: &model::Cluster,
     member: &Member<L>,
     bytes: &mut Vec<u8>,
 ) {
-    let plain = !rewritten && member.config.lan_address.is_none();
-    if plain && job != Job::Seek {
+    let text = &transaction.text;
+    let asking = transaction.job == Job::Seek;
+    if !asking && !transaction.rewritten && member.config.lan_address.is_none() {
         bytes.extend_from_slice(text);
         return;
     }
-    let Ok(command) = command::parse(text) else {
+    match command::parse(text) {
+        Ok(command) if asking => rewrite::query_for(&command, bytes),
+        Ok(command) => {
+            let socket = command.notify.map_or(&b""[..], |notify| notify.socket);
+            let relay = rules.disconnect_notify.as_ref();
+            let relay = relay.map(|relay| (relay.dest_socket_prefix.as_str(), relay.inbound_address.port()));
+            let notify = rewrite::notify_plan(socket, transaction.origin, relay, member.notifier());
+            rewrite::command(&command, &Towards { lan: member.config.lan_address, notify }, bytes);
+        }
         // Only what has been parsed gets here.
-        bytes.extend_from_slice(text);
-        return;
-    };
-    if job == Job::Seek {
-        rewrite::query_for(&command, bytes);
-        return;
+        Err(_) => bytes.extend_from_slice(text),
     }
-    let notify = notify_plan(&command, origin, rules, member);
-    rewrite::command(&command, &Towards { lan: member.config.lan_address, notify }, bytes);
 }

@@ -165,9 +165,9 @@ impl<C, L> Outbox<C, L> {
         self.wake_timer = false;
     }
 
-    /// Whether nothing waits to be carried out.
-    pub fn is_empty(&self) -> bool {
-        self.sends.is_empty() && self.replies.is_empty() && self.dropped.is_empty() && self.probed.is_empty()
+    /// Whether there is something for the health thread or the log.
+    pub fn has_news(&self) -> bool {
+        !(self.probed.is_empty() && self.suspects.is_empty() && self.refused.is_empty() && self.notes.is_empty())
     }
 }
 

@@ -36,6 +36,11 @@ use std::{env, thread};
 use clients::Calls;
 use field::{Direct, Field, Silent, Turns, latencies, rates};
 use measure::{Table, cpu_time, median, micros, percentile, resident};
+use member::Member;
+use support::conformance;
+use support::member::ask;
+use support::place::Place;
+use support::real::{self, RealMember};
 
 /// Sessions of the small table.
 const FEW: u64 = 1_000;
@@ -70,6 +75,7 @@ fn main() -> ExitCode {
         }
     };
     let mut table = Table::default();
+    fake_is_true();
     if options.wants("direct") {
         direct(&options, &mut table);
     }
@@ -136,6 +142,24 @@ impl Options {
     fn wants(&self, part: &str) -> bool {
         self.parts.iter().any(|p| p == part)
     }
+}
+
+/// Ends the bench when the fake member answers otherwise than a real RTPproxy.
+fn fake_is_true() {
+    if !real::python().exists() {
+        println!("no RTPproxy is installed (`sh tests/run.sh` does it): the fake member goes unchecked");
+        return;
+    }
+    let (place, fake) = (Place::new(), Member::udp(0, "127.0.1.1"));
+    let real = RealMember::start(&place, "real");
+    let address = fake.address.parse().expect("a member says where it is");
+    let truth = conformance::transcript(&real.media(), |command| ask(real.control(), command));
+    let ours = conformance::transcript("127.0.1.1", |command| ask(address, command));
+    assert_eq!(truth, ours, "a real RTPproxy, and the fake");
+    println!(
+        "the fake member answers {} commands as a real RTPproxy does",
+        truth.len()
+    );
 }
 
 /// The member alone: what the machine can do.

@@ -1,0 +1,350 @@
+//! One client of the admin socket: what it has sent and not been answered, what it was answered and has not read.
+//! Part of the rim. Nothing here blocks; the thread calls it when poll(2) says that it may read or write.
+
+use core::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use rustix::event::PollFlags;
+
+use super::admin_thread::Limits;
+use super::apply::{self, Outcome};
+use super::commands::Access;
+use super::grammar::{self, Wait};
+use super::lines::{LINE_MAX, Line, Lines};
+use super::reply::Reply;
+use super::view::Operator;
+
+/// Bytes of one read.
+const READ_SIZE: usize = 16 * 1024;
+/// A client with more than this to read gets no further command carried out until it has read. One reply may still
+/// be as long as [`super::reply::REPLY_MAX`].
+const UNREAD_MAX: usize = 256 * 1024;
+/// Commands of one client in a row, before the others have their turn.
+const COMMANDS_A_TURN: usize = 16;
+/// Characters of a command that are logged.
+const LOGGED: usize = 512;
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    socket: UnixStream,
+    peer: Peer,
+    read_only: bool,
+    lines: Lines,
+    out: Vec<u8>,
+    /// Bytes of `out` that were written already.
+    written: usize,
+    parked: Option<Parked>,
+    /// When it last sent or read something.
+    active: Instant,
+    /// It will send no more.
+    input_ended: bool,
+    phase: Phase,
+}
+
+/// How far a connection is from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// It gets what is in `out`, and no more.
+    Closing,
+    /// Nothing is read or written any more.
+    Over,
+}
+
+/// A `wait` that goes on. Later commands of the connection stand behind it.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) wait: Wait,
+    pub(super) until: Instant,
+}
+
+impl Connection {
+    pub(super) fn new(now: Instant, socket: UnixStream, read_only: bool) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            peer: Peer::of(&socket),
+            socket,
+            read_only,
+            lines: Lines::default(),
+            out: Vec::new(),
+            written: 0,
+            parked: None,
+            active: now,
+            input_ended: false,
+            phase: Phase::Serving,
+        })
+    }
+
+    pub(super) fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    pub(super) fn parked(&self) -> Option<&Parked> {
+        self.parked.as_ref()
+    }
+
+    /// Bytes that it has not read yet.
+    pub(super) fn unread(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    /// Whether it has nothing more to get.
+    pub(super) fn is_over(&self) -> bool {
+        self.phase == Phase::Over || (self.phase == Phase::Closing && self.unread() == 0)
+    }
+
+    /// Whether [`Connection::run`] has something to do now: a command, or the end of them.
+    pub(super) fn can_run(&mut self) -> bool {
+        self.may_run() && (self.lines.has_line() || self.input_ended)
+    }
+
+    fn may_run(&self) -> bool {
+        self.phase == Phase::Serving && self.parked.is_none() && self.unread() <= UNREAD_MAX
+    }
+
+    /// What poll(2) shall watch. A client whose commands are not carried out is not read from: what it sends on
+    /// stays with it.
+    pub(super) fn interest(&mut self) -> PollFlags {
+        let mut flags = PollFlags::empty();
+        if self.may_run() && !self.input_ended && !self.lines.has_line() {
+            flags |= PollFlags::IN;
+        }
+        if self.unread() > 0 {
+            flags |= PollFlags::OUT;
+        }
+        flags
+    }
+
+    /// Reads and writes what poll(2) found possible.
+    pub(super) fn ready(&mut self, now: Instant, found: PollFlags) {
+        if found.intersects(PollFlags::OUT) {
+            self.flush(now);
+        }
+        if found.intersects(PollFlags::IN) {
+            self.fill(now);
+        }
+        if found.intersects(PollFlags::ERR | PollFlags::NVAL) {
+            self.phase = Phase::Over;
+        }
+        if found.intersects(PollFlags::HUP) {
+            // It has closed both ways and waits for nothing; what it had sent in whole lines still counts.
+            self.parked = None;
+            if !self.input_ended && !self.lines.has_line() && !found.intersects(PollFlags::IN) {
+                self.fill(now);
+            }
+        }
+    }
+
+    fn fill(&mut self, now: Instant) {
+        let mut piece = [0; READ_SIZE];
+        match self.socket.read(&mut piece) {
+            Ok(0) => self.input_ended = true,
+            Ok(n) => {
+                self.active = now;
+                self.lines.push(piece.get(..n).unwrap_or_default());
+            }
+            Err(error) if is_passing(&error) => {}
+            Err(_) => self.phase = Phase::Over,
+        }
+    }
+
+    fn flush(&mut self, now: Instant) {
+        while self.unread() > 0 {
+            match self
+                .socket
+                .write(self.out.get(self.written..).unwrap_or_default())
+            {
+                Ok(n) => {
+                    self.active = now;
+                    self.written += n;
+                }
+                Err(error) if is_passing(&error) => return,
+                // Nobody reads any more; what it had asked for in whole lines is still done.
+                Err(_) => self.written = self.out.len(),
+            }
+        }
+        self.written = 0;
+        self.out = Vec::new();
+    }
+
+    /// Appends a reply and writes as much of it as the client takes now.
+    pub(super) fn reply(&mut self, now: Instant, reply: &Reply) {
+        reply.write_to(&mut self.out);
+        self.flush(now);
+    }
+
+    /// The wait is over.
+    pub(super) fn unpark(&mut self, now: Instant, reply: &Reply) {
+        self.parked = None;
+        self.reply(now, reply);
+    }
+
+    /// Closes it once it has read what there is.
+    pub(super) fn close(&mut self) {
+        self.phase = Phase::Closing;
+        self.parked = None;
+    }
+
+    /// Carries out the commands that stand here, a few at most, so that every client has its turn.
+    pub(super) fn run(&mut self, now: Instant, operator: &dyn Operator) {
+        for _ in 0..COMMANDS_A_TURN {
+            if !self.may_run() {
+                return;
+            }
+            match self.lines.next_line() {
+                Some(Line::Text(line)) => self.command(now, operator, &line),
+                Some(Line::TooLong) => {
+                    self.reply(
+                        now,
+                        &Reply::error(format!("the line is too long: want at most {LINE_MAX} bytes")),
+                    );
+                }
+                Some(Line::Unreadable) => {
+                    self.reply(
+                        now,
+                        &Reply::error("the line is no text: want UTF-8 without control characters"),
+                    );
+                }
+                None => {
+                    if self.input_ended {
+                        // A command that was cut off may read as another one: `delete R1` out of `delete R10`.
+                        if self.lines.is_half() {
+                            self.reply(
+                                now,
+                                &Reply::error("the last line has no line end and was not carried out"),
+                            );
+                        }
+                        self.close();
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, now: Instant, operator: &dyn Operator, line: &str) {
+        let (entry, command) = match grammar::parse(line) {
+            Ok(None) => return,
+            Ok(Some(parsed)) => parsed,
+            Err(reply) => return self.reply(now, &reply),
+        };
+        let allowed = if self.read_only {
+            apply::allowed_read_only(operator, entry, &command)
+        } else {
+            Ok(())
+        };
+        let outcome = match allowed {
+            Ok(()) => apply::apply(operator, command),
+            Err(refusal) => Outcome::Reply(refusal),
+        };
+        match outcome {
+            Outcome::Reply(reply) => {
+                if entry.access == Access::Changes {
+                    let line: String = line.trim().chars().take(LOGGED).collect();
+                    log::info!("admin: {}: {line}: {}", self.peer, reply.verdict());
+                }
+                self.reply(now, &reply);
+            }
+            Outcome::Wait(wait) => {
+                let view = operator.cluster(&wait.cluster);
+                match apply::check_wait(&wait, &view, false) {
+                    Some(reply) => self.reply(now, &reply),
+                    None => {
+                        self.parked = Some(Parked {
+                            until: now + wait.limit,
+                            wait,
+                        })
+                    }
+                }
+            }
+            Outcome::Quit(reply) => {
+                self.reply(now, &reply);
+                self.close();
+            }
+        }
+    }
+
+    /// When it is closed for silence, if nothing comes. One that waits for us is never silent.
+    pub(super) fn deadline(&mut self, limits: &Limits) -> Option<Instant> {
+        if self.parked.is_some() {
+            return None;
+        }
+        let short = self.phase == Phase::Closing || self.lines.is_half();
+        Some(self.active + if short { limits.half_line } else { limits.idle })
+    }
+
+    /// Closes it if its time is over.
+    pub(super) fn expire(&mut self, now: Instant, limits: &Limits) {
+        if self.deadline(limits).is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        if self.lines.is_half() && self.phase == Phase::Serving {
+            let silence = limits.half_line.as_secs_f64();
+            self.reply(
+                now,
+                &Reply::error(format!("half a line and then silence for {silence} s: closed")),
+            );
+        }
+        self.phase = Phase::Over;
+    }
+}
+
+/// Errors after which a non-blocking socket is as good as before.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+/// Who is at the other end, as it was when it connected.
+#[derive(Debug, Clone, Copy)]
+struct Peer(Option<(u32, i32)>);
+
+impl Peer {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn of(socket: &UnixStream) -> Self {
+        use std::os::fd::AsRawFd;
+
+        // Not by a type that says that a pid is never 0: it is, for a process of another pid namespace.
+        let mut found = libc::ucred {
+            pid: 0,
+            uid: 0,
+            gid: 0,
+        };
+        let Ok(mut size) = libc::socklen_t::try_from(size_of::<libc::ucred>()) else {
+            return Self(None);
+        };
+        #[expect(unsafe_code, reason = "the standard library does not offer SO_PEERCRED yet")]
+        // SAFETY: the descriptor is open as long as `socket` is borrowed; the kernel writes at most `size` bytes
+        // into `found`, which is as large and holds plain integers only.
+        let failed = unsafe {
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_PEERCRED,
+                (&raw mut found).cast(),
+                &raw mut size,
+            )
+        };
+        Self((failed == 0).then_some((found.uid, found.pid)))
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn of(_: &UnixStream) -> Self {
+        Self(None)
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some((uid, pid)) => write!(f, "uid {uid}, pid {pid}"),
+            None => f.write_str("unknown user"),
+        }
+    }
+}

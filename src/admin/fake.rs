@@ -1,0 +1,274 @@
+//! A server for the tests of this room: clusters in memory that do at once what they are told.
+
+use core::time::Duration;
+use std::path::PathBuf;
+
+use parking_lot::Mutex;
+
+use super::view::{
+    CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, Loaded, MEMBER_COUNTERS, MemberView, Operator, Refusal,
+    SessionsView, Setting,
+};
+use crate::config::model::{Address, Cluster, Config, Member, Name, Protocol, Status};
+
+/// Clusters in memory.
+pub(crate) struct Fake {
+    pub(crate) clusters: Mutex<Vec<ClusterView>>,
+    /// Path and known contents of the configuration.
+    pub(crate) file: Mutex<(PathBuf, Vec<u8>)>,
+    /// What the next reloads say.
+    pub(crate) reload: Mutex<Result<Loaded, Refusal>>,
+    /// Every change, in the order in which it was made.
+    pub(crate) changes: Mutex<Vec<String>>,
+}
+
+/// A name that is one.
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+/// An online member on 127.0.0.1.
+pub(crate) fn member(text: &str, port: u16, weight: u16, capacity: u32) -> MemberView {
+    MemberView {
+        member: Member {
+            name: name(text),
+            protocol: Protocol::Udp,
+            address: Address::Ip(([127, 0, 0, 1], port).into()),
+            weight,
+            capacity,
+            status: Status::Active,
+            wan_address: None,
+            lan_address: None,
+            cmd_out_address: None,
+        },
+        online: true,
+        why: "answers".into(),
+        since: Duration::from_secs(90),
+        active_sessions: Some(0),
+        bound: 0,
+        delay: Some(Duration::from_micros(312)),
+        deferred_deletes: 0,
+        in_flight: 0,
+        counters: vec![7; MEMBER_COUNTERS.len()],
+        delay_histogram: vec![1; DELAY_BUCKETS.len() + 1],
+        delay_sum: Duration::from_millis(40),
+    }
+}
+
+/// A cluster on a UNIX socket.
+pub(crate) fn cluster(text: &str, path: &str, members: Vec<MemberView>) -> ClusterView {
+    ClusterView {
+        cluster: Cluster::new(name(text), Protocol::Unix, Address::Path(path.into())),
+        draining: false,
+        members,
+        bound: 3,
+        in_flight: 1,
+        clients: 2,
+        counters: vec![5; CLUSTER_COUNTERS.len()],
+        commands: vec![('U', 10, 1, 2), ('D', 4, 0, 0)],
+    }
+}
+
+impl Fake {
+    /// The two clusters of the manual: two members online in the first, two offline in the second.
+    pub(crate) fn of_the_manual() -> Self {
+        let first = vec![
+            member("RTPPROXY1", 22222, 100, 2500),
+            member("RTPPROXY2", 22223, 0, 1500),
+        ];
+        let mut second = vec![
+            member("RTPPROXY3", 22224, 100, 2500),
+            member("RTPPROXY4", 22225, 100, 2500),
+        ];
+        for view in &mut second {
+            (view.online, view.active_sessions, view.delay) = (false, None, None);
+            view.why = "2 probes unanswered".into();
+        }
+        Self::with(vec![
+            cluster("Supercluster#1", "/var/run/rtpproxy.sock", first),
+            cluster("Supercluster#2", "/var/run/rtpproxy1.sock", second),
+        ])
+    }
+
+    /// These clusters.
+    pub(crate) fn with(clusters: Vec<ClusterView>) -> Self {
+        Self {
+            clusters: Mutex::new(clusters),
+            file: Mutex::new(("/nonexistent/rtp_cluster.xml".into(), Vec::new())),
+            reload: Mutex::new(Ok(Loaded {
+                clusters: 2,
+                members: 4,
+            })),
+            changes: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Changes one member and notes what was done.
+    pub(crate) fn change(
+        &self,
+        what: String,
+        cluster: &str,
+        member: &str,
+        with: impl FnOnce(&mut Vec<MemberView>, usize),
+    ) -> Result<(), Refusal> {
+        let mut clusters = self.clusters.lock();
+        let view = clusters
+            .iter_mut()
+            .find(|view| view.cluster.name.as_str() == cluster);
+        let members = &mut view.ok_or_else(|| Refusal::NoCluster(cluster.into()))?.members;
+        let at = members
+            .iter()
+            .position(|view| view.member.name.as_str() == member);
+        with(members, at.ok_or_else(|| Refusal::NoMember(member.into()))?);
+        self.changes.lock().push(what);
+        Ok(())
+    }
+}
+
+impl Operator for Fake {
+    fn clusters(&self) -> Vec<ClusterView> {
+        self.clusters.lock().clone()
+    }
+
+    fn cluster(&self, name: &str) -> Result<ClusterView, Refusal> {
+        let clusters = self.clusters.lock();
+        let found = clusters
+            .iter()
+            .find(|view| view.cluster.name.as_str() == name)
+            .cloned();
+        found.ok_or_else(|| Refusal::NoCluster(name.into()))
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::from_secs(3600)
+    }
+
+    fn add_member(&self, cluster: &str, new: Member) -> Result<(), Refusal> {
+        let mut clusters = self.clusters.lock();
+        let view = clusters
+            .iter_mut()
+            .find(|view| view.cluster.name.as_str() == cluster);
+        let members = &mut view.ok_or_else(|| Refusal::NoCluster(cluster.into()))?.members;
+        if members.iter().any(|view| view.member.name == new.name) {
+            return Err(Refusal::MemberExists(new.name.to_string()));
+        }
+        self.changes.lock().push(format!("add {}", new.name));
+        let mut view = member(new.name.as_str(), 1, 1, 1);
+        view.member = new;
+        (view.online, view.active_sessions) = (false, None);
+        members.push(view);
+        Ok(())
+    }
+
+    fn delete_member(&self, cluster: &str, name: &str, now: bool) -> Result<(), Refusal> {
+        self.change(format!("delete {name} {now}"), cluster, name, |members, at| {
+            if now {
+                members.remove(at);
+            } else {
+                members[at].member.status = Status::Draining;
+            }
+        })
+    }
+
+    fn suspend(&self, cluster: &str, name: &str) -> Result<(), Refusal> {
+        let done = format!("suspend {name}");
+        self.change(done, cluster, name, |members, at| {
+            members[at].member.status = Status::Suspended
+        })
+    }
+
+    fn resume(&self, cluster: &str, name: &str) -> Result<(), Refusal> {
+        let done = format!("resume {name}");
+        self.change(done, cluster, name, |members, at| {
+            members[at].member.status = Status::Active
+        })
+    }
+
+    fn set(&self, cluster: &str, name: &str, settings: &[Setting]) -> Result<(), Refusal> {
+        self.change(
+            format!("set {name} {settings:?}"),
+            cluster,
+            name,
+            |members, at| {
+                for setting in settings {
+                    match setting {
+                        Setting::Weight(weight) => members[at].member.weight = *weight,
+                        Setting::Capacity(capacity) => members[at].member.capacity = *capacity,
+                        Setting::WanAddress(ip) => members[at].member.wan_address = *ip,
+                        Setting::LanAddress(ip) => members[at].member.lan_address = *ip,
+                        Setting::CmdOutAddress(ip) => members[at].member.cmd_out_address = *ip,
+                        Setting::Protocol(_) | Setting::Address(_) => {}
+                    }
+                }
+            },
+        )
+    }
+
+    fn add_cluster(&self, new: Cluster) -> Result<(), Refusal> {
+        self.changes.lock().push(format!("cluster add {}", new.name));
+        let mut view = cluster("x", "/x", Vec::new());
+        view.cluster = new;
+        self.clusters.lock().push(view);
+        Ok(())
+    }
+
+    fn delete_cluster(&self, name: &str, now: bool) -> Result<(), Refusal> {
+        self.cluster(name)?;
+        self.changes.lock().push(format!("cluster delete {name} {now}"));
+        self.clusters
+            .lock()
+            .retain(|view| view.cluster.name.as_str() != name);
+        Ok(())
+    }
+
+    fn sessions(&self, cluster: &str, member: Option<&str>, limit: usize) -> Result<SessionsView, Refusal> {
+        let view = self.cluster(cluster)?;
+        let owner = name(member.unwrap_or("RTPPROXY1"));
+        if !view.members.iter().any(|view| view.member.name == owner) {
+            return Err(Refusal::NoMember(owner.to_string()));
+        }
+        let mut listed = vec![
+            (b"a1@host".to_vec(), owner.clone(), Duration::from_secs(12), false),
+            (b"b\n2".to_vec(), owner, Duration::from_secs(700), true),
+        ];
+        listed.truncate(limit);
+        Ok(SessionsView { bound: 2, listed })
+    }
+
+    fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(Name, Duration)>, Refusal> {
+        let listed = self.sessions(cluster, None, 2)?.listed;
+        Ok(listed
+            .into_iter()
+            .find(|entry| entry.0 == call_id)
+            .map(|(_, owner, age, _)| (owner, age)))
+    }
+
+    fn reload(&self) -> Result<Loaded, Refusal> {
+        self.reload.lock().clone()
+    }
+
+    fn running(&self) -> Config {
+        let clusters = self.clusters.lock();
+        let clusters = clusters.iter().map(|view| {
+            let members = view.members.iter().map(|view| view.member.clone());
+            let members = members
+                .filter(|member| member.status != Status::Draining)
+                .collect();
+            Cluster {
+                members,
+                ..view.cluster.clone()
+            }
+        });
+        Config {
+            clusters: clusters.collect(),
+        }
+    }
+
+    fn file(&self) -> (PathBuf, Vec<u8>) {
+        self.file.lock().clone()
+    }
+
+    fn saved(&self, contents: Vec<u8>) {
+        self.file.lock().1 = contents;
+    }
+}

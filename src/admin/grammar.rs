@@ -1,0 +1,543 @@
+//! A line to a command, or to what is wrong with it. Pure. Commands, actions, options and keys are taken in any
+//! case; names, paths and call-ids as they are typed.
+
+use core::time::Duration;
+use std::path::PathBuf;
+
+use super::commands::{self, Entry, Kind};
+use super::reply::Reply;
+use super::view::Setting;
+use crate::config::{fields, model};
+
+/// `key=value` pairs in one command. Three times what a member has.
+pub const PAIRS_MAX: usize = 32;
+/// Call-ids that `sessions` lists when it is not told how many.
+pub const SESSIONS_LISTED: usize = 100;
+/// Call-ids that `sessions` lists at most.
+pub const SESSIONS_LISTED_MAX: usize = 100_000;
+/// Longest `wait`, and how long it takes without `-t`: a drain may last as long as the longest call.
+pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A command with its arguments, each checked as far as it can be without the server.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// All clusters, or one by name.
+    Ls {
+        /// By name; `None` is the list of all.
+        cluster: Option<String>,
+        /// How much, and how.
+        form: ListForm,
+    },
+    /// A new member.
+    Add {
+        /// Of this cluster.
+        cluster: String,
+        /// With this definition.
+        member: model::Member,
+    },
+    /// A member leaves.
+    Delete {
+        /// Of this cluster.
+        cluster: String,
+        /// By name.
+        name: String,
+        /// Without waiting for its sessions.
+        now: bool,
+    },
+    /// A member gets no new sessions.
+    Suspend {
+        /// Of this cluster.
+        cluster: String,
+        /// By name.
+        name: String,
+    },
+    /// A member is ACTIVE again.
+    Resume {
+        /// Of this cluster.
+        cluster: String,
+        /// By name.
+        name: String,
+    },
+    /// A member is changed in place.
+    Set {
+        /// Of this cluster.
+        cluster: String,
+        /// By name.
+        name: String,
+        /// At least one, each key once.
+        settings: Vec<Setting>,
+    },
+    /// A new cluster.
+    ClusterAdd(Box<model::Cluster>),
+    /// A cluster closes.
+    ClusterDelete {
+        /// By name.
+        name: String,
+        /// Without waiting for its sessions.
+        now: bool,
+    },
+    /// Bound call-ids.
+    Sessions {
+        /// Of this cluster.
+        cluster: String,
+        /// Of this member alone.
+        member: Option<String>,
+        /// How many are listed, at most [`SESSIONS_LISTED_MAX`].
+        limit: usize,
+    },
+    /// Who serves a call.
+    Locate {
+        /// In this cluster.
+        cluster: String,
+        /// As typed.
+        call_id: String,
+    },
+    /// The file is read again.
+    Reload,
+    /// A file is checked.
+    Check(PathBuf),
+    /// What runs is compared with the file.
+    Diff,
+    /// What runs is written.
+    Save {
+        /// Another file than the one that was read.
+        file: Option<PathBuf>,
+        /// Whatever the file holds now.
+        force: bool,
+    },
+    /// Answered when it is so.
+    Wait(Wait),
+    /// Counters.
+    Stats(StatsForm),
+    /// Of the daemon.
+    Version,
+    /// These rows of the table.
+    Help(Vec<&'static Entry>),
+    /// The connection closes.
+    Quit,
+}
+
+/// How `ls` lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListForm {
+    /// The listing that scripts read since the first version.
+    Plain,
+    /// With further lines.
+    Verbose,
+    /// All there is.
+    Json,
+}
+
+/// How `stats` shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatsForm {
+    /// For people.
+    Plain,
+    /// For programs.
+    Json,
+    /// For a scrape.
+    Prometheus,
+}
+
+/// What a `wait` waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// Of this cluster.
+    pub cluster: String,
+    /// Member by name.
+    pub name: String,
+    /// This state.
+    pub until: Until,
+    /// How long, at most [`WAIT_MAX`].
+    pub limit: Duration,
+}
+
+/// A state to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// It answers probes.
+    Online,
+    /// It does not.
+    Offline,
+    /// It is no longer in the cluster.
+    Gone,
+}
+
+impl Until {
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Online => "online",
+            Self::Offline => "offline",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// Reads one line. `None` for a blank one, which gets no reply.
+///
+/// # Errors
+/// The reply that says which word is wrong and which form is right.
+pub fn parse(line: &str) -> Result<Option<(&'static Entry, Command)>, Reply> {
+    let mut words = Words(line);
+    let Some(first) = words.next() else {
+        return Ok(None);
+    };
+    let forms: Vec<&'static Entry> = commands::forms(first).collect();
+    let Some(&entry) = forms.first() else {
+        let known = commands::names().collect::<Vec<_>>().join(", ");
+        let hint = format!("{}: no such command; there are {known}", shown(first));
+        return Err(Reply::error("unknown command").with(hint));
+    };
+    if entry.actions.is_empty() {
+        return Ok(Some((entry, arguments(entry, String::new(), words)?)));
+    }
+    // `modify CLUSTER ACTION`, but `cluster ACTION`.
+    let usages = || {
+        forms
+            .iter()
+            .map(|entry| entry.usage)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    let missing = |what: &str| {
+        let actions: Vec<_> = forms
+            .iter()
+            .filter_map(|entry| entry.actions.first().copied())
+            .collect();
+        let why = format!(
+            "{}: {what} is missing: want one of {}",
+            first.to_ascii_lowercase(),
+            actions.join(", ")
+        );
+        Reply::error(why).with(usages())
+    };
+    let cluster = match entry.kind {
+        Kind::ClusterAdd => "",
+        _ => words
+            .next()
+            .ok_or_else(|| missing("CLUSTER and what to do with it"))?,
+    };
+    let action = words.next().ok_or_else(|| missing("what to do"))?;
+    match forms
+        .iter()
+        .find(|entry| commands::is_one_of(action, entry.actions))
+    {
+        Some(entry) => Ok(Some((entry, arguments(entry, cluster.to_owned(), words)?))),
+        None => Err(Reply::error(format!("unsupported action: \"{}\"", shown(action))).with(usages())),
+    }
+}
+
+/// Reads what follows the command, the cluster and the action.
+fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result<Command, Reply> {
+    let mut args = Arguments { entry, words };
+    let command = match entry.kind {
+        Kind::Ls => {
+            let form = match args.option(&["-v", "--verbose", "--json"])? {
+                None => ListForm::Plain,
+                Some("--json") => ListForm::Json,
+                Some(_) => ListForm::Verbose,
+            };
+            Command::Ls {
+                cluster: args.words.next().map(str::to_owned),
+                form,
+            }
+        }
+        Kind::Add => {
+            let member = fields::member_from_pairs(&args.pairs()?).map_err(Reply::error)?;
+            Command::Add { cluster, member }
+        }
+        Kind::Delete => Command::Delete {
+            cluster,
+            name: args.word("NAME")?,
+            now: args.keyword("now"),
+        },
+        Kind::Suspend => Command::Suspend {
+            cluster,
+            name: args.word("NAME")?,
+        },
+        Kind::Resume => Command::Resume {
+            cluster,
+            name: args.word("NAME")?,
+        },
+        Kind::Set => {
+            let name = args.word("NAME")?;
+            let settings = args
+                .pairs()?
+                .into_iter()
+                .map(|(key, value)| fields::setting_from_pair(key, value));
+            let settings = settings.collect::<Result<_, _>>().map_err(Reply::error)?;
+            Command::Set {
+                cluster,
+                name,
+                settings,
+            }
+        }
+        Kind::ClusterAdd => {
+            let cluster = fields::cluster_from_pairs(&args.pairs()?).map_err(Reply::error)?;
+            Command::ClusterAdd(Box::new(cluster))
+        }
+        Kind::ClusterDelete => Command::ClusterDelete {
+            name: args.word("CLUSTER")?,
+            now: args.keyword("now"),
+        },
+        Kind::Sessions => args.sessions()?,
+        Kind::Locate => Command::Locate {
+            cluster: args.word("CLUSTER")?,
+            call_id: args.word("CALL-ID")?,
+        },
+        Kind::Reload => Command::Reload,
+        Kind::Check => Command::Check(args.path()?.ok_or_else(|| args.missing("FILE"))?),
+        Kind::Diff => Command::Diff,
+        Kind::Save => {
+            let force = args.option(&["--force"])?.is_some();
+            Command::Save {
+                file: args.path()?,
+                force,
+            }
+        }
+        Kind::Wait => Command::Wait(args.wait()?),
+        Kind::Stats => Command::Stats(match args.option(&["--json", "--prometheus"])? {
+            None => StatsForm::Plain,
+            Some("--json") => StatsForm::Json,
+            Some(_) => StatsForm::Prometheus,
+        }),
+        Kind::Version => Command::Version,
+        Kind::Help => args.help()?,
+        Kind::Quit => Command::Quit,
+    };
+    args.end()?;
+    Ok(command)
+}
+
+/// The words of a line that are not taken yet.
+#[derive(Clone)]
+struct Words<'a>(&'a str);
+
+impl<'a> Words<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        let text = self.0.trim_start();
+        let (word, rest) = text.split_at(text.find(char::is_whitespace).unwrap_or(text.len()));
+        self.0 = rest;
+        (!word.is_empty()).then_some(word)
+    }
+
+    fn peek(&self) -> Option<&'a str> {
+        self.clone().next()
+    }
+
+    /// All that is left, white space and all.
+    fn rest(&mut self) -> &'a str {
+        core::mem::take(&mut self.0).trim()
+    }
+}
+
+/// The arguments of one form, with its row for messages.
+struct Arguments<'a> {
+    entry: &'static Entry,
+    words: Words<'a>,
+}
+
+impl<'a> Arguments<'a> {
+    /// The form is wrong: shows the right one.
+    fn wrong(&self, why: &str) -> Reply {
+        Reply::error(format!(
+            "{}: {why}: want {}",
+            self.entry.title(),
+            self.entry.usage
+        ))
+    }
+
+    fn missing(&self, what: &str) -> Reply {
+        self.wrong(&format!("{what} is missing"))
+    }
+
+    fn unexpected(&self, word: &str) -> Reply {
+        self.wrong(&format!("unexpected \"{}\"", shown(word)))
+    }
+
+    fn word(&mut self, what: &str) -> Result<String, Reply> {
+        self.words
+            .next()
+            .map(str::to_owned)
+            .ok_or_else(|| self.missing(what))
+    }
+
+    /// Takes the next word if it is `word`.
+    fn keyword(&mut self, word: &str) -> bool {
+        let found = self
+            .words
+            .peek()
+            .is_some_and(|next| next.eq_ignore_ascii_case(word));
+        if found {
+            self.words.next();
+        }
+        found
+    }
+
+    /// Takes the options that come first: at most one of `known`, as spelled there. `--` ends them, for a name that
+    /// starts with a dash.
+    fn option(&mut self, known: &[&'static str]) -> Result<Option<&'static str>, Reply> {
+        let mut found = None;
+        while let Some(word) = self.words.peek().filter(|word| word.starts_with('-')) {
+            self.words.next();
+            if word == "--" {
+                break;
+            }
+            match known.iter().find(|name| name.eq_ignore_ascii_case(word)) {
+                Some(&option) if found.is_none_or(|earlier| earlier == option) => found = Some(option),
+                Some(option) => {
+                    let earlier = found.unwrap_or_default();
+                    return Err(self.wrong(&format!("{option} and {earlier} exclude each other")));
+                }
+                None => return Err(self.wrong(&format!("unknown option \"{}\"", shown(word)))),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The rest of the line as `key=value` pairs, at least one, each key once. Blanks around each are not part of it.
+    fn pairs(&mut self) -> Result<Vec<(&'a str, &'a str)>, Reply> {
+        let rest = self.words.rest();
+        if rest.is_empty() {
+            return Err(self.missing("KEY=VALUE"));
+        }
+        let count = rest.split(',').count();
+        if count > PAIRS_MAX {
+            return Err(Reply::error(format!(
+                "{}: {count} pairs: want at most {PAIRS_MAX}",
+                self.entry.title()
+            )));
+        }
+        let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(count);
+        for pair in rest.split(',') {
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(Reply::error(format!(
+                    "{}: \"{}\": want KEY=VALUE",
+                    self.entry.title(),
+                    shown(pair)
+                )));
+            };
+            let (key, value) = (key.trim(), value.trim());
+            if pairs.iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(key)) {
+                return Err(Reply::error(format!(
+                    "{} \"{}\": want each key once",
+                    shown(key),
+                    shown(value)
+                )));
+            }
+            pairs.push((key, value));
+        }
+        Ok(pairs)
+    }
+
+    /// The rest of the line as a path: the working directory of the daemon is not that of who asks.
+    fn path(&mut self) -> Result<Option<PathBuf>, Reply> {
+        let rest = self.words.rest();
+        if !rest.is_empty() && !rest.starts_with('/') {
+            return Err(Reply::error(format!(
+                "\"{}\": want a path that starts with /",
+                shown(rest)
+            )));
+        }
+        Ok((!rest.is_empty()).then(|| PathBuf::from(rest)))
+    }
+
+    fn sessions(&mut self) -> Result<Command, Reply> {
+        let cluster = self.word("CLUSTER")?;
+        let mut member = None;
+        let mut limit = SESSIONS_LISTED;
+        // A name has no `=`, so the two are never confused.
+        while let Some(word) = self.words.next() {
+            match word.split_once('=') {
+                Some((key, value)) if key.eq_ignore_ascii_case("limit") => {
+                    limit = value
+                        .parse()
+                        .ok()
+                        .filter(|&n| n <= SESSIONS_LISTED_MAX)
+                        .ok_or_else(|| {
+                            let want = format!("want a whole number from 0 to {SESSIONS_LISTED_MAX}");
+                            Reply::error(format!("limit \"{}\": {want}", shown(value)))
+                        })?;
+                }
+                None if member.is_none() => member = Some(word.to_owned()),
+                _ => return Err(self.unexpected(word)),
+            }
+        }
+        Ok(Command::Sessions {
+            cluster,
+            member,
+            limit,
+        })
+    }
+
+    fn wait(&mut self) -> Result<Wait, Reply> {
+        let cluster = self.word("CLUSTER")?;
+        let name = self.word("NAME")?;
+        let state = self.word("online, offline or gone")?;
+        let until = [Until::Online, Until::Offline, Until::Gone];
+        let until = until
+            .into_iter()
+            .find(|until| until.as_str().eq_ignore_ascii_case(&state));
+        let until = until.ok_or_else(|| {
+            Reply::error(format!(
+                "wait: state \"{}\": want online, offline or gone",
+                shown(&state)
+            ))
+        })?;
+        let mut limit = WAIT_MAX;
+        if self.keyword("-t") {
+            let text = self.word("SECONDS")?;
+            let seconds = text
+                .parse()
+                .ok()
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+            limit = seconds.filter(|limit| *limit <= WAIT_MAX).ok_or_else(|| {
+                let want = format!("want a number from 0 to {}", WAIT_MAX.as_secs());
+                Reply::error(format!("wait: -t \"{}\": {want}", shown(&text)))
+            })?;
+        }
+        Ok(Wait {
+            cluster,
+            name,
+            until,
+            limit,
+        })
+    }
+
+    fn help(&mut self) -> Result<Command, Reply> {
+        let Some(word) = self.words.next() else {
+            return Ok(Command::Help(commands::COMMANDS.iter().collect()));
+        };
+        let mut rows: Vec<_> = commands::forms(word).collect();
+        if rows.is_empty() {
+            let known = commands::names().collect::<Vec<_>>().join(", ");
+            return Err(Reply::error(format!(
+                "help: \"{}\" is no command: want one of {known}",
+                shown(word)
+            )));
+        }
+        if let Some(action) = self.words.peek() {
+            rows.retain(|entry| commands::is_one_of(action, entry.actions));
+            if !rows.is_empty() {
+                self.words.next();
+            }
+        }
+        Ok(Command::Help(rows))
+    }
+
+    fn end(&mut self) -> Result<(), Reply> {
+        self.words
+            .next()
+            .map_or(Ok(()), |word| Err(self.unexpected(word)))
+    }
+}
+
+/// A word as a message shows it: its beginning is enough to recognise it.
+fn shown(word: &str) -> String {
+    const SHOWN: usize = 64;
+    match word.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", word.get(..end).unwrap_or_default()),
+        None => word.to_owned(),
+    }
+}

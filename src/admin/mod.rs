@@ -1,0 +1,23 @@
+//! The operator's side: a line protocol on UNIX sockets. A line walks [`lines`] (framing, bounds), [`grammar`]
+//! (which command, with which values, by the table in [`commands`]), [`apply`] (what it does to the server, seen
+//! as an [`view::Operator`]), [`render`] (the listings) and leaves as a [`reply`].
+//!
+//! All of these are pure but [`save`], which writes the configuration file, and the two files of the rim:
+//! [`admin_thread`] and the connections that it serves. Commands are applied one after another by that one
+//! thread, so an `OK` that one client has read is seen by the next `ls` of any other.
+
+pub mod admin_thread;
+pub mod apply;
+pub mod commands;
+mod connection;
+pub mod grammar;
+pub mod lines;
+pub mod render;
+pub mod render_json;
+pub mod render_prometheus;
+pub mod reply;
+mod save;
+pub mod view;
+
+#[cfg(test)]
+mod fake;

@@ -1,0 +1,240 @@
+//! The listings for people, and for the scripts that have read them since the first version: their shape is a
+//! contract, down to the blank lines. Pure.
+
+use core::fmt::{Display, Write};
+use core::time::Duration;
+
+use super::commands::Entry;
+use super::view::{CLUSTER_COUNTERS, ClusterView, MEMBER_COUNTERS, MemberView, SessionsView};
+
+/// Blocks with a blank line between two of them, and none around.
+fn separated(blocks: impl Iterator<Item = String>) -> String {
+    blocks.collect::<Vec<_>>().join("\n")
+}
+
+/// One `name = value` line. Writing to a string does not fail.
+fn field(text: &mut String, indent: usize, name: impl Display, value: impl Display) {
+    let _ = writeln!(text, "{:indent$}{name} = {value}", "");
+}
+
+fn or_unknown(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "UNKNOWN".to_owned(), |value| value.to_string())
+}
+
+fn or_none(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+/// `ls`, with what it leaves out if `verbose`.
+pub fn clusters(clusters: &[ClusterView], verbose: bool) -> String {
+    separated(clusters.iter().enumerate().map(|(n, view)| {
+        let active = view.members.iter().filter(|member| member.online).count();
+        let mut text = format!("Cluster: #{n}\n");
+        field(&mut text, 4, "name", &view.cluster.name);
+        field(&mut text, 4, "address", &view.cluster.address);
+        field(&mut text, 4, "active members", active);
+        field(&mut text, 4, "inactive members", view.members.len() - active);
+        if verbose {
+            field(&mut text, 4, "protocol", view.cluster.protocol.as_str());
+            field(
+                &mut text,
+                4,
+                "state",
+                if view.draining { "draining" } else { "serving" },
+            );
+            field(&mut text, 4, "bound sessions", view.bound);
+            field(&mut text, 4, "commands in flight", view.in_flight);
+            field(&mut text, 4, "clients", view.clients);
+        }
+        text
+    }))
+}
+
+/// `ls CLUSTER`: the cluster is number `n`. `verbose` adds lines after `status`.
+pub fn members(n: usize, view: &ClusterView, verbose: bool) -> String {
+    let list = |online: bool| {
+        let members = view
+            .members
+            .iter()
+            .filter(|member| member.online == online)
+            .enumerate();
+        separated(members.map(|(n, member)| block(n, member, verbose)))
+    };
+    let (active, inactive) = (list(true), list(false));
+    // Each header stands alone where its list is empty; the blank line that ends an empty second list is the one
+    // before `OK`.
+    let end = if inactive.is_empty() { "\n" } else { "" };
+    format!(
+        "Active members of the cluster #{n}:\n{active}\nInactive members of the cluster #{n}:\n{inactive}{end}"
+    )
+}
+
+fn block(n: usize, view: &MemberView, verbose: bool) -> String {
+    let member = &view.member;
+    let mut text = format!("    RTPproxy: #{n}\n");
+    field(&mut text, 8, "name", &member.name);
+    field(&mut text, 8, "address", &member.address);
+    field(&mut text, 8, "weight", member.weight);
+    field(&mut text, 8, "capacity", member.capacity);
+    field(
+        &mut text,
+        8,
+        "state",
+        if view.online { "online" } else { "offline" },
+    );
+    field(
+        &mut text,
+        8,
+        "active sessions",
+        or_unknown(view.active_sessions.filter(|_| view.online)),
+    );
+    field(&mut text, 8, "status", member.status.as_str());
+    if verbose {
+        field(&mut text, 8, "wan_address", or_none(member.wan_address));
+        field(&mut text, 8, "lan_address", or_none(member.lan_address));
+        field(&mut text, 8, "cmd_out_address", or_none(member.cmd_out_address));
+        field(&mut text, 8, "bound sessions", view.bound);
+        field(
+            &mut text,
+            8,
+            "capacity utilization",
+            or_unknown(utilization(view).map(|share| format!("{share:.1}%"))),
+        );
+        field(
+            &mut text,
+            8,
+            "average delay",
+            or_unknown(view.delay.map(milliseconds)),
+        );
+        field(
+            &mut text,
+            8,
+            "reason",
+            format_args!("{}, since {}", view.why, seconds(view.since)),
+        );
+    }
+    text
+}
+
+/// Sessions in percent of the capacity; `None` while they are not known.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "exact below 2⁵³ sessions, and shown with one decimal"
+)]
+pub fn utilization(view: &MemberView) -> Option<f64> {
+    let sessions = view.active_sessions.filter(|_| view.online)?;
+    Some(sessions as f64 * 100.0 / f64::from(view.member.capacity.max(1)))
+}
+
+/// `0.312 ms`
+fn milliseconds(time: Duration) -> String {
+    format!("{:.3} ms", time.as_secs_f64() * 1e3)
+}
+
+/// `35 s`, whole seconds: what it is used for lasts minutes and hours.
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs())
+}
+
+/// `sessions`: counts, then a line each.
+pub fn sessions(view: &SessionsView) -> String {
+    let mut text = String::new();
+    field(&mut text, 0, "bound sessions", view.bound);
+    field(&mut text, 0, "listed", view.listed.len());
+    for (call_id, member, age, deleted) in &view.listed {
+        let deleted = if *deleted { ", deleted" } else { "" };
+        let _ = writeln!(
+            text,
+            "    RTPproxy = {member}, age = {}{deleted}, call-id = {}",
+            seconds(*age),
+            call_id_text(call_id)
+        );
+    }
+    text
+}
+
+/// `locate`: the member, and how long ago the last command of the call was.
+pub fn located(member: impl Display, age: Duration) -> String {
+    format!("RTPproxy = {member}\nage = {}\n", seconds(age))
+}
+
+/// A call-id as it is shown and typed: printable ASCII as it is, any other byte as `\xNN`.
+pub fn call_id_text(call_id: &[u8]) -> String {
+    let mut text = String::with_capacity(call_id.len());
+    for &byte in call_id {
+        if byte.is_ascii_graphic() {
+            text.push(char::from(byte));
+        } else {
+            let _ = write!(text, "\\x{byte:02x}");
+        }
+    }
+    text
+}
+
+/// The bytes of a call-id that was typed as [`call_id_text`] shows it.
+pub fn call_id_bytes(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\\x") {
+        bytes.extend_from_slice(before.as_bytes());
+        if let Some(byte) = after.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            bytes.push(byte);
+            rest = after.get(2..).unwrap_or_default();
+        } else {
+            bytes.extend_from_slice(b"\\x");
+            rest = after;
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
+}
+
+/// `stats`: every counter of every cluster and member.
+pub fn stats(clusters: &[ClusterView], uptime: Duration) -> String {
+    let mut text = format!("uptime = {}\n", seconds(uptime));
+    for (n, view) in clusters.iter().enumerate() {
+        let _ = write!(text, "\nCluster: #{n}\n");
+        field(&mut text, 4, "name", &view.cluster.name);
+        field(&mut text, 4, "bound sessions", view.bound);
+        field(&mut text, 4, "commands in flight", view.in_flight);
+        field(&mut text, 4, "clients", view.clients);
+        for ((name, _), count) in CLUSTER_COUNTERS.iter().zip(&view.counters) {
+            field(&mut text, 4, name.replace('_', " "), count);
+        }
+        for (letter, answered, errors, ours) in &view.commands {
+            let counts =
+                format_args!("{answered} answered, {errors} with an error, {ours} refused by rtp_cluster");
+            field(&mut text, 4, format_args!("command {letter}"), counts);
+        }
+        for (n, member) in view.members.iter().enumerate() {
+            let _ = write!(text, "\n    RTPproxy: #{n}\n");
+            field(&mut text, 8, "name", &member.member.name);
+            field(&mut text, 8, "bound sessions", member.bound);
+            field(&mut text, 8, "commands in flight", member.in_flight);
+            field(&mut text, 8, "deferred deletes", member.deferred_deletes);
+            for ((name, _), count) in MEMBER_COUNTERS.iter().zip(&member.counters) {
+                field(&mut text, 8, name.replace('_', " "), count);
+            }
+            field(
+                &mut text,
+                8,
+                "average delay",
+                or_unknown(member.delay.map(milliseconds)),
+            );
+        }
+    }
+    text
+}
+
+/// `help`: each form and what it does.
+pub fn help(rows: &[&Entry]) -> String {
+    rows.iter().fold(String::new(), |mut text, entry| {
+        let _ = writeln!(text, "{}\n    {}", entry.usage, entry.help);
+        text
+    })
+}
+
+/// `version`
+pub fn version() -> String {
+    format!("rtp_cluster {}\n", env!("CARGO_PKG_VERSION"))
+}

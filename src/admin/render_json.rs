@@ -1,0 +1,287 @@
+//! The listings as one JSON document each. Pure. Times are in seconds; what is not known is `null`.
+
+use core::fmt::{Display, Write};
+use core::time::Duration;
+
+use super::render::utilization;
+use super::view::{CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView};
+use crate::config::model::{self, CapacityLimit, NoMembers, Policy};
+
+/// `ls --json`: everything that is known of `clusters`, each with its number.
+pub fn clusters<'a>(clusters: impl Iterator<Item = (usize, &'a ClusterView)>, uptime: Duration) -> String {
+    document(uptime, |json| {
+        json.key("clusters").array(clusters, |json, (n, view)| {
+            json.object(|json| cluster(json, n, view))
+        });
+    })
+}
+
+/// `stats --json`: the counters alone.
+pub fn stats(clusters: &[ClusterView], uptime: Duration) -> String {
+    document(uptime, |json| {
+        json.key("clusters")
+            .array(clusters.iter().enumerate(), |json, (n, view)| {
+                json.object(|json| {
+                    json.key("number").number(n);
+                    json.key("name").string(view.cluster.name.as_str());
+                    cluster_counters(json, view);
+                    json.key("members").array(view.members.iter(), |json, member| {
+                        json.object(|json| {
+                            json.key("name").string(member.member.name.as_str());
+                            member_counters(json, member);
+                        });
+                    });
+                });
+            });
+    })
+}
+
+fn document(uptime: Duration, fill: impl FnOnce(&mut Json)) -> String {
+    let mut json = Json::default();
+    json.object(|json| {
+        json.key("version").string(env!("CARGO_PKG_VERSION"));
+        json.key("uptime").seconds(Some(uptime));
+        fill(json);
+    });
+    json.text.push('\n');
+    json.text
+}
+
+fn cluster(json: &mut Json, n: usize, view: &ClusterView) {
+    let cluster = &view.cluster;
+    json.key("number").number(n);
+    json.key("name").string(cluster.name.as_str());
+    json.key("protocol").string(cluster.protocol.as_str());
+    json.key("address").string(&cluster.address.to_string());
+    json.key("draining").bool(view.draining);
+    json.key("active_members")
+        .number(view.members.iter().filter(|member| member.online).count());
+    json.key("inactive_members")
+        .number(view.members.iter().filter(|member| !member.online).count());
+    json.key("bound").number(view.bound);
+    json.key("in_flight").number(view.in_flight);
+    json.key("clients").number(view.clients);
+    json.key("settings").object(|json| settings(json, cluster));
+    cluster_counters(json, view);
+    json.key("members").array(view.members.iter(), |json, view| {
+        json.object(|json| member(json, view))
+    });
+}
+
+fn settings(json: &mut Json, cluster: &model::Cluster) {
+    json.key("capacity_limit").string(match cluster.capacity_limit {
+        CapacityLimit::Soft => "soft",
+        CapacityLimit::Hard => "hard",
+    });
+    json.key("balancing").string(match cluster.policy {
+        Policy::Weighted => "weighted",
+        Policy::LeastLoaded => "least-loaded",
+        Policy::Hash => "hash",
+    });
+    json.key("failover").object(|json| {
+        json.key("timeout").seconds(Some(cluster.failover.timeout));
+        json.key("attempts").number(cluster.failover.attempts);
+    });
+    json.key("health").object(|json| {
+        let health = &cluster.health;
+        json.key("interval").seconds(Some(health.interval));
+        json.key("timeout").seconds(Some(health.timeout));
+        json.key("fall").number(health.fall);
+        json.key("rise").number(health.rise);
+        json.key("retry").seconds(Some(health.retry));
+        json.key("slow_start").seconds(Some(health.slow_start));
+    });
+    json.key("sessions").object(|json| {
+        json.key("max").number(cluster.sessions.max);
+        json.key("expire").seconds(Some(cluster.sessions.expire));
+    });
+    json.key("no_members").string(match cluster.no_members {
+        NoMembers::Error => "error",
+        NoMembers::Silent => "silent",
+    });
+    json.key("socket").object(|json| {
+        json.key("user").optional(cluster.socket.user.as_ref());
+        json.key("group").optional(cluster.socket.group.as_ref());
+        json.key("mode")
+            .optional(cluster.socket.mode.map(|mode| format!("{mode:04o}")));
+    });
+    json.key("disconnect_notify");
+    match &cluster.disconnect_notify {
+        None => json.null(),
+        Some(notify) => json.object(|json| {
+            json.key("inbound_address")
+                .string(&notify.inbound_address.to_string());
+            json.key("dest_socket_prefix").string(&notify.dest_socket_prefix);
+            json.key("on_member_loss").seconds(notify.on_member_loss);
+        }),
+    }
+}
+
+fn member(json: &mut Json, view: &MemberView) {
+    let member = &view.member;
+    json.key("name").string(member.name.as_str());
+    json.key("protocol").string(member.protocol.as_str());
+    json.key("address").string(&member.address.to_string());
+    json.key("weight").number(member.weight);
+    json.key("capacity").number(member.capacity);
+    json.key("status").string(member.status.as_str());
+    json.key("wan_address").optional(member.wan_address);
+    json.key("lan_address").optional(member.lan_address);
+    json.key("cmd_out_address").optional(member.cmd_out_address);
+    json.key("state")
+        .string(if view.online { "online" } else { "offline" });
+    json.key("reason").string(&view.why);
+    json.key("since").seconds(Some(view.since));
+    json.key("active_sessions");
+    match view.active_sessions {
+        Some(sessions) => json.number(sessions),
+        None => json.null(),
+    }
+    json.key("bound").number(view.bound);
+    json.key("capacity_utilization");
+    match utilization(view) {
+        Some(percent) => json.number(percent),
+        None => json.null(),
+    }
+    json.key("average_delay").seconds(view.delay);
+    json.key("in_flight").number(view.in_flight);
+    json.key("deferred_deletes").number(view.deferred_deletes);
+    member_counters(json, view);
+}
+
+fn cluster_counters(json: &mut Json, view: &ClusterView) {
+    json.key("counters").counters(CLUSTER_COUNTERS, &view.counters);
+    json.key("commands").object(|json| {
+        for (letter, answered, errors, ours) in &view.commands {
+            json.key(&letter.to_string()).object(|json| {
+                json.key("answered").number(answered);
+                json.key("errors").number(errors);
+                json.key("refused").number(ours);
+            });
+        }
+    });
+}
+
+fn member_counters(json: &mut Json, view: &MemberView) {
+    json.key("counters").counters(MEMBER_COUNTERS, &view.counters);
+    json.key("delay").object(|json| {
+        json.key("sum").seconds(Some(view.delay_sum));
+        // The last bucket, for the rest, has no upper bound.
+        let bounds = DELAY_BUCKETS
+            .iter()
+            .map(|&bound| Some(Duration::from_micros(bound)))
+            .chain([None]);
+        json.key("buckets")
+            .array(bounds.zip(&view.delay_histogram), |json, (bound, count)| {
+                json.object(|json| {
+                    json.key("up_to").seconds(bound);
+                    json.key("count").number(count);
+                });
+            });
+    });
+}
+
+/// Writes a document from its beginning to its end; commas come by themselves.
+#[derive(Default)]
+struct Json {
+    text: String,
+    /// The next value or key follows another one.
+    follows: bool,
+}
+
+impl Json {
+    fn comma(&mut self) {
+        if core::mem::replace(&mut self.follows, true) {
+            self.text.push(',');
+        }
+    }
+
+    fn bracketed(&mut self, open: char, close: char, fill: impl FnOnce(&mut Self)) {
+        self.comma();
+        self.text.push(open);
+        self.follows = false;
+        fill(self);
+        self.text.push(close);
+        self.follows = true;
+    }
+
+    fn object(&mut self, fill: impl FnOnce(&mut Self)) {
+        self.bracketed('{', '}', fill);
+    }
+
+    fn array<T>(&mut self, items: impl Iterator<Item = T>, mut each: impl FnMut(&mut Self, T)) {
+        self.bracketed('[', ']', |json| items.for_each(|item| each(json, item)));
+    }
+
+    /// The key of the value that is written next.
+    fn key(&mut self, key: &str) -> &mut Self {
+        self.string(key);
+        self.text.push(':');
+        self.follows = false;
+        self
+    }
+
+    fn string(&mut self, value: &str) {
+        self.comma();
+        self.text.push('"');
+        for c in value.chars() {
+            match c {
+                '"' | '\\' => self.text.extend(['\\', c]),
+                // U+2028 and U+2029 end a line in JavaScript, which reads JSON as well.
+                '\u{2028}' | '\u{2029}' | '\u{7f}'..='\u{9f}' | '\0'..='\u{1f}' => {
+                    let _ = write!(self.text, "\\u{:04x}", u32::from(c));
+                }
+                c => self.text.push(c),
+            }
+        }
+        self.text.push('"');
+    }
+
+    /// A number as Rust prints it; one that JSON cannot say is `null`.
+    fn number(&mut self, value: impl Display) {
+        self.comma();
+        let before = self.text.len();
+        let _ = write!(self.text, "{value}");
+        if self
+            .text
+            .get(before..)
+            .is_some_and(|text| text.contains(|c: char| c.is_ascii_alphabetic()))
+        {
+            self.text.truncate(before);
+            self.text.push_str("null");
+        }
+    }
+
+    fn bool(&mut self, value: bool) {
+        self.comma();
+        let _ = write!(self.text, "{value}");
+    }
+
+    fn null(&mut self) {
+        self.comma();
+        self.text.push_str("null");
+    }
+
+    /// A string, or `null`.
+    fn optional(&mut self, value: Option<impl Display>) {
+        match value {
+            Some(value) => self.string(&value.to_string()),
+            None => self.null(),
+        }
+    }
+
+    fn seconds(&mut self, time: Option<Duration>) {
+        match time {
+            Some(time) => self.number(time.as_secs_f64()),
+            None => self.null(),
+        }
+    }
+
+    fn counters(&mut self, names: &[(&str, &str)], counts: &[u64]) {
+        self.object(|json| {
+            for ((name, _), count) in names.iter().zip(counts) {
+                json.key(name).number(count);
+            }
+        });
+    }
+}

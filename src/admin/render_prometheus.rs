@@ -1,0 +1,257 @@
+//! The counters in the Prometheus text exposition format, version 0.0.4. Pure. Names follow its conventions: base
+//! units, `_total` for what only grows; all samples of one name stand together below its help and type.
+
+use core::fmt::{Display, Write};
+use core::time::Duration;
+
+use super::render::utilization;
+use super::view::{CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView};
+
+/// `stats --prometheus`
+pub fn stats(clusters: &[ClusterView], uptime: Duration) -> String {
+    let mut out = Exposition::default();
+    out.head("build_info", "gauge", "always 1; the version is in the label");
+    out.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+    out.head("uptime_seconds", "gauge", "time since start");
+    out.sample("uptime_seconds", &[], uptime.as_secs_f64());
+    of_clusters(&mut out, clusters);
+    of_members(&mut out, clusters);
+    out.text
+}
+
+fn of_clusters(out: &mut Exposition, clusters: &[ClusterView]) {
+    out.gauge("bound_sessions", "call-ids bound now", clusters, |view| {
+        view.bound
+    });
+    out.gauge(
+        "commands_in_flight",
+        "commands waiting for a member",
+        clusters,
+        |view| view.in_flight,
+    );
+    out.gauge("clients", "clients connected", clusters, |view| view.clients);
+    for (n, (name, help)) in CLUSTER_COUNTERS.iter().enumerate() {
+        let name = format!("{name}_total");
+        out.head(&name, "counter", help);
+        for view in clusters {
+            if let Some(count) = view.counters.get(n) {
+                out.sample(&name, &[("cluster", view.cluster.name.as_str())], count);
+            }
+        }
+    }
+    let name = "command_results_total";
+    out.head(
+        name,
+        "counter",
+        "commands by letter and by what they were answered",
+    );
+    for view in clusters {
+        for (letter, answered, errors, ours) in &view.commands {
+            let letter = letter.to_string();
+            for (result, count) in [("answered", answered), ("error", errors), ("refused", ours)] {
+                let cluster = view.cluster.name.as_str();
+                out.sample(
+                    name,
+                    &[("cluster", cluster), ("command", &letter), ("result", result)],
+                    count,
+                );
+            }
+        }
+    }
+}
+
+fn of_members(out: &mut Exposition, clusters: &[ClusterView]) {
+    out.member_gauge(
+        "member_up",
+        "whether the member answers probes",
+        clusters,
+        |view| Some(f64::from(u8::from(view.online))),
+    );
+    out.member_gauge("member_weight", "share of new sessions", clusters, |view| {
+        Some(f64::from(view.member.weight))
+    });
+    out.member_gauge(
+        "member_capacity_sessions",
+        "sessions that the member should carry at most",
+        clusters,
+        |view| Some(f64::from(view.member.capacity)),
+    );
+    out.member_gauge(
+        "member_active_sessions",
+        "sessions by the member's own count",
+        clusters,
+        |view| view.active_sessions.map(gauge_value),
+    );
+    out.member_gauge(
+        "member_utilization_ratio",
+        "active sessions over capacity",
+        clusters,
+        |view| utilization(view).map(|percent| percent / 100.0),
+    );
+    out.member_gauge(
+        "member_bound_sessions",
+        "call-ids bound to the member",
+        clusters,
+        |view| Some(gauge_value(view.bound)),
+    );
+    out.member_gauge(
+        "member_commands_in_flight",
+        "commands waiting for the member",
+        clusters,
+        |view| Some(gauge_value(view.in_flight)),
+    );
+    out.member_gauge(
+        "member_deferred_deletes",
+        "deletes that wait for its return",
+        clusters,
+        |view| Some(gauge_value(view.deferred_deletes)),
+    );
+    out.member_gauge(
+        "member_state_seconds",
+        "time since it went online or offline",
+        clusters,
+        |view| Some(view.since.as_secs_f64()),
+    );
+    let name = "member_status";
+    out.head(
+        name,
+        "gauge",
+        "always 1; what the administrator wants of the member is in the label",
+    );
+    for (cluster, view) in members(clusters) {
+        let member = view.member.name.as_str();
+        out.sample(
+            name,
+            &[
+                ("cluster", cluster),
+                ("member", member),
+                ("status", view.member.status.as_str()),
+            ],
+            1,
+        );
+    }
+    for (n, (name, help)) in MEMBER_COUNTERS.iter().enumerate() {
+        let name = format!("member_{name}_total");
+        out.head(&name, "counter", help);
+        for (cluster, view) in members(clusters) {
+            if let Some(count) = view.counters.get(n) {
+                out.sample(
+                    &name,
+                    &[("cluster", cluster), ("member", view.member.name.as_str())],
+                    count,
+                );
+            }
+        }
+    }
+    out.head(
+        "member_delay_seconds",
+        "histogram",
+        "time from a command to its reply",
+    );
+    for (cluster, view) in members(clusters) {
+        let labels = [("cluster", cluster), ("member", view.member.name.as_str())];
+        let mut count = 0_u64;
+        let bounds = DELAY_BUCKETS
+            .iter()
+            .map(|&bound| Duration::from_micros(bound).as_secs_f64().to_string());
+        for (bound, in_bucket) in bounds.chain(["+Inf".to_owned()]).zip(&view.delay_histogram) {
+            count = count.saturating_add(*in_bucket);
+            let [cluster, member] = labels;
+            out.sample(
+                "member_delay_seconds_bucket",
+                &[cluster, member, ("le", &bound)],
+                count,
+            );
+        }
+        out.sample("member_delay_seconds_sum", &labels, view.delay_sum.as_secs_f64());
+        out.sample("member_delay_seconds_count", &labels, count);
+    }
+}
+
+/// Each member with the name of its cluster.
+fn members(clusters: &[ClusterView]) -> impl Iterator<Item = (&str, &MemberView)> {
+    clusters.iter().flat_map(|view| {
+        view.members
+            .iter()
+            .map(|member| (view.cluster.name.as_str(), member))
+    })
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "the format's values are 64-bit floats; exact below 2⁵³"
+)]
+fn gauge_value(count: u64) -> f64 {
+    count as f64
+}
+
+#[derive(Default)]
+struct Exposition {
+    text: String,
+}
+
+impl Exposition {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        let _ = writeln!(
+            self.text,
+            "# HELP rtp_cluster_{name} {help}\n# TYPE rtp_cluster_{name} {kind}"
+        );
+    }
+
+    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
+        let _ = write!(self.text, "rtp_cluster_{name}");
+        for (n, (label, text)) in labels.iter().enumerate() {
+            let before = if n == 0 { '{' } else { ',' };
+            let _ = write!(self.text, "{before}{label}=\"{}\"", escaped(text));
+        }
+        let after = if labels.is_empty() { "" } else { "}" };
+        let _ = writeln!(self.text, "{after} {value}");
+    }
+
+    fn gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        clusters: &[ClusterView],
+        value: impl Fn(&ClusterView) -> u64,
+    ) {
+        self.head(name, "gauge", help);
+        for view in clusters {
+            self.sample(name, &[("cluster", view.cluster.name.as_str())], value(view));
+        }
+    }
+
+    /// What is not known has no sample.
+    fn member_gauge(
+        &mut self,
+        name: &str,
+        help: &str,
+        clusters: &[ClusterView],
+        value: impl Fn(&MemberView) -> Option<f64>,
+    ) {
+        self.head(name, "gauge", help);
+        for (cluster, view) in members(clusters) {
+            if let Some(value) = value(view) {
+                self.sample(
+                    name,
+                    &[("cluster", cluster), ("member", view.member.name.as_str())],
+                    value,
+                );
+            }
+        }
+    }
+}
+
+/// A label's value: backslash, quote and line end are escaped.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            c => out.push(c),
+        }
+    }
+    out
+}

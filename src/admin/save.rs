@@ -1,0 +1,244 @@
+//! The commands that touch files: `check`, `diff` and `save`. Part of the rim.
+//!
+//! A save is whole or has not happened: the new text goes to a file beside the old one, reaches the disk, and takes
+//! the old one's name; before that the old text is kept under `.bak` in the same way.
+
+use core::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
+use std::path::{Path, PathBuf};
+
+use super::reply::Reply;
+use super::view::Operator;
+use crate::config;
+
+/// Rights of a file that did not exist: it says where control sockets are, which is nobody else's business.
+const NEW_MODE: u32 = 0o640;
+
+/// `check FILE`: every fault, or its warnings and `OK`.
+pub(super) fn check(path: &Path) -> Reply {
+    match config::load(path) {
+        Ok((parsed, _)) => {
+            let members: usize = parsed
+                .config
+                .clusters
+                .iter()
+                .map(|cluster| cluster.members.len())
+                .sum();
+            let warnings = parsed.warnings.iter().map(|warning| format!("{warning}\n"));
+            let found = format!(
+                "{} clusters and {members} RTP proxies\n",
+                parsed.config.clusters.len()
+            );
+            Reply::text(warnings.chain([found]).collect::<String>())
+        }
+        Err(faults) => Reply::error(faults),
+    }
+}
+
+/// `diff`: a line each for what the running state has that the file has not, and the reverse.
+pub(super) fn diff(operator: &dyn Operator) -> Reply {
+    match config::load(&operator.file().0) {
+        Ok((parsed, _)) => Reply::text(config::diff(&operator.running(), &parsed.config).join("\n")),
+        Err(faults) => Reply::error(faults),
+    }
+}
+
+/// `save [--force] [FILE]`. The error is the reply that refuses it.
+pub(super) fn save(operator: &dyn Operator, file: Option<PathBuf>, force: bool) -> Result<Reply, Reply> {
+    let (own, known) = operator.file();
+    let named = file.unwrap_or_else(|| own.clone());
+    // A link stays one: what it points to is replaced.
+    let path = fs::canonicalize(&named).unwrap_or_else(|_| named.clone());
+    let is_own = path == fs::canonicalize(&own).unwrap_or(own);
+    let failed = |what: &str, error: io::Error| Reply::error(format!("{}: {what}: {error}", named.display()));
+
+    let old = read(&path).map_err(|error| failed("cannot read what is there", error))?;
+    if !force {
+        refuse_to_overwrite(
+            operator,
+            &named,
+            old.as_ref().map(|(text, _)| &**text),
+            is_own.then_some(&*known),
+        )?;
+    }
+    let running = operator.running();
+    let text = config::write(&running).into_bytes();
+    // What cannot be read back must not take the place of what can.
+    match config::parse(&path, &text) {
+        Ok(parsed) if parsed.config == running => {}
+        Ok(_) => {
+            return Err(Reply::error(
+                "save: what was to be written reads as something else; nothing is changed",
+            ));
+        }
+        Err(faults) => {
+            let why = "save: what was to be written does not load; nothing is changed";
+            return Err(Reply::error(why).with(faults.to_string()));
+        }
+    }
+
+    let mut notes = String::new();
+    let rights = old.as_ref().map(|(_, rights)| *rights);
+    if let Some((old, rights)) = &old {
+        let backup = beside(&path, ".bak");
+        notes += &replace(&backup, old, Some(*rights))
+            .map_err(|error| failed("cannot keep the old file", error))?;
+    }
+    notes += &replace(&path, &text, rights).map_err(|error| failed("cannot write", error))?;
+    if is_own {
+        operator.saved(text);
+    }
+    let members: usize = running.clusters.iter().map(|cluster| cluster.members.len()).sum();
+    let clusters = running.clusters.len();
+    Ok(Reply::text(format!(
+        "{notes}Saved {clusters} clusters and {members} RTP proxies to {}\n",
+        named.display()
+    )))
+}
+
+/// Refuses when the file holds what nobody here has read. `known` is what our own file held when it was last read;
+/// `None` for another file.
+fn refuse_to_overwrite(
+    operator: &dyn Operator,
+    path: &Path,
+    old: Option<&[u8]>,
+    known: Option<&[u8]>,
+) -> Result<(), Reply> {
+    let why = match (old, known) {
+        (None, None) => return Ok(()),
+        (Some(old), Some(known)) if old == known => return Ok(()),
+        (None, Some(_)) => "is gone since it was read",
+        (Some(_), Some(_)) => "has changed since it was read",
+        (Some(_), None) => "exists",
+    };
+    let refusal = Reply::error(format!(
+        "{}: {why}: want save --force to write it all the same",
+        path.display()
+    ));
+    Err(match old.map(|old| config::parse(path, old)) {
+        None => refusal,
+        Some(Ok(parsed)) => refusal.with(config::diff(&operator.running(), &parsed.config).join("\n")),
+        Some(Err(faults)) => refusal.with(faults.to_string()),
+    })
+}
+
+/// Owner, group and mode.
+#[derive(Clone, Copy)]
+struct Rights {
+    uid: u32,
+    gid: u32,
+    mode: u32,
+}
+
+/// What is there, if anything is.
+fn read(path: &Path) -> io::Result<Option<(Vec<u8>, Rights)>> {
+    // Non-blocking, so that a fifo in the place of the file is refused and not waited for.
+    let file = match OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+    {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Err(io::Error::other("no regular file"));
+    }
+    // One byte more tells a file that is too large, also one that grows while it is read.
+    let limit = u64::try_from(config::FILE_MAX)
+        .unwrap_or(u64::MAX)
+        .saturating_add(1);
+    let mut text = Vec::new();
+    file.take(limit).read_to_end(&mut text)?;
+    if text.len() > config::FILE_MAX {
+        return Err(io::Error::other(format!(
+            "larger than {} bytes",
+            config::FILE_MAX
+        )));
+    }
+    Ok(Some((
+        text,
+        Rights {
+            uid: meta.uid(),
+            gid: meta.gid(),
+            mode: meta.mode() & 0o7777,
+        },
+    )))
+}
+
+/// Puts `text` under the name `path` in one step. Gives notes for the user, each a line.
+fn replace(path: &Path, text: &[u8], rights: Option<Rights>) -> io::Result<String> {
+    let new = beside(path, ".new");
+    // Of a save that was cut short by the end of the process.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let written = fill(&new, path, text, rights).and_then(|notes| fs::rename(&new, path).map(|()| notes));
+    if written.is_err() {
+        // The disk may be full: half a file helps nobody. That this fails too changes nothing about the error.
+        let _ = fs::remove_file(&new);
+    }
+    let notes = written?;
+    // The name is only safe when its directory is.
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()?;
+    Ok(notes)
+}
+
+fn fill(new: &Path, path: &Path, text: &[u8], rights: Option<Rights>) -> io::Result<String> {
+    // Nobody but us until it has its owner and mode.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(new)?;
+    let mut mode = NEW_MODE;
+    let mut notes = String::new();
+    if let Some(rights) = rights {
+        mode = rights.mode;
+        notes = give(&file, path, rights, &mut mode)?;
+    }
+    file.write_all(text)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))?;
+    file.sync_all()?;
+    Ok(notes)
+}
+
+/// Gives the file to whom the old one belonged. Only root may give files away: without that right the file is ours
+/// from now on, which is told, and a group that is not the old one gets no rights.
+fn give(file: &File, path: &Path, rights: Rights, mode: &mut u32) -> io::Result<String> {
+    let meta = file.metadata()?;
+    let mut notes = String::new();
+    if meta.gid() != rights.gid
+        && let Err(error) = fchown(file, None, Some(rights.gid))
+    {
+        *mode &= !0o070;
+        let _ = writeln!(
+            notes,
+            "{}: cannot keep its group {}: {error}",
+            path.display(),
+            rights.gid
+        );
+    }
+    if meta.uid() != rights.uid
+        && let Err(error) = fchown(file, Some(rights.uid), None)
+    {
+        let _ = writeln!(
+            notes,
+            "{}: cannot keep its owner {}: {error}",
+            path.display(),
+            rights.uid
+        );
+    }
+    Ok(notes)
+}
+
+/// The name of a file beside `path`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}

@@ -1,0 +1,345 @@
+//! One cluster at work: its [`Dispatch`] under a lock, the links of its members, its clients' connections.
+//! Every event of every thread goes through [`Cluster::act`]: decide under the lock, carry out after it.
+
+use core::cell::RefCell;
+use core::sync::atomic::{AtomicU64, Ordering};
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::admin::view::{ClusterView, MemberView};
+use crate::config::model::{self, Name, Status};
+use crate::dispatch::outbox::{Note, Outbox, Probed};
+use crate::dispatch::session::MemberId;
+use crate::dispatch::{Dispatch, Total};
+use crate::front::client::Client;
+use crate::front::connections::Connections;
+use crate::health::health_thread::Message;
+use crate::link::timer_thread::{POSTS, Post};
+use crate::link::{Label, Link, Sink};
+use crate::protocol::command::Verb;
+use crate::protocol::cookie::Cookie;
+use crate::sync::now;
+
+/// The dispatcher as it runs.
+pub type Core = Dispatch<Client, Arc<Link>>;
+/// Its outbox.
+pub type Out = Outbox<Client, Arc<Link>>;
+
+/// What happened to connections, counted without the lock.
+#[derive(Debug, Default)]
+pub struct FrontCounts {
+    /// Accepted.
+    pub accepted: AtomicU64,
+    /// Put aside because their command was not whole.
+    pub slow: AtomicU64,
+    /// Closed for slowness, length or a full buffer.
+    pub closed: AtomicU64,
+}
+
+/// One cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub name: Name,
+    /// Its number, for the names of its threads and the health thread's list.
+    pub number: usize,
+    /// Clients of its control socket.
+    pub connections: Connections,
+    /// What happened to them.
+    pub front: FrontCounts,
+    core: Mutex<Core>,
+    posts: Sender<Post>,
+    health: Sender<Message>,
+}
+
+thread_local! {
+    /// The outbox of a thread that belongs to a link, which knows nothing of clusters.
+    static OUT: RefCell<Out> = RefCell::default();
+}
+
+impl Cluster {
+    /// A cluster without members, and what its timer thread is to read.
+    pub fn new(number: usize, rules: &model::Cluster, health: Sender<Message>) -> (Arc<Self>, Receiver<Post>) {
+        let (posts, receiver) = bounded(POSTS);
+        let key = RandomState::new();
+        let seed = key.hash_one(number);
+        let core = Dispatch::new(now(), rules.clone(), seed, key);
+        let cluster = Self {
+            name: rules.name.clone(),
+            number,
+            connections: Connections::default(),
+            front: FrontCounts::default(),
+            core: Mutex::new(core),
+            posts,
+            health,
+        };
+        (Arc::new(cluster), receiver)
+    }
+
+    /// Takes one event: `event` decides under the lock, what it put into `out` is carried out after it.
+    pub fn act<R>(&self, out: &mut Out, event: impl FnOnce(Instant, &mut Core, &mut Out) -> R) -> R {
+        let now = now();
+        let result = event(now, &mut self.core.lock(), out);
+        while self.carry_out(now, out) {}
+        result
+    }
+
+    /// Reads something under the lock.
+    pub fn look<R>(&self, look: impl FnOnce(Instant, &mut Core) -> R) -> R {
+        let now = now();
+        look(now, &mut self.core.lock())
+    }
+
+    /// Does what is in `out`. Says whether that gave more to do.
+    fn carry_out(&self, now: Instant, out: &mut Out) -> bool {
+        out.drain_replies(|client, text| client.reply(text));
+        let mut refused: Vec<MemberId> = Vec::new();
+        out.drain_sends(|send, text| {
+            if send.link.send(send.cookie, send.again, text).is_err() {
+                refused.push(send.member);
+            }
+        });
+        if out.wake_timer {
+            // A full queue wakes it as well.
+            self.posts.try_send(Post::Wake).ok();
+        }
+        out.reset();
+        out.dropped.clear();
+        if out.has_news() {
+            self.tell_news(now, out);
+        }
+        if refused.is_empty() {
+            return false;
+        }
+        let mut core = self.core.lock();
+        refused.dedup();
+        for id in refused {
+            core.refused(now, id, out);
+        }
+        true
+    }
+
+    /// What the health thread and the operator should know.
+    fn tell_news(&self, at: Instant, out: &mut Out) {
+        let cluster = self.number;
+        for (member, result) in out.probed.drain(..) {
+            self.tell_health(Message::Probed { cluster, member, result, at });
+        }
+        for member in out.suspects.drain(..) {
+            self.tell_health(Message::Suspect { cluster, member });
+        }
+        for member in out.refused.drain(..) {
+            self.tell_health(Message::Probed { cluster, member, result: Probed::Refused, at });
+        }
+        for note in out.notes.drain(..) {
+            self.log(&note);
+        }
+    }
+
+    /// The queue holds several rounds of all probes; when it is full all the same, a probe goes missing and is
+    /// sent again.
+    fn tell_health(&self, message: Message) {
+        if self.health.try_send(message).is_err() {
+            log::debug!("{}: the health thread is behind", self.name);
+        }
+    }
+
+    fn log(&self, note: &Note) {
+        let name = &self.name;
+        match note {
+            Note::TableFull { calls } => log::warn!(
+                "cluster {name}: the session table is full: {calls} new call(s) served unbound; \
+                 <sessions max=…/> allows more"
+            ),
+            Note::Overloaded { commands } => {
+                log::warn!("cluster {name}: too many commands in flight: {commands} refused");
+            }
+            Note::TwoHomes { bound, also } => {
+                log::warn!("cluster {name}: a call bound to {bound} is at {also} too");
+            }
+            Note::Garbage { member, excerpt, replies } => log::warn!(
+                "member {member} of {name}: {replies} reply(s) that can be none, such as \"{}\"",
+                excerpt.escape_ascii()
+            ),
+            Note::DeletesDropped { member, deletes } => log::warn!(
+                "member {member} of {name}: too many deletes wait for it; {deletes} dropped, \
+                 those sessions will time out there"
+            ),
+        }
+    }
+
+    /// Something for the timer thread, from the health thread.
+    pub fn post(&self, post: Post) {
+        // The timer thread always comes back to its queue; a state must not be lost.
+        self.posts.send(post).ok();
+    }
+
+    /// A new member with its link, probed at once. Operators' changes come one after another.
+    ///
+    /// # Errors
+    /// When its link cannot be opened or there are too many members.
+    pub fn add_member(self: &Arc<Self>, member: model::Member) -> io::Result<MemberId> {
+        let Some(id) = self.look(|_, core| core.next_member()) else {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the cluster has as many members as it can"));
+        };
+        let link = self.open_link(&member, id)?;
+        let rules = self.look(|now, core| {
+            core.add_member(now, id, member, link);
+            core.rules().health
+        });
+        self.watch(id, rules);
+        Ok(id)
+    }
+
+    fn open_link(self: &Arc<Self>, member: &model::Member, id: MemberId) -> io::Result<Arc<Link>> {
+        let label = Label { cluster: self.number, member: id };
+        let sink: Arc<dyn Sink> = Arc::<Self>::clone(self);
+        Link::open(member, label, sink).map(Arc::new)
+    }
+
+    fn watch(self: &Arc<Self>, member: MemberId, rules: model::Health) {
+        self.health.send(Message::Watch { cluster: Arc::clone(self), member, rules }).ok();
+    }
+
+    /// Makes a member `after` what it was `before`: in place, or, where it is another RTPproxy now, by a new link,
+    /// whose first probe comes at once; what was bound to the old one is forgotten.
+    ///
+    /// # Errors
+    /// When the new link cannot be opened.
+    pub fn change_member(
+        self: &Arc<Self>,
+        id: MemberId,
+        before: &model::Member,
+        after: &model::Member,
+    ) -> io::Result<()> {
+        let moves = (before.protocol, &before.address, before.cmd_out_address)
+            != (after.protocol, &after.address, after.cmd_out_address);
+        if moves {
+            let link = self.open_link(after, id)?;
+            let mut out = Out::default();
+            let old = self.act(&mut out, |now, core, out| {
+                core.set_online(now, id, false, "its address has changed".to_owned(), out);
+                core.replace_link(now, id, link)
+            });
+            if let Some(old) = old {
+                old.close();
+            }
+        }
+        let rules = self.look(|_, core| {
+            core.change_member(id, |member| member.clone_from(after));
+            core.rules().health
+        });
+        if moves {
+            self.watch(id, rules);
+        }
+        if after.status != Status::Active {
+            self.warn_if_nobody_takes();
+        }
+        Ok(())
+    }
+
+    /// Other rules from now on; the health thread gets its part.
+    pub fn set_rules(&self, rules: &model::Cluster) {
+        self.look(|_, core| core.set_rules(rules));
+        self.health.send(Message::Rules { cluster: self.number, rules: rules.health }).ok();
+    }
+
+    /// No new sessions for a member; the health thread takes it out when it has none left.
+    pub fn drain_member(&self, id: MemberId) {
+        self.look(|_, core| core.change_member(id, |member| member.status = Status::Draining));
+        self.warn_if_nobody_takes();
+    }
+
+    /// Says so when new sessions have nowhere to go.
+    pub fn warn_if_nobody_takes(&self) {
+        if !self.look(|_, core| core.has_takers()) {
+            log::warn!("cluster {}: no member is left for new sessions", self.name);
+        }
+    }
+
+    /// Whether a client still waits for a reply.
+    pub fn is_busy(&self) -> bool {
+        self.connections.count() > 0 || self.look(|_, core| core.clients_waiting())
+    }
+
+    /// Takes a member out at once.
+    pub fn remove_member(&self, id: MemberId) {
+        let mut out = Out::default();
+        let link = self.act(&mut out, |now, core, out| core.remove_member(now, id, out));
+        self.health.send(Message::Forget { cluster: self.number, member: id }).ok();
+        if let Some(link) = link {
+            link.close();
+        }
+        self.warn_if_nobody_takes();
+    }
+
+    /// Ends the timer thread and all links. The cluster thread has ended before.
+    pub fn close(&self) {
+        let ids: Vec<MemberId> =
+            self.look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());
+        let mut out = Out::default();
+        for id in ids {
+            let link = self.act(&mut out, |now, core, out| core.remove_member(now, id, out));
+            self.health.send(Message::Forget { cluster: self.number, member: id }).ok();
+            if let Some(link) = link {
+                link.close();
+            }
+        }
+        self.posts.send(Post::Stop).ok();
+    }
+
+    /// The cluster at this moment.
+    pub fn view(&self) -> ClusterView {
+        let (mut view, members): (ClusterView, Vec<MemberView>) = self.look(|now, core| {
+            let letters = Verb::ALL.iter().zip(core.outcomes());
+            let commands = letters.map(|(verb, [good, bad, ours])| (verb.letter(), *good, *bad, *ours)).collect();
+            let view = ClusterView {
+                cluster: core.rules().clone(),
+                draining: false,
+                members: Vec::new(),
+                bound: core.bound(),
+                in_flight: core.in_flight() as u64,
+                clients: 0,
+                counters: core.totals().to_vec(),
+                commands,
+            };
+            (view, core.member_views(now))
+        });
+        view.members = members;
+        view.clients = self.connections.count() as u64;
+        let front = [
+            (Total::ClientsAccepted, &self.front.accepted),
+            (Total::ClientsSlow, &self.front.slow),
+            (Total::ClientsClosed, &self.front.closed),
+        ];
+        for (total, counter) in front {
+            if let Some(place) = view.counters.get_mut(total as usize) {
+                *place = counter.load(Ordering::Relaxed);
+            }
+        }
+        view
+    }
+}
+
+impl Sink for Cluster {
+    fn reply(&self, from: MemberId, cookie: Cookie, text: &[u8]) {
+        OUT.with_borrow_mut(|out| self.act(out, |now, core, out| core.reply(now, from, cookie, text, out)));
+    }
+
+    fn foreign(&self, from: MemberId) {
+        self.look(|_, core| core.foreign(from));
+    }
+
+    fn refused(&self, from: MemberId) {
+        OUT.with_borrow_mut(|out| self.act(out, |now, core, out| core.refused(now, from, out)));
+    }
+
+    fn broken(&self, from: MemberId, cookie: Cookie) {
+        OUT.with_borrow_mut(|out| self.act(out, |now, core, out| core.broken(now, from, cookie, out)));
+    }
+}

@@ -1,0 +1,124 @@
+//! Where a running configuration and a file differ, in words for the one who is about to `reload` or `save`.
+
+use std::collections::HashMap;
+
+use super::model::{Cluster, Config};
+use super::write::{attribute_values, cluster_values, member_values};
+
+/// One line a difference, in the order of the file, then what only runs; none when both are equal.
+///
+/// ```text
+/// cluster C1: health interval: 1s running, 5s in the file
+/// cluster C1, member RTPPROXY2: weight: 100 running, 50 in the file
+/// cluster C1, member RTPPROXY3: only running
+/// ```
+pub fn diff(running: &Config, file: &Config) -> Vec<String> {
+    let (running, file) = (Side::new(running), Side::new(file));
+    let mut lines = Vec::new();
+    for (whose, values) in &file.items {
+        match running.get(whose) {
+            None if running.has_parent(whose) => lines.push(format!("{whose}: only in the file")),
+            // The members of a cluster that is not there go without saying.
+            None => {}
+            Some(others) => {
+                for ((label, ours), (_, theirs)) in
+                    values.iter().zip(others).filter(|(ours, theirs)| ours != theirs)
+                {
+                    lines.push(format!(
+                        "{whose}: {label}: {} running, {} in the file",
+                        shown(theirs),
+                        shown(ours)
+                    ));
+                }
+            }
+        }
+    }
+    let only_running = running
+        .items
+        .iter()
+        .filter(|(whose, _)| file.get(whose).is_none() && file.has_parent(whose));
+    lines.extend(only_running.map(|(whose, _)| format!("{whose}: only running")));
+    if running.common(&file).ne(file.common(&running)) {
+        lines.push("clusters or members are in another order".to_owned());
+    }
+    lines
+}
+
+type Values = Vec<(String, String)>;
+
+/// A configuration as a list: whose, and what is said of it.
+struct Side {
+    items: Vec<(String, Values)>,
+    index: HashMap<String, usize>,
+}
+
+impl Side {
+    fn new(config: &Config) -> Self {
+        let mut items = Vec::new();
+        for cluster in &config.clusters {
+            let whose = format!("cluster {}", cluster.name);
+            items.push((whose.clone(), values_of(cluster)));
+            for member in &cluster.members {
+                let values = member_values(member).map(|(name, text)| (name.to_owned(), text));
+                items.push((format!("{whose}, member {}", member.name), values.into()));
+            }
+        }
+        let index = items
+            .iter()
+            .enumerate()
+            .map(|(n, (whose, _))| (whose.clone(), n))
+            .collect();
+        Self { items, index }
+    }
+
+    fn get(&self, whose: &str) -> Option<&Values> {
+        self.index
+            .get(whose)
+            .and_then(|n| self.items.get(*n))
+            .map(|(_, values)| values)
+    }
+
+    /// Whether `whose` is a cluster, or a member of a cluster that is here. (No name has a comma.)
+    fn has_parent(&self, whose: &str) -> bool {
+        whose
+            .split_once(',')
+            .is_none_or(|(cluster, _)| self.index.contains_key(cluster))
+    }
+
+    /// What both sides have, in this one's order.
+    fn common<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a String> {
+        self.items
+            .iter()
+            .map(|(whose, _)| whose)
+            .filter(|whose| other.index.contains_key(*whose))
+    }
+}
+
+fn values_of(cluster: &Cluster) -> Values {
+    let notify = cluster.disconnect_notify.as_ref();
+    let relay = [
+        (
+            "inbound_address",
+            notify.map(|notify| notify.inbound_address.to_string()),
+        ),
+        (
+            "dest_socket_prefix",
+            notify.map(|notify| notify.dest_socket_prefix.clone()),
+        ),
+    ];
+    let relay = relay
+        .into_iter()
+        .map(|(name, text)| (name, text.unwrap_or_default()));
+    let elements = cluster_values(cluster)
+        .into_iter()
+        .chain(relay)
+        .map(|(name, text)| (name.to_owned(), text));
+    let attributes = attribute_values(cluster).into_iter();
+    elements
+        .chain(attributes.map(|value| (format!("{} {}", value.element, value.attribute), value.text)))
+        .collect()
+}
+
+fn shown(text: &str) -> &str {
+    if text.is_empty() { "none" } else { text }
+}

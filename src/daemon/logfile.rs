@@ -1,0 +1,449 @@
+//! The log: where lines go, and what happens when they cannot. A full disk, a vanished directory or a reader that
+//! stopped reading costs lines, which are counted and reported; it never stops the service.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Stderr, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use env_logger::{Target, WriteStyle};
+use log::LevelFilter;
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, poll};
+
+use super::syslog::Syslog;
+
+/// Longest line, in bytes. A pipe takes so much whole or not at all, and syslog takes no more in one datagram.
+const LINE_MAX: usize = 4096;
+/// How long a line waits for the reader of standard error, before it and those after it are dropped.
+const STALL: Duration = Duration::from_millis(100);
+/// Mode of a log file that we create: calls and addresses are nobody's business.
+const MODE: u32 = 0o640;
+
+/// The log of this process; its copies are one log.
+#[derive(Clone)]
+pub(crate) struct Log {
+    lines: Arc<Mutex<Lines>>,
+}
+
+impl Log {
+    /// Logs to standard error.
+    pub(crate) fn to_stderr() -> Self {
+        Self::of(Sink::Stderr {
+            stderr: io::stderr(),
+            stalled: false,
+        })
+    }
+
+    /// Logs to the file `path`; one that we create belongs to `owner` (user and group), who will reopen it.
+    pub(crate) fn to_file(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        Ok(Self::of(Sink::File(LogFile::open(path, owner)?)))
+    }
+
+    /// Logs to the syslog of this machine.
+    pub(crate) fn to_syslog(syslog: Syslog) -> Self {
+        Self::of(Sink::Syslog(syslog))
+    }
+
+    fn of(sink: Sink) -> Self {
+        Self {
+            lines: Arc::new(Mutex::new(Lines {
+                sink,
+                lost: 0,
+                why: String::new(),
+            })),
+        }
+    }
+
+    /// Makes this the log of the whole process. `verbosity` counts `-v`; `RUST_LOG` wins where it is set.
+    pub(crate) fn install(&self, verbosity: usize) {
+        let level = match verbosity {
+            0 => LevelFilter::Info,
+            1 => LevelFilter::Debug,
+            _ => LevelFilter::Trace,
+        };
+        let mut builder = env_logger::Builder::new();
+        builder
+            .filter_level(level)
+            .write_style(WriteStyle::Never)
+            .target(Target::Pipe(Box::new(self.clone())));
+        if let Ok(filters) = std::env::var("RUST_LOG") {
+            builder.parse_filters(&filters);
+        }
+        let facility = self.lines.lock().sink.facility();
+        builder.format(move |line, record| {
+            match facility {
+                Some(facility) => Syslog::write_head(line, facility, record.level())?,
+                None => write!(line, "{} {} ", line.timestamp_millis(), record.level())?,
+            }
+            writeln!(line, "{}", one_line(record.args().to_string()))
+        });
+        // Only a second call in one process fails, and the log that is there will do.
+        let _ = builder.try_init();
+    }
+
+    /// Opens the file anew: a rotated one goes on under its new name without us. When that cannot be done the
+    /// old one stays in use.
+    pub(crate) fn reopen(&self) {
+        let result = self.lines.lock().sink.reopen();
+        match result {
+            Ok(true) => log::info!("log reopened"),
+            Ok(false) => {}
+            Err(error) => log::warn!("cannot reopen the log, the old file stays in use: {error}"),
+        }
+    }
+}
+
+impl Write for Log {
+    /// Takes one whole line. It always succeeds: what cannot be written is counted.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.lines.lock().write(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lines on their way to a sink that may fail.
+struct Lines {
+    sink: Sink,
+    /// Lines lost since the last one that got through.
+    lost: u64,
+    /// What the system said of the last of them.
+    why: String,
+}
+
+impl Lines {
+    fn write(&mut self, line: &[u8]) {
+        let result = self.report_lost(line).and_then(|()| match cut(line) {
+            Some(short) => self.sink.line(&short),
+            None => self.sink.line(line),
+        });
+        if let Err(error) = result {
+            self.lost = self.lost.saturating_add(1);
+            self.why = error.to_string();
+        }
+    }
+
+    /// Says what was lost, at the time of the line that follows: its head is that up to the first blank, which
+    /// ends the time, or syslog's tag.
+    fn report_lost(&mut self, next: &[u8]) -> io::Result<()> {
+        if self.lost == 0 {
+            return Ok(());
+        }
+        let head = next.split(|&byte| byte == b' ').next().unwrap_or_default();
+        let mut report = head.to_vec();
+        let _ = writeln!(report, " WARN {} log lines were lost: {}", self.lost, self.why);
+        self.sink.line(&report)?;
+        self.lost = 0;
+        Ok(())
+    }
+}
+
+/// The message with control characters escaped: whatever an outsider put into a name, he forges no next line.
+fn one_line(message: String) -> String {
+    if !message.contains(char::is_control) {
+        return message;
+    }
+    message
+        .split_inclusive(char::is_control)
+        .fold(String::new(), |mut text, part| {
+            let plain = part.trim_end_matches(char::is_control);
+            text.push_str(plain);
+            text.extend(
+                part.chars()
+                    .skip(plain.chars().count())
+                    .flat_map(char::escape_default),
+            );
+            text
+        })
+}
+
+/// The beginning of a line that is too long, marked as such.
+fn cut(line: &[u8]) -> Option<Vec<u8>> {
+    const MARK: &[u8] = b"...\n";
+    if line.len() <= LINE_MAX {
+        return None;
+    }
+    let begin = line.get(..LINE_MAX - MARK.len()).unwrap_or_default();
+    // A character that is cut in two would make the file one of bad UTF-8.
+    let whole = begin.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    Some([whole.as_bytes(), MARK].concat())
+}
+
+enum Sink {
+    Stderr { stderr: Stderr, stalled: bool },
+    File(LogFile),
+    Syslog(Syslog),
+}
+
+impl Sink {
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stderr { stderr, stalled } => {
+                // Standard error is shared with whoever started us, so it cannot be made non-blocking.
+                *stalled = !writable(stderr, if *stalled { Duration::ZERO } else { STALL })?;
+                if *stalled {
+                    return Err(io::Error::new(
+                        io::ErrorKind::WouldBlock,
+                        "standard error is not read",
+                    ));
+                }
+                stderr.write_all(line)
+            }
+            Self::File(file) => file.line(line),
+            Self::Syslog(syslog) => syslog.line(line),
+        }
+    }
+
+    /// Whether there was something to reopen.
+    fn reopen(&mut self) -> io::Result<bool> {
+        match self {
+            Self::File(file) => file.reopen().map(|()| true),
+            Self::Stderr { .. } | Self::Syslog(_) => Ok(false),
+        }
+    }
+
+    fn facility(&self) -> Option<u8> {
+        match self {
+            Self::Syslog(syslog) => Some(syslog.facility()),
+            Self::Stderr { .. } | Self::File(_) => None,
+        }
+    }
+}
+
+/// Whether `stream` takes a line within `wait`.
+fn writable(stream: &Stderr, wait: Duration) -> io::Result<bool> {
+    let mut polled = [PollFd::new(stream, PollFlags::OUT)];
+    let wait = wait.try_into().unwrap_or_default();
+    match poll(&mut polled, Some(&wait)) {
+        // An error condition is for the write to report.
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A log file that is found again by its path.
+struct LogFile {
+    path: PathBuf,
+    owner: Option<(u32, u32)>,
+    file: File,
+    /// The last line went out in part: the next one begins with a line end.
+    torn: bool,
+}
+
+impl LogFile {
+    fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
+        Ok(Self {
+            path: path.into(),
+            owner,
+            file: append(path, owner)?,
+            torn: false,
+        })
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        self.file = append(&self.path, self.owner)?;
+        self.torn = false;
+        Ok(())
+    }
+
+    fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        // Removed under us: what we wrote now would be lost without a trace. One fstat(2) a line is cheap.
+        if self.file.metadata()?.nlink() == 0 {
+            self.reopen()?;
+        }
+        if self.torn {
+            self.file.write_all(b"\n")?;
+            self.torn = false;
+        }
+        let mut rest = line;
+        while !rest.is_empty() {
+            match self.file.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    rest = rest.get(written..).unwrap_or_default();
+                    self.torn = !rest.is_empty();
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens `path` to append to. A FIFO or terminal is opened too, and never waited for.
+fn append(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut options = OpenOptions::new();
+    options.append(true).mode(MODE).custom_flags(flags);
+    match options.clone().create_new(true).open(path) {
+        Ok(file) => {
+            // Only a file that we made is given away: one that was there may be a trap, a link to another's.
+            if let (Some((uid, gid)), true) = (owner, rustix::process::geteuid().is_root()) {
+                fchown(&file, Some(uid), Some(gid))?;
+            }
+            Ok(file)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.create(true).open(path),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    struct Room(PathBuf);
+
+    impl Room {
+        fn new() -> Self {
+            static SERIAL: AtomicU32 = AtomicU32::new(0);
+            let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("rtpc-log-{}-{serial}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn read(&self, name: &str) -> String {
+            fs::read_to_string(self.0.join(name)).unwrap()
+        }
+    }
+
+    impl Drop for Room {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn write(log: &Log, line: &str) {
+        log.clone().write_all(line.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn a_rotated_log_goes_on_in_a_new_file_after_reopening_and_loses_nothing() {
+        let room = Room::new();
+        let path = room.0.join("log");
+        let log = Log::to_file(&path, None).unwrap();
+        write(&log, "T INFO one\n");
+        fs::rename(&path, room.0.join("log.1")).unwrap();
+        write(&log, "T INFO two\n");
+        log.reopen();
+        write(&log, "T INFO three\n");
+        assert_eq!(room.read("log.1"), "T INFO one\nT INFO two\n");
+        assert_eq!(room.read("log"), "T INFO three\n");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, MODE);
+    }
+
+    #[test]
+    fn a_removed_log_is_made_again_with_the_next_line() {
+        let room = Room::new();
+        let log = Log::to_file(&room.0.join("log"), None).unwrap();
+        write(&log, "T INFO one\n");
+        fs::remove_file(room.0.join("log")).unwrap();
+        write(&log, "T INFO two\n");
+        assert_eq!(room.read("log"), "T INFO two\n");
+    }
+
+    #[test]
+    fn lines_lost_with_the_directory_are_reported_when_it_is_back() {
+        let room = Room::new();
+        let directory = room.0.join("d");
+        fs::create_dir(&directory).unwrap();
+        let log = Log::to_file(&directory.join("log"), None).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        write(&log, "T1 INFO one\n");
+        write(&log, "T2 INFO two\n");
+        fs::create_dir(&directory).unwrap();
+        write(&log, "T3 INFO three\n");
+        let text = room.read("d/log");
+        assert!(
+            text.starts_with("T3 WARN 2 log lines were lost: No such file"),
+            "{text}"
+        );
+        assert!(text.ends_with("\nT3 INFO three\n"), "{text}");
+    }
+
+    #[test]
+    fn a_full_disk_costs_lines_and_nothing_else() {
+        let log = Log::to_file(Path::new("/dev/full"), None).unwrap();
+        for _ in 0..3 {
+            write(&log, "T INFO one\n");
+        }
+        let lines = log.lines.lock();
+        assert_eq!(lines.lost, 3);
+        assert!(lines.why.contains("No space"), "{}", lines.why);
+    }
+
+    #[test]
+    fn a_line_written_in_part_does_not_run_into_the_next() {
+        let room = Room::new();
+        let log = Log::to_file(&room.0.join("log"), None).unwrap();
+        write(&log, "T INFO beg");
+        if let Sink::File(file) = &mut log.lines.lock().sink {
+            file.torn = true;
+        }
+        write(&log, "T INFO next\n");
+        assert_eq!(room.read("log"), "T INFO beg\nT INFO next\n");
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_nobody_up() {
+        let room = Room::new();
+        let path = room.0.join("fifo");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&path)
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert!(Log::to_file(&path, None).is_err());
+        let _reader = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&path)
+            .unwrap();
+        let log = Log::to_file(&path, None).unwrap();
+        let line = format!("T INFO {}\n", "x".repeat(4000));
+        for _ in 0..100 {
+            write(&log, &line);
+        }
+        assert!(log.lines.lock().lost > 0);
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        assert_eq!(one_line("größe 1".into()), "größe 1");
+        assert_eq!(
+            one_line("a\nT INFO forged\r\x1b[1mé\n".into()),
+            "a\\nT INFO forged\\r\\u{1b}[1mé\\n"
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_cut_between_two_characters() {
+        let long = format!("x{}\n", "é".repeat(LINE_MAX));
+        let short = cut(long.as_bytes()).unwrap();
+        assert!(short.len() <= LINE_MAX && short.ends_with(b"...\n"));
+        assert!(String::from_utf8(short).is_ok());
+        assert_eq!(cut(b"short\n"), None);
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error_at_start() {
+        let error = Log::to_file(Path::new("/nonexistent-rtpc/log"), None)
+            .err()
+            .unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+}

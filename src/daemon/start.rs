@@ -1,0 +1,223 @@
+//! From the command line to a serving daemon and back: everything that can fail is tried, in an order in which each
+//! step may still be refused on the caller's terminal, before anybody is told that we serve.
+
+use std::io;
+use std::panic;
+use std::process;
+
+use super::logfile::Log;
+use super::options::{LogTarget, Options};
+use super::pidfile::PidFile;
+use super::privileges::{self, Identity};
+use super::ready::{self, Caller, Side};
+use super::signal_thread::{self, Signals};
+use super::syslog::{PLACES, Syslog};
+use super::systemd::Systemd;
+use super::{Service, StartError, sys};
+use crate::config::{self, Parsed};
+
+/// File descriptors that are asked for: more than the connections that are served at most. The hard limit stays.
+const DESCRIPTORS: u64 = 65_536;
+/// Exit status for a configuration that is refused.
+const REFUSED: u8 = 78;
+
+/// `-d`: prints every fault of the configuration, opens nothing else.
+pub(super) fn check(options: &Options) -> u8 {
+    match config::load(&options.config) {
+        Ok((Parsed { config, warnings }, _)) => {
+            ready::print(&warnings.iter().map(ToString::to_string).collect::<Vec<_>>());
+            let members: usize = config.clusters.iter().map(|cluster| cluster.members.len()).sum();
+            let found = format!("{} clusters, {members} RTP proxies", config.clusters.len());
+            super::say(&format!("{}: no faults: {found}\n", options.config.display()));
+            0
+        }
+        Err(faults) => {
+            ready::print(&[faults.to_string()]);
+            REFUSED
+        }
+    }
+}
+
+/// Serves until a signal ends it; the exit status.
+pub(super) fn run<S: Service>(options: Options) -> u8 {
+    if !options.foreground {
+        sys::close_inherited();
+    }
+    // Before the fork, as the caller would do it: a configuration is found from where the caller is.
+    let (parsed, contents) = match config::load(&options.config) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            ready::print(&[faults.to_string()]);
+            return REFUSED;
+        }
+    };
+    if !options.foreground {
+        // In the foreground the log says it, on the same terminal.
+        ready::print(
+            &parsed
+                .warnings
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+        );
+    }
+    let options = match std::env::current_dir() {
+        Ok(here) => options.absolute(&here),
+        Err(error) => {
+            ready::print(&[format!("cannot find the current directory: {error}")]);
+            return 1;
+        }
+    };
+    if options.foreground {
+        return serve::<S>(parsed, contents, &options, Caller::Terminal);
+    }
+    match ready::detach(&options.log_file) {
+        Side::Parent(exit) => exit,
+        Side::Daemon(caller) => serve::<S>(parsed, contents, &options, caller),
+    }
+}
+
+/// The whole life of the process that serves.
+fn serve<S: Service>(parsed: Parsed, contents: Vec<u8>, options: &Options, caller: Caller) -> u8 {
+    let Daemon {
+        service,
+        mut signals,
+        log,
+        systemd,
+        pid_file,
+    } = match start::<S>(parsed, contents, options) {
+        Ok(daemon) => daemon,
+        Err(error) => return caller.failed(&error),
+    };
+    systemd.ready();
+    log::info!(
+        "rtp_cluster {} serves, pid {}",
+        env!("CARGO_PKG_VERSION"),
+        process::id()
+    );
+    caller.ready();
+    signal_thread::run(&service, |at_most| signals.wait(at_most), &log, &systemd);
+    systemd.stopping();
+    service.stop();
+    drop(pid_file);
+    log::info!("rtp_cluster stopped, pid {}", process::id());
+    0
+}
+
+/// What a started daemon holds; `pid_file` is dropped last, so that nobody starts while we still stop.
+struct Daemon<S> {
+    service: S,
+    signals: Signals,
+    log: Log,
+    systemd: Systemd,
+    pid_file: PidFile,
+}
+
+/// Opens everything, in this order: what needs the super-user before the privileges go, threads only afterwards,
+/// since credentials, like the fork before, are changed safely only in a process of one thread.
+fn start<S: Service>(parsed: Parsed, contents: Vec<u8>, options: &Options) -> Result<Daemon<S>, StartError> {
+    let failed = |message: String| StartError::new(1, message);
+    let identity = Identity::of(options).map_err(failed)?;
+    let owner = identity.as_ref().map(Identity::numbers);
+    if let Some(identity) = &identity {
+        let places = privileges::places(options, &parsed.config);
+        identity
+            .check(&places)
+            .map_err(|messages| StartError { exit: 1, messages })?;
+    }
+    raise_descriptors();
+    let log = open_log(options, owner).map_err(failed)?;
+    // Another instance is found before its log hears of us.
+    let pid_file = PidFile::take(&options.pid_file, owner)
+        .map_err(|error| StartError::new(error.exit(), error.to_string()))?;
+    let signals = Signals::register().map_err(|error| failed(format!("cannot handle signals: {error}")))?;
+    log.install(options.verbosity);
+    abort_on_panic();
+    parsed.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    let systemd = Systemd::from_environment();
+    let mut service = S::bind(parsed, contents, options)?;
+    if let Some(identity) = &identity {
+        identity.assume().map_err(failed)?;
+    }
+    service
+        .start()
+        .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+    Ok(Daemon {
+        service,
+        signals,
+        log,
+        systemd,
+        pid_file,
+    })
+}
+
+fn open_log(options: &Options, owner: Option<(u32, u32)>) -> Result<Log, String> {
+    if options.foreground {
+        return Ok(Log::to_stderr());
+    }
+    match &options.log_file {
+        LogTarget::File(path) => Log::to_file(path, owner).map_err(|error| {
+            format!(
+                "{}: cannot open the log: {error}; choose another with -L",
+                path.display()
+            )
+        }),
+        LogTarget::Syslog(facility) => Syslog::open(*facility)
+            .map(Log::to_syslog)
+            .map_err(|error| format!("cannot reach syslog at {}: {error}", PLACES.join(", "))),
+    }
+}
+
+/// Raises the soft limit of file descriptors towards the hard one. Where it is low we serve fewer connections.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.map_or(DESCRIPTORS, |hard| hard.min(DESCRIPTORS));
+    if limit.current.is_some_and(|soft| soft < wanted) {
+        // Lowering nothing and staying under the hard limit, it is refused only in a sandbox.
+        let _ = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(wanted),
+                maximum: limit.maximum,
+            },
+        );
+    }
+}
+
+/// A thread that panics takes the process with it, with a reason in the log: nobody restarts half a daemon.
+fn abort_on_panic() {
+    panic::set_hook(Box::new(|what| {
+        let thread = std::thread::current();
+        let place = what
+            .location()
+            .map(|at| format!(" at {}:{}", at.file(), at.line()))
+            .unwrap_or_default();
+        let payload = what.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let reason = text
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("no reason");
+        log::error!(
+            "thread {} panicked{place}: {reason}; aborting",
+            thread.name().unwrap_or("without a name")
+        );
+        process::abort();
+    }));
+}
+
+/// Descriptors 0, 1 and 2 exist from here on, so that no socket ever lands where something prints.
+pub(super) fn open_standard_streams() -> io::Result<()> {
+    use std::os::fd::{AsRawFd, IntoRawFd};
+    loop {
+        let null = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/null")?;
+        if null.as_raw_fd() > 2 {
+            return Ok(());
+        }
+        // Stays open for as long as we live.
+        let _ = null.into_raw_fd();
+    }
+}

@@ -1,0 +1,221 @@
+//! System calls that neither std nor rustix offers, each behind a safe function. All `unsafe` of the daemon is here.
+
+#![expect(
+    unsafe_code,
+    reason = "calls of the C library; each block says why it is sound"
+)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::mem::MaybeUninit;
+use std::path::Path;
+use std::ptr;
+use std::time::Duration;
+
+use std::os::unix::ffi::OsStrExt;
+
+/// Longest record of the user database that is read, in bytes; a group of ten thousand members is shorter.
+const RECORD_MAX: usize = 1 << 20;
+
+/// A user of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// As the user database spells it.
+    pub(crate) name: CString,
+    pub(crate) uid: u32,
+    /// The primary group.
+    pub(crate) gid: u32,
+}
+
+/// The user of that name, or else of that number; `None` when there is none.
+pub(crate) fn account(text: &str) -> io::Result<Option<Account>> {
+    let Ok(name) = CString::new(text) else {
+        return Ok(None);
+    };
+    let by_name = |record, buffer, size, found| {
+        // SAFETY: the name outlives the call; `record` passes a place, a buffer of that size, and a pointer.
+        unsafe { libc::getpwnam_r(name.as_ptr(), record, buffer, size, found) }
+    };
+    if let Some(account) = record(by_name, to_account)? {
+        return Ok(Some(account));
+    }
+    let Ok(uid) = text.parse() else { return Ok(None) };
+    let by_number = |record, buffer, size, found| {
+        // SAFETY: as above.
+        unsafe { libc::getpwuid_r(uid, record, buffer, size, found) }
+    };
+    record(by_number, to_account)
+}
+
+/// The number of the group of that name, or else the number that `text` is; `None` when it is neither.
+pub(crate) fn group(text: &str) -> io::Result<Option<u32>> {
+    let Ok(name) = CString::new(text) else {
+        return Ok(None);
+    };
+    let by_name = |record, buffer, size, found| {
+        // SAFETY: the name outlives the call; `record` passes a place, a buffer of that size, and a pointer.
+        unsafe { libc::getgrnam_r(name.as_ptr(), record, buffer, size, found) }
+    };
+    let named = record(by_name, |record: &libc::group| record.gr_gid)?;
+    Ok(named.or_else(|| text.parse().ok()))
+}
+
+fn to_account(record: &libc::passwd) -> Account {
+    // SAFETY: the record's name is a C string in the buffer, which lives until we return.
+    let name = unsafe { CStr::from_ptr(record.pw_name) }.to_owned();
+    Account {
+        name,
+        uid: record.pw_uid,
+        gid: record.pw_gid,
+    }
+}
+
+/// Calls one of the `get…_r` family with a buffer that grows until the record fits, and reads what it found.
+fn record<R, T>(
+    call: impl Fn(*mut R, *mut libc::c_char, usize, *mut *mut R) -> libc::c_int,
+    read: impl Fn(&R) -> T,
+) -> io::Result<Option<T>> {
+    let mut size = 1024;
+    loop {
+        let mut buffer: Vec<libc::c_char> = vec![0; size];
+        let mut place = MaybeUninit::<R>::uninit();
+        let mut found = ptr::null_mut();
+        match call(
+            place.as_mut_ptr(),
+            buffer.as_mut_ptr(),
+            buffer.len(),
+            &raw mut found,
+        ) {
+            0 => {
+                // SAFETY: null, or our own `place`, filled by the call.
+                let found = unsafe { found.as_ref() };
+                return Ok(found.map(read));
+            }
+            libc::ERANGE if size < RECORD_MAX => size *= 2,
+            libc::EINTR => {}
+            // Some libraries say so of a name that is not there.
+            libc::ENOENT | libc::ESRCH => return Ok(None),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Becomes `account` with the group `gid` for good: supplementary groups, group, user, in this order, since each
+/// step takes away the right to take the one before it.
+pub(crate) fn become_user(account: &Account, gid: u32) -> io::Result<()> {
+    set_groups_of(account, gid)?;
+    // SAFETY: takes a number, changes credentials only.
+    check(unsafe { libc::setgid(gid) })?;
+    // SAFETY: takes a number, changes credentials only.
+    check(unsafe { libc::setuid(account.uid) })
+}
+
+/// Whether this process, having left the super-user, could become it again. It tries.
+pub(crate) fn could_be_root_again() -> bool {
+    // SAFETY: takes a number, changes credentials only.
+    let became = unsafe { libc::seteuid(0) };
+    became == 0
+}
+
+/// Runs `what` with the effective rights of `account` and `gid`, then takes the super-user's back.
+/// For a process that has one thread.
+///
+/// # Errors
+/// When the system lets us not become that user, or not come back; the process must end then.
+pub(crate) fn acting_as<T>(account: &Account, gid: u32, what: impl FnOnce() -> T) -> io::Result<T> {
+    let groups = rustix::process::getgroups()?;
+    let groups: Vec<libc::gid_t> = groups.iter().map(|group| group.as_raw()).collect();
+    let (uid_before, gid_before) = (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    );
+    set_groups_of(account, gid)?;
+    set_effective_group(gid)?;
+    set_effective_user(account.uid)?;
+    let result = what();
+    set_effective_user(uid_before)?;
+    set_effective_group(gid_before)?;
+    // SAFETY: the list outlives the call and has the length that is told.
+    check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) })?;
+    Ok(result)
+}
+
+fn set_groups_of(account: &Account, gid: u32) -> io::Result<()> {
+    // SAFETY: the name is a C string that outlives the call.
+    check(unsafe { libc::initgroups(account.name.as_ptr(), gid) })
+}
+
+fn set_effective_user(uid: u32) -> io::Result<()> {
+    // SAFETY: takes a number, changes credentials only.
+    check(unsafe { libc::seteuid(uid) })
+}
+
+fn set_effective_group(gid: u32) -> io::Result<()> {
+    // SAFETY: takes a number, changes credentials only.
+    check(unsafe { libc::setegid(gid) })
+}
+
+/// Whether the effective user may write `path`, which for a directory means making and removing files there.
+pub(crate) fn may_write(path: &Path) -> io::Result<()> {
+    let mode = if path.is_dir() {
+        libc::W_OK | libc::X_OK
+    } else {
+        libc::W_OK
+    };
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a C string that outlives the call.
+    check(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) })
+}
+
+/// Closes what we inherited beside the standard streams. A daemon that holds on to somebody's pipe keeps him waiting
+/// for its end: a package's installation, say, or a remote shell. To be called before anything is opened.
+pub(crate) fn close_inherited() {
+    // Kernels before 5.9 do not know the call; then the daemon lives with what it has, as on other systems.
+    #[cfg(target_os = "linux")]
+    // SAFETY: nothing of ours owns a descriptor yet.
+    let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
+/// The reading of CLOCK_MONOTONIC, which systemd wants with RELOADING=1 and which `Instant` does not show.
+pub(crate) fn monotonic() -> Duration {
+    let mut reading = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: fills a value that we own; this clock exists on every system we build for.
+    let _ = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut reading) };
+    let seconds = u64::try_from(reading.tv_sec).unwrap_or_default();
+    Duration::from_secs(seconds) + Duration::from_nanos(u64::try_from(reading.tv_nsec).unwrap_or_default())
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_and_groups_are_found_by_name_and_by_number() {
+        let root = account("root").unwrap().unwrap();
+        assert_eq!((root.uid, root.gid), (0, 0));
+        assert_eq!(account("0").unwrap().unwrap(), root);
+        assert_eq!(account("no-such-user-here").unwrap(), None);
+        assert_eq!(account("nul\0").unwrap(), None);
+        assert_eq!(group("daemon").unwrap(), Some(1));
+        assert_eq!(group("4711").unwrap(), Some(4711));
+        assert_eq!(group("no-such-group-here").unwrap(), None);
+    }
+
+    #[test]
+    fn the_monotonic_clock_does_not_go_back() {
+        let first = monotonic();
+        assert!(first > Duration::ZERO);
+        assert!(monotonic() >= first);
+    }
+}

@@ -1,0 +1,129 @@
+//! Lines to the syslog of this machine: one datagram each, never waited for.
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+
+use log::Level;
+
+use super::options::Facility;
+
+/// Where syslog daemons listen: Linux and OpenBSD, FreeBSD, macOS.
+pub(crate) const PLACES: [&str; 3] = ["/dev/log", "/var/run/log", "/var/run/syslog"];
+
+/// A connection to the syslog daemon, made anew when that was restarted.
+pub(crate) struct Syslog {
+    place: PathBuf,
+    facility: Facility,
+    socket: UnixDatagram,
+}
+
+impl Syslog {
+    /// Connects to the system's syslog.
+    pub(crate) fn open(facility: Facility) -> io::Result<Self> {
+        let mut failed = io::Error::from(io::ErrorKind::NotFound);
+        for place in PLACES {
+            match Self::at(Path::new(place), facility) {
+                Ok(syslog) => return Ok(syslog),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+
+    fn at(place: &Path, facility: Facility) -> io::Result<Self> {
+        Ok(Self {
+            place: place.into(),
+            facility,
+            socket: connect(place)?,
+        })
+    }
+
+    /// Its number.
+    pub(crate) const fn facility(&self) -> u8 {
+        self.facility.0
+    }
+
+    /// Begins a line: priority and tag, as RFC 3164 has them. The time is left out, which every syslog daemon
+    /// then puts in itself: it would have to be in the local time zone.
+    pub(crate) fn write_head(line: &mut impl Write, facility: u8, level: Level) -> io::Result<()> {
+        let severity = match level {
+            Level::Error => 3,
+            Level::Warn => 4,
+            Level::Info => 6,
+            Level::Debug | Level::Trace => 7,
+        };
+        write!(
+            line,
+            "<{}>rtp_cluster[{}]: ",
+            u16::from(facility) * 8 + severity,
+            std::process::id()
+        )
+    }
+
+    /// Sends one line, without its end.
+    pub(crate) fn line(&mut self, line: &[u8]) -> io::Result<()> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        match self.socket.send(line) {
+            Ok(_) => Ok(()),
+            // The daemon is busy; waiting for it would stop us with it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            // It was restarted: another socket stands at the path.
+            Err(_) => {
+                self.socket = connect(&self.place)?;
+                self.socket.send(line).map(drop)
+            }
+        }
+    }
+}
+
+fn connect(place: &Path) -> io::Result<UnixDatagram> {
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    socket.connect(place)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn receive(daemon: &UnixDatagram) -> String {
+        let mut datagram = [0; 256];
+        let length = daemon.recv(&mut datagram).unwrap();
+        String::from_utf8(datagram[..length].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_priority_and_tag_and_survives_a_restart_of_the_daemon() {
+        let place = std::env::temp_dir().join(format!("rtpc-syslog-{}", std::process::id()));
+        let _ = fs::remove_file(&place);
+        let daemon = UnixDatagram::bind(&place).unwrap();
+        let mut syslog = Syslog::at(&place, Facility(3)).unwrap();
+        let mut line = Vec::new();
+        Syslog::write_head(&mut line, syslog.facility(), Level::Warn).unwrap();
+        line.extend_from_slice(b"hello\n");
+        syslog.line(&line).unwrap();
+        assert_eq!(
+            receive(&daemon),
+            format!("<28>rtp_cluster[{}]: hello", std::process::id())
+        );
+
+        drop(daemon);
+        fs::remove_file(&place).unwrap();
+        assert!(syslog.line(b"lost\n").is_err());
+        let daemon = UnixDatagram::bind(&place).unwrap();
+        syslog.line(b"back\n").unwrap();
+        assert_eq!(receive(&daemon), "back");
+
+        while syslog.line(b"flood\n").is_ok() {}
+        assert_eq!(
+            syslog.line(b"flood\n").unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
+        fs::remove_file(&place).unwrap();
+    }
+}

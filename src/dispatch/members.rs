@@ -1,0 +1,182 @@
+//! What an operator changes and sees: members come, go and change; counts are read. Pure.
+
+use core::time::Duration;
+use std::time::Instant;
+
+use super::delay::Delay;
+use super::member::Member;
+use super::outbox::Outbox;
+use super::pending::Slot;
+use super::session::{MemberId, Stage};
+use super::{Dispatch, Outcomes};
+use crate::admin::view::{MemberView, SessionsView};
+use crate::config::model::{self, Status};
+
+/// Members of one cluster at most: an exchange names its place among all members in 16 bits.
+pub const MEMBERS_MAX: usize = 10_000;
+
+impl<C, L: Clone> Dispatch<C, L> {
+    /// The place that the next member gets, for its link to be made; `None` when there are [`MEMBERS_MAX`].
+    /// Operators' changes come one after another, so it stays free until [`Dispatch::add_member`].
+    pub fn next_member(&self) -> Option<MemberId> {
+        let place = self.members.iter().position(|member| !member.present).unwrap_or(self.members.len());
+        let index = u16::try_from(place).ok().filter(|_| place < MEMBERS_MAX)?;
+        Some(MemberId { index, generation: self.generation.wrapping_add(1) })
+    }
+
+    /// A new member at the end of the list, not probed yet, at the place that [`Dispatch::next_member`] gave.
+    pub fn add_member(&mut self, now: Instant, id: MemberId, config: model::Member, link: L) {
+        self.orders += 1;
+        self.generation = id.generation;
+        let member = Member::new(id, self.orders, config, link, now);
+        match self.members.get_mut(usize::from(id.index)) {
+            Some(free) => *free = member,
+            None => self.members.push(member),
+        }
+    }
+
+    /// Takes a member out at once: what is in flight to it fails, what is bound to it is forgotten. Gives its
+    /// link, to be closed.
+    pub fn remove_member(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) -> Option<L> {
+        let member = self.member_mut(id)?;
+        member.online = false;
+        let link = member.link.clone();
+        self.fail_all(now, id, true, out);
+        let member = self.member_mut(id)?;
+        member.present = false;
+        member.deferred.clear();
+        self.sessions.forget_member(id);
+        self.look_at_early(now, out);
+        Some(link)
+    }
+
+    /// The member of that name.
+    pub fn member_named(&self, name: &str) -> Option<&Member<L>> {
+        self.members.iter().find(|member| member.present && member.config.name.as_str() == name)
+    }
+
+    /// A member, if it is still there.
+    pub fn member_of(&self, id: MemberId) -> Option<&Member<L>> {
+        self.member(id)
+    }
+
+    /// Changes the definition of a member in place.
+    pub fn change_member(&mut self, id: MemberId, change: impl FnOnce(&mut model::Member)) -> bool {
+        let Some(member) = self.member_mut(id) else { return false };
+        change(&mut member.config);
+        true
+    }
+
+    /// Gives a member another link, to another RTPproxy; gives back the old one. What was bound to that is
+    /// forgotten.
+    pub fn replace_link(&mut self, now: Instant, id: MemberId, link: L) -> Option<L> {
+        // What was bound in this very tick goes too.
+        let cut = self.tick(now + Duration::from_millis(100));
+        self.sessions.forget_before(id, cut);
+        let member = self.member_mut(id)?;
+        member.counts = None;
+        member.deferred.clear();
+        member.delay = Delay::default();
+        Some(core::mem::replace(&mut member.link, link))
+    }
+
+    /// Whether a command of a client is in flight.
+    pub fn clients_waiting(&mut self) -> bool {
+        let slots: Vec<Slot> = self.pending.slots().collect();
+        slots.into_iter().any(|slot| self.pending.get_mut(slot).is_some_and(|t| t.client.is_some()))
+    }
+
+    /// Members in the order of listings.
+    pub fn members_in_order(&self) -> Vec<&Member<L>> {
+        let mut members: Vec<&Member<L>> = self.members.iter().filter(|member| member.present).collect();
+        members.sort_unstable_by_key(|member| member.order);
+        members
+    }
+
+    /// Call-ids bound to a member.
+    pub fn bound_to(&self, id: MemberId) -> u64 {
+        self.sessions.bound(id)
+    }
+
+    /// Call-ids bound in all.
+    pub fn bound(&self) -> u64 {
+        self.members.iter().filter(|member| member.present).map(|member| self.sessions.bound(member.id)).sum()
+    }
+
+    /// Whether a member that takes new sessions is left.
+    pub fn has_takers(&self) -> bool {
+        self.members.iter().any(|member| member.present && member.config.status == Status::Active)
+    }
+
+    /// Commands in flight.
+    pub fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The rules of the cluster; `members` is empty.
+    pub fn rules(&self) -> &model::Cluster {
+        &self.rules
+    }
+
+    /// Other rules from now on.
+    pub fn set_rules(&mut self, rules: &model::Cluster) {
+        self.sessions.set_limits(rules.sessions);
+        self.rules = model::Cluster { members: Vec::new(), ..rules.clone() };
+    }
+
+    /// Counters, in the order of [`crate::admin::view::CLUSTER_COUNTERS`].
+    pub fn totals(&self) -> &[u64] {
+        &self.totals
+    }
+
+    /// Outcomes of commands by letter.
+    pub fn outcomes(&self) -> &Outcomes {
+        &self.outcomes
+    }
+
+    /// Everything that is known of each member.
+    pub fn member_views(&self, now: Instant) -> Vec<MemberView> {
+        self.members_in_order().into_iter().map(|member| self.view_of(now, member)).collect()
+    }
+
+    fn view_of(&self, now: Instant, member: &Member<L>) -> MemberView {
+        MemberView {
+            member: member.config.clone(),
+            online: member.online,
+            why: member.why.clone(),
+            since: now.saturating_duration_since(member.since),
+            active_sessions: member.counts.as_ref().filter(|_| member.online).map(|counts| counts.active),
+            bound: self.sessions.bound(member.id),
+            delay: member.delay.smoothed(),
+            deferred_deletes: member.deferred.len() as u64,
+            in_flight: u64::from(member.in_flight),
+            counters: member.counters().to_vec(),
+            delay_histogram: member.delay.histogram().to_vec(),
+            delay_sum: member.delay.sum(),
+        }
+    }
+
+    /// Bound call-ids of the cluster or of one member, up to `limit` of them by name.
+    pub fn sessions_view(&self, now: Instant, of: Option<MemberId>, limit: usize) -> SessionsView {
+        let tick = self.tick(now);
+        let mut listed = Vec::new();
+        self.sessions.for_each(tick, |call_id, binding| {
+            let asked = of.is_none_or(|id| id == binding.member);
+            if let Some(member) = self.member(binding.member).filter(|_| asked && listed.len() < limit) {
+                let ended = binding.stage == Stage::Ended;
+                listed.push((call_id.to_vec(), member.config.name.clone(), tick.since(binding.used), ended));
+            }
+            listed.len() < limit
+        });
+        SessionsView { bound: of.map_or_else(|| self.bound(), |id| self.bound_to(id)), listed }
+    }
+
+    /// The member that serves a call and the age of its last command.
+    pub fn locate(&mut self, now: Instant, call_id: &[u8]) -> Option<(model::Name, Duration)> {
+        let tick = self.tick(now);
+        let hash = self.sessions.hash(call_id);
+        let (id, used) = self.sessions.find(tick, hash, call_id).map(|binding| (binding.member, binding.used))?;
+        let member = self.member(id)?;
+        Some((member.config.name.clone(), tick.since(used)))
+    }
+}

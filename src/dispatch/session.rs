@@ -1,0 +1,815 @@
+//! The session table: which member has which call. Pure: one call at a time, the caller holds the lock.
+//!
+//! - Finding, binding and forgetting cost the same at a hundred calls and at a million. The table is cut into
+//!   [`SHARDS`] by the hash of the call-id, so that growing moves one part in so many at a time.
+//! - What has aged out is never found, whenever it is swept away: [`Sessions::sweep`] only gives memory back.
+//! - Whatever makes, moves, ends or drops a binding keeps the count of its member, see [`Sessions::bound`].
+//! - A call costs at most 200 bytes with a call-id of 40 bytes.
+
+mod ledger;
+mod shard;
+
+use core::fmt;
+use core::hash::BuildHasher;
+use core::time::Duration;
+use std::hash::RandomState;
+
+use self::ledger::Ledger;
+use self::shard::Shard;
+use crate::config::model;
+
+/// Parts of the table. At a million calls each has 4,000 and grows in a fraction of a millisecond.
+pub const SHARDS: usize = 256;
+/// How long the binding of a deleted call is remembered, for the other leg's delete and for retransmissions.
+pub const ENDED_GRACE: Duration = Duration::from_secs(60);
+
+/// A member of a cluster: its place, and which of the members that have had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberId {
+    /// Place in the cluster's list of members; free places are used again.
+    pub index: u16,
+    /// Differs from that of the place's members before.
+    pub generation: u16,
+}
+
+/// A moment, in steps of 100 ms since the daemon's start; stops at 13 years.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Tick(u32);
+
+impl Tick {
+    /// Ticks in a second.
+    pub const PER_SECOND: u32 = 10;
+    const NEVER: Self = Self(u32::MAX);
+
+    /// The tick that `elapsed` after the start falls into.
+    pub fn from_elapsed(elapsed: Duration) -> Self {
+        let step = 1_000 / u128::from(Self::PER_SECOND);
+        Self(u32::try_from(elapsed.as_millis() / step).unwrap_or(u32::MAX))
+    }
+
+    /// The time from `earlier` to here; zero where that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_secs(u64::from(self.0.saturating_sub(earlier.0))) / Self::PER_SECOND
+    }
+
+    /// Whether more than `span` has passed since `earlier`. As a tick is rounded down, the one in which `span`
+    /// ends does not count yet: nothing ends early, and late by 100 ms at most.
+    fn is_past(self, earlier: Self, span: Duration) -> bool {
+        self.since(earlier) > span
+    }
+}
+
+/// How far a call has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// A member has been chosen for it and has not answered yet.
+    Tentative,
+    /// A member has it.
+    Bound,
+    /// It has been deleted; remembered for [`ENDED_GRACE`].
+    Ended,
+}
+
+/// Where a call is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// The member that it is bound to.
+    pub member: MemberId,
+    /// When it was bound to that member.
+    pub born: Tick,
+    /// When its last command came; of an ended one, when it ended.
+    pub used: Tick,
+    /// How far it has come.
+    pub stage: Stage,
+}
+
+/// A binding that was found. Read it as a [`Binding`]; it changes only through the table, which keeps counts.
+#[derive(Debug)]
+pub struct Found<'a>(&'a mut Binding);
+
+impl Found<'_> {
+    /// A command of the call came: it ages from `now`. One that has ended ages from its end all the same.
+    pub fn touch(&mut self, now: Tick) {
+        if self.0.stage != Stage::Ended {
+            self.0.used = now;
+        }
+    }
+}
+
+impl core::ops::Deref for Found<'_> {
+    type Target = Binding;
+
+    fn deref(&self) -> &Binding {
+        self.0
+    }
+}
+
+/// The table has as many calls as it may; this one is not in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the session table is full")
+    }
+}
+
+impl core::error::Error for Full {}
+
+/// What a sweep dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Calls that aged out without a delete.
+    pub expired: usize,
+    /// Calls that ended long enough ago, or whose member has forgotten them.
+    pub done: usize,
+}
+
+/// The session table of one cluster.
+#[derive(Debug)]
+pub struct Sessions {
+    shards: Vec<Shard>,
+    /// Calls in all shards, ended ones and those not swept yet among them.
+    stored: usize,
+    ledger: Ledger,
+    limits: model::Sessions,
+    key: RandomState,
+    /// The shard that is swept next.
+    next: usize,
+    /// When a whole shard was last searched for room in vain: once a tick is enough.
+    vain: Option<Tick>,
+}
+
+impl Sessions {
+    /// An empty table; `key` hashes call-ids. They come from outside: it must not be known there.
+    pub fn new(limits: model::Sessions, key: RandomState) -> Self {
+        let shards = core::iter::repeat_with(Shard::default).take(SHARDS).collect();
+        Self {
+            shards,
+            stored: 0,
+            ledger: Ledger::default(),
+            limits,
+            key,
+            next: 0,
+            vain: None,
+        }
+    }
+
+    /// The hash of a call-id, made once a command for all calls about it.
+    pub fn hash(&self, call_id: &[u8]) -> u64 {
+        self.key.hash_one(call_id)
+    }
+
+    /// Takes other limits. What is in the table beyond a lower maximum stays until it ages out.
+    pub fn set_limits(&mut self, limits: model::Sessions) {
+        self.limits = limits;
+    }
+
+    /// The binding of a call, unless it has aged out or its member has forgotten it.
+    pub fn find(&mut self, now: Tick, hash: u64, call_id: &[u8]) -> Option<Found<'_>> {
+        let (ledger, expire) = (&mut self.ledger, self.limits.expire);
+        let good = |binding: &Binding| ledger.honours(binding) && !expired(now, binding, expire);
+        match self.shards.get_mut(shard_of(hash))?.find(hash, call_id, good) {
+            Ok(binding) => Some(Found(binding)),
+            Err(dropped) => {
+                if let Some(binding) = dropped {
+                    self.stored -= 1;
+                    ledger.remove(&binding);
+                }
+                None
+            }
+        }
+    }
+
+    /// Binds a call to a member, whether it was bound before or not. Its last command came `now`; it counts as
+    /// born `now` too, unless it was alive at that member already. An ended one that ends again ended the first time.
+    ///
+    /// # Errors
+    /// [`Full`] when the table is: then nothing has changed. Calls that have ended make room for new ones.
+    pub fn bind(
+        &mut self,
+        now: Tick,
+        hash: u64,
+        call_id: &[u8],
+        member: MemberId,
+        stage: Stage,
+    ) -> Result<(), Full> {
+        let mut binding = Binding {
+            member,
+            born: now,
+            used: now,
+            stage,
+        };
+        if let Some(Found(before)) = self.find(now, hash, call_id) {
+            let old = *before;
+            let ends_again = old.stage == Stage::Ended && stage == Stage::Ended;
+            if old.member == member && (old.stage != Stage::Ended || ends_again) {
+                binding.born = old.born;
+            }
+            if old.member == member && ends_again {
+                binding.used = old.used;
+            }
+            *before = binding;
+            self.ledger.remove(&old);
+        } else {
+            if self.stored >= self.max() && !self.make_room(now, shard_of(hash)) {
+                return Err(Full);
+            }
+            let shard = self.shards.get_mut(shard_of(hash)).ok_or(Full)?;
+            if !shard.insert(hash, call_id, binding) {
+                return Err(Full);
+            }
+            self.stored += 1;
+        }
+        self.ledger.add(&binding);
+        Ok(())
+    }
+
+    /// Forgets a call.
+    pub fn forget(&mut self, hash: u64, call_id: &[u8]) {
+        let Some(shard) = self.shards.get_mut(shard_of(hash)) else {
+            return;
+        };
+        if let Err(Some(binding)) = shard.find(hash, call_id, |_| false) {
+            self.stored -= 1;
+            self.ledger.remove(&binding);
+        }
+    }
+
+    /// Forgets all calls of a member that leaves for good, at once; sweeps drop them later. Nothing is bound to its
+    /// id from now on; only after this may another member have its place.
+    pub fn forget_member(&mut self, id: MemberId) {
+        self.ledger.leave(id);
+    }
+
+    /// Forgets the calls that were bound to a member before `cut`, at once: it has been restarted. Sweeps drop
+    /// them later, and only then does [`Sessions::bound`] count them no more.
+    pub fn forget_before(&mut self, id: MemberId, cut: Tick) {
+        self.ledger.cut(id, cut);
+    }
+
+    /// Forgets all calls of all members, and gives their memory back.
+    pub fn clear(&mut self) {
+        self.shards.fill_with(Shard::default);
+        self.stored = 0;
+        self.ledger.clear();
+    }
+
+    /// Calls in the table: ended ones and those that have aged out but were not swept yet among them.
+    pub fn len(&self) -> usize {
+        self.stored
+    }
+
+    /// Whether nothing is in the table.
+    pub fn is_empty(&self) -> bool {
+        self.stored == 0
+    }
+
+    /// Calls that are bound to a member, tentatively or firmly; those that aged out count until they are swept.
+    pub fn bound(&self, id: MemberId) -> u64 {
+        self.ledger.bound(id)
+    }
+
+    /// Calls that are bound to any member.
+    pub fn bound_in_all(&self) -> u64 {
+        self.ledger.bound_in_all()
+    }
+
+    /// Drops what has aged out of one shard, the next one at each call, and gives memory back where most of it is
+    /// not needed any more. With [`SHARDS`] calls it has been everywhere.
+    pub fn sweep(&mut self, now: Tick) -> Swept {
+        let at = self.next;
+        self.next = (at + 1) % SHARDS;
+        self.sweep_shard(at, now, false)
+    }
+
+    /// Shows live bindings, in no order, until `see` says no. May take tens of milliseconds for a million: a caller
+    /// that wants all of many goes by [`Sessions::visit`].
+    pub fn for_each(&self, now: Tick, mut see: impl FnMut(&[u8], &Binding) -> bool) {
+        for shard in 0..SHARDS {
+            if !self.visit(now, shard, &mut see) {
+                return;
+            }
+        }
+    }
+
+    /// Shows the live bindings of one shard, of [`SHARDS`], until `see` says no, and gives what it said last: going
+    /// shard by shard, a caller can let others have the table in between.
+    pub fn visit(&self, now: Tick, shard: usize, mut see: impl FnMut(&[u8], &Binding) -> bool) -> bool {
+        let live =
+            |binding: &Binding| self.ledger.honours(binding) && !expired(now, binding, self.limits.expire);
+        let mut calls = self
+            .shards
+            .get(shard)
+            .into_iter()
+            .flat_map(Shard::iter)
+            .filter(|(_, binding)| live(binding));
+        calls.all(|(call_id, binding)| see(call_id, binding))
+    }
+
+    fn max(&self) -> usize {
+        usize::try_from(self.limits.max).unwrap_or(usize::MAX)
+    }
+
+    /// Tries to make room in a full table: what has aged out of the shard goes, and what has ended, however lately.
+    fn make_room(&mut self, now: Tick, shard: usize) -> bool {
+        if self.vain == Some(now) {
+            return false;
+        }
+        self.sweep_shard(shard, now, true);
+        let made = self.stored < self.max();
+        self.vain = (!made).then_some(now);
+        made
+    }
+
+    fn sweep_shard(&mut self, at: usize, now: Tick, no_grace: bool) -> Swept {
+        let mut swept = Swept::default();
+        let Some(shard) = self.shards.get_mut(at) else {
+            return swept;
+        };
+        let (ledger, expire) = (&mut self.ledger, self.limits.expire);
+        shard.retain(|binding| {
+            let honoured = ledger.honours(binding);
+            let ended = binding.stage == Stage::Ended;
+            if honoured && !(ended && no_grace) && !expired(now, binding, expire) {
+                return true;
+            }
+            if honoured && !ended {
+                swept.expired += 1;
+            } else {
+                swept.done += 1;
+            }
+            ledger.remove(binding);
+            false
+        });
+        self.stored -= swept.expired + swept.done;
+        swept
+    }
+}
+
+/// The shard of a hash. The table inside goes by the lowest and the highest bits; these are in between.
+fn shard_of(hash: u64) -> usize {
+    usize::from((hash >> 40).to_le_bytes()[0]) % SHARDS
+}
+
+fn expired(now: Tick, binding: &Binding, expire: Duration) -> bool {
+    let span = if binding.stage == Stage::Ended {
+        ENDED_GRACE
+    } else {
+        expire
+    };
+    now.is_past(binding.used, span)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: MemberId = MemberId {
+        index: 0,
+        generation: 1,
+    };
+    const B: MemberId = MemberId {
+        index: 3,
+        generation: 7,
+    };
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(seconds: u64) -> Tick {
+        Tick::from_elapsed(Duration::from_secs(seconds))
+    }
+
+    fn table(max: u32) -> Sessions {
+        Sessions::new(model::Sessions { max, expire: HOUR }, RandomState::new())
+    }
+
+    fn bind(
+        sessions: &mut Sessions,
+        now: Tick,
+        call_id: &str,
+        id: MemberId,
+        stage: Stage,
+    ) -> Result<(), Full> {
+        let hash = sessions.hash(call_id.as_bytes());
+        sessions.bind(now, hash, call_id.as_bytes(), id, stage)
+    }
+
+    fn find(sessions: &mut Sessions, now: Tick, call_id: &str) -> Option<Binding> {
+        let hash = sessions.hash(call_id.as_bytes());
+        sessions.find(now, hash, call_id.as_bytes()).map(|found| *found)
+    }
+
+    fn sweep_all(sessions: &mut Sessions, now: Tick) -> Swept {
+        let mut all = Swept::default();
+        for _ in 0..SHARDS {
+            let swept = sessions.sweep(now);
+            all.expired += swept.expired;
+            all.done += swept.done;
+        }
+        all
+    }
+
+    #[test]
+    fn ticks_round_down_and_saturate() {
+        assert_eq!(Tick::from_elapsed(Duration::from_millis(199)), Tick(1));
+        assert_eq!(Tick::from_elapsed(Duration::MAX), Tick(u32::MAX));
+        assert_eq!(Tick(25).since(Tick(10)), Duration::from_millis(1500));
+        assert_eq!(Tick(10).since(Tick(25)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_bound_call_is_found_until_it_is_forgotten() {
+        let mut sessions = table(10);
+        bind(&mut sessions, at(5), "call", A, Stage::Tentative).unwrap();
+        let binding = find(&mut sessions, at(6), "call").unwrap();
+        assert_eq!(
+            binding,
+            Binding {
+                member: A,
+                born: at(5),
+                used: at(5),
+                stage: Stage::Tentative
+            }
+        );
+        assert_eq!(find(&mut sessions, at(6), "cal"), None);
+        assert_eq!(find(&mut sessions, at(6), ""), None);
+        assert_eq!((sessions.len(), sessions.bound(A), sessions.bound(B)), (1, 1, 0));
+        let hash = sessions.hash(b"call");
+        sessions.forget(hash, b"call");
+        sessions.forget(hash, b"call");
+        assert_eq!(find(&mut sessions, at(6), "call"), None);
+        assert_eq!((sessions.len(), sessions.bound(A)), (0, 0));
+        assert!(sessions.is_empty());
+    }
+
+    #[test]
+    fn a_call_ages_from_its_last_command() {
+        let mut sessions = table(10);
+        bind(&mut sessions, at(0), "call", A, Stage::Bound).unwrap();
+        let hash = sessions.hash(b"call");
+        sessions.find(at(3600), hash, b"call").unwrap().touch(at(3600));
+        assert!(find(&mut sessions, at(7200), "call").is_some());
+        assert_eq!(find(&mut sessions, Tick(72_001), "call"), None);
+        assert_eq!(
+            (sessions.len(), sessions.bound(A)),
+            (0, 0),
+            "what aged out is dropped when it is met"
+        );
+    }
+
+    #[test]
+    fn an_ended_call_is_remembered_for_a_minute_from_its_end() {
+        let mut sessions = table(10);
+        bind(&mut sessions, at(0), "call", A, Stage::Bound).unwrap();
+        bind(&mut sessions, at(100), "call", A, Stage::Ended).unwrap();
+        assert_eq!((sessions.len(), sessions.bound(A)), (1, 0));
+        // Neither another command nor the other leg's delete makes that longer.
+        let hash = sessions.hash(b"call");
+        sessions.find(at(130), hash, b"call").unwrap().touch(at(130));
+        bind(&mut sessions, at(140), "call", A, Stage::Ended).unwrap();
+        let binding = find(&mut sessions, at(160), "call").unwrap();
+        assert_eq!(
+            (binding.born, binding.used, binding.stage),
+            (at(0), at(100), Stage::Ended)
+        );
+        assert_eq!(find(&mut sessions, Tick(1601), "call"), None);
+    }
+
+    #[test]
+    fn an_ended_call_can_come_back() {
+        let mut sessions = table(10);
+        bind(&mut sessions, at(0), "call", A, Stage::Ended).unwrap();
+        bind(&mut sessions, at(30), "call", A, Stage::Bound).unwrap();
+        assert_eq!(find(&mut sessions, at(3000), "call").unwrap().born, at(30));
+        assert_eq!(sessions.bound(A), 1);
+    }
+
+    #[test]
+    fn a_call_moves_with_its_count() {
+        let mut sessions = table(10);
+        bind(&mut sessions, at(0), "call", A, Stage::Tentative).unwrap();
+        bind(&mut sessions, at(1), "call", A, Stage::Bound).unwrap();
+        assert_eq!(
+            find(&mut sessions, at(1), "call").unwrap().born,
+            at(0),
+            "it was there all the time"
+        );
+        bind(&mut sessions, at(2), "call", B, Stage::Bound).unwrap();
+        assert_eq!(
+            find(&mut sessions, at(2), "call").unwrap(),
+            Binding {
+                member: B,
+                born: at(2),
+                used: at(2),
+                stage: Stage::Bound
+            }
+        );
+        assert_eq!((sessions.bound(A), sessions.bound(B), sessions.len()), (0, 1, 1));
+        assert_eq!(sessions.bound_in_all(), 1);
+    }
+
+    #[test]
+    fn a_member_that_leaves_takes_its_calls_along() {
+        let mut sessions = table(10);
+        bind(&mut sessions, at(0), "a", A, Stage::Bound).unwrap();
+        bind(&mut sessions, at(0), "b", B, Stage::Bound).unwrap();
+        sessions.forget_member(A);
+        assert_eq!((sessions.bound(A), sessions.bound(B)), (0, 1));
+        // Its place goes to another, whose calls are its own.
+        let next = MemberId {
+            generation: A.generation + 1,
+            ..A
+        };
+        bind(&mut sessions, at(1), "c", next, Stage::Bound).unwrap();
+        assert_eq!(sweep_all(&mut sessions, at(1)), Swept { expired: 0, done: 1 });
+        assert_eq!(find(&mut sessions, at(1), "a"), None);
+        assert_eq!(
+            (sessions.bound(A), sessions.bound(next), sessions.len()),
+            (0, 1, 2)
+        );
+        // The same call at its new home.
+        bind(&mut sessions, at(1), "a", B, Stage::Bound).unwrap();
+        assert_eq!((sessions.bound(next), sessions.bound(B)), (1, 2));
+    }
+
+    #[test]
+    fn an_id_of_old_neither_gets_a_call_nor_pushes_anybody_out() {
+        let mut sessions = table(10);
+        bind(&mut sessions, at(0), "a", A, Stage::Bound).unwrap();
+        sessions.forget_member(A);
+        bind(&mut sessions, at(1), "late", A, Stage::Bound).unwrap();
+        assert_eq!(find(&mut sessions, at(1), "late"), None);
+        let next = MemberId {
+            generation: A.generation + 1,
+            ..A
+        };
+        bind(&mut sessions, at(2), "b", next, Stage::Bound).unwrap();
+        bind(&mut sessions, at(2), "late", A, Stage::Bound).unwrap();
+        assert_eq!(find(&mut sessions, at(2), "late"), None);
+        assert!(find(&mut sessions, at(2), "b").is_some());
+        assert_eq!((sessions.bound(A), sessions.bound(next)), (0, 1));
+    }
+
+    #[test]
+    fn a_restarted_member_forgets_what_is_older_than_its_last_heartbeat() {
+        let mut sessions = table(10);
+        bind(&mut sessions, at(10), "old", A, Stage::Bound).unwrap();
+        bind(&mut sessions, at(20), "new", A, Stage::Bound).unwrap();
+        bind(&mut sessions, at(20), "again", A, Stage::Bound).unwrap();
+        bind(&mut sessions, at(10), "elsewhere", B, Stage::Bound).unwrap();
+        sessions.forget_before(A, at(15));
+        sessions.forget_before(A, at(12));
+        assert_eq!(find(&mut sessions, at(21), "old"), None);
+        for call_id in ["new", "again", "elsewhere"] {
+            assert!(find(&mut sessions, at(21), call_id).is_some(), "{call_id}");
+        }
+        assert_eq!(sessions.bound(A), 2);
+        // Bound anew it lives.
+        bind(&mut sessions, at(22), "old", A, Stage::Bound).unwrap();
+        assert!(find(&mut sessions, at(22), "old").is_some());
+        assert_eq!(sessions.bound(A), 3);
+    }
+
+    #[test]
+    fn a_binding_over_one_that_is_forgotten_is_a_new_one() {
+        let mut sessions = table(10);
+        bind(&mut sessions, at(10), "call", A, Stage::Bound).unwrap();
+        sessions.forget_before(A, at(15));
+        bind(&mut sessions, at(16), "call", A, Stage::Tentative).unwrap();
+        assert_eq!(find(&mut sessions, at(16), "call").unwrap().born, at(16));
+        assert_eq!(sessions.bound(A), 1);
+    }
+
+    #[test]
+    fn a_full_table_takes_no_more_but_keeps_what_it_has() {
+        let mut sessions = table(3);
+        for call_id in ["a", "b", "c"] {
+            bind(&mut sessions, at(0), call_id, A, Stage::Bound).unwrap();
+        }
+        assert_eq!(bind(&mut sessions, at(1), "d", A, Stage::Bound), Err(Full));
+        assert_eq!((sessions.len(), sessions.bound(A)), (3, 3));
+        bind(&mut sessions, at(1), "a", B, Stage::Bound).unwrap();
+        assert_eq!(find(&mut sessions, at(1), "a").unwrap().member, B);
+        sessions.set_limits(model::Sessions { max: 4, expire: HOUR });
+        bind(&mut sessions, at(1), "d", A, Stage::Bound).unwrap();
+        sessions.set_limits(model::Sessions { max: 1, expire: HOUR });
+        assert!(find(&mut sessions, at(1), "b").is_some());
+        assert_eq!(bind(&mut sessions, at(2), "e", A, Stage::Bound), Err(Full));
+    }
+
+    #[test]
+    fn ended_calls_make_room_for_new_ones() {
+        let mut sessions = table(1);
+        bind(&mut sessions, at(0), "a", A, Stage::Ended).unwrap();
+        let shard = shard_of(sessions.hash(b"a"));
+        let neighbour = |sessions: &Sessions| {
+            let mut names = (0..100_000).map(|n| n.to_string());
+            names
+                .find(|name| shard_of(sessions.hash(name.as_bytes())) == shard)
+                .unwrap()
+        };
+        let neighbour = neighbour(&sessions);
+        bind(&mut sessions, at(0), &neighbour, B, Stage::Bound).unwrap();
+        assert_eq!((sessions.len(), sessions.bound(B)), (1, 1));
+        assert_eq!(find(&mut sessions, at(0), "a"), None);
+    }
+
+    #[test]
+    fn a_sweep_drops_what_aged_out_and_says_so() {
+        let mut sessions = table(1000);
+        for call in 0..100 {
+            bind(&mut sessions, at(0), &format!("a{call}"), A, Stage::Bound).unwrap();
+            bind(&mut sessions, at(3000), &format!("b{call}"), B, Stage::Tentative).unwrap();
+            bind(&mut sessions, at(3500), &format!("e{call}"), B, Stage::Ended).unwrap();
+        }
+        assert_eq!(
+            sweep_all(&mut sessions, at(3601)),
+            Swept {
+                expired: 100,
+                done: 100
+            }
+        );
+        assert_eq!(
+            (sessions.len(), sessions.bound(A), sessions.bound(B)),
+            (100, 0, 100)
+        );
+    }
+
+    #[test]
+    fn clearing_forgets_all_and_the_table_goes_on() {
+        let mut sessions = table(100);
+        for call in 0..100 {
+            bind(&mut sessions, at(0), &call.to_string(), A, Stage::Bound).unwrap();
+        }
+        sessions.clear();
+        assert_eq!((sessions.len(), sessions.bound(A)), (0, 0));
+        bind(&mut sessions, at(0), "7", A, Stage::Bound).unwrap();
+        assert_eq!((sessions.len(), sessions.bound(A)), (1, 1));
+    }
+
+    #[test]
+    fn a_visit_shows_each_live_call_once() {
+        let mut sessions = table(1000);
+        for call in 0..500 {
+            bind(&mut sessions, at(call), &call.to_string(), A, Stage::Bound).unwrap();
+        }
+        sessions.forget_before(A, at(100));
+        let now = at(3600 + 199);
+        let mut seen = Vec::new();
+        sessions.for_each(now, |call_id, binding| {
+            assert_eq!(binding.member, A);
+            seen.push(
+                String::from_utf8(call_id.to_vec())
+                    .unwrap()
+                    .parse::<u64>()
+                    .unwrap(),
+            );
+            true
+        });
+        seen.sort_unstable();
+        assert_eq!(seen, (199..500).collect::<Vec<u64>>());
+        let mut few = 0;
+        sessions.for_each(now, |_, _| {
+            few += 1;
+            few < 10
+        });
+        assert_eq!(few, 10);
+        assert!(sessions.visit(now, SHARDS, |_, _| panic!("there is no such shard")));
+    }
+
+    /// Bytes that the table has from the allocator.
+    fn memory(sessions: &Sessions) -> usize {
+        size_of_val(&sessions.shards[..]) + sessions.shards.iter().map(Shard::memory).sum::<usize>()
+    }
+
+    fn fill(sessions: &mut Sessions, calls: usize) {
+        for call in sessions.len()..calls {
+            bind(sessions, at(0), &format!("{call:040}"), A, Stage::Bound).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_session_costs_two_hundred_bytes_at_most_and_gives_them_back() {
+        let mut sessions = table(1_000_000);
+        // Just above a doubling is the worst, just below one the best.
+        for calls in [20_000, 58_000, 70_000, 115_000, 130_000] {
+            fill(&mut sessions, calls);
+            let each = memory(&sessions) / calls;
+            assert!(each <= 200, "{each} bytes a session at {calls}");
+        }
+        let peak = memory(&sessions);
+        sweep_all(&mut sessions, at(4000));
+        assert!(sessions.is_empty());
+        assert!(
+            memory(&sessions) < peak / 20,
+            "{} of {peak} bytes are still in use",
+            memory(&sessions)
+        );
+    }
+
+    #[test]
+    fn calls_spread_over_the_shards() {
+        let mut sessions = table(1_000_000);
+        fill(&mut sessions, 100_000);
+        let fullest = sessions.shards.iter().map(Shard::len).max().unwrap();
+        // 391 on average, with a standard deviation of 20.
+        assert!(fullest < 520, "{fullest}");
+    }
+
+    #[derive(Debug, Clone)]
+    enum Deed {
+        Bind(u8, bool, u8),
+        Touch(u8),
+        Forget(u8),
+        Cut(bool),
+        Leave(bool),
+        Sweep,
+        Clear,
+        Wait(u16),
+    }
+
+    fn deeds() -> impl Strategy<Value = Vec<Deed>> {
+        let deed = prop_oneof![
+            12 => (any::<u8>(), any::<bool>(), 0..3_u8).prop_map(|(call, to, stage)| Deed::Bind(call % 40, to, stage)),
+            6 => any::<u8>().prop_map(|call| Deed::Touch(call % 40)),
+            3 => any::<u8>().prop_map(|call| Deed::Forget(call % 40)),
+            1 => any::<bool>().prop_map(Deed::Cut),
+            1 => any::<bool>().prop_map(Deed::Leave),
+            3 => Just(Deed::Sweep),
+            1 => Just(Deed::Clear),
+            4 => (0..900_u16).prop_map(Deed::Wait),
+        ];
+        proptest::collection::vec(deed, 1..200)
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order, the table says what a plain map with plain rules says.
+        #[test]
+        fn the_table_does_what_a_plain_map_does(deeds in deeds()) {
+            let mut sessions = table(1000);
+            let mut plain: HashMap<u8, Binding> = HashMap::new();
+            let mut ids = [A, B];
+            let mut now = Tick(0);
+            for deed in deeds {
+                plain.retain(|_, binding| !expired(now, binding, HOUR));
+                match deed {
+                    Deed::Bind(call, to, stage) => {
+                        let member = ids[usize::from(to)];
+                        let stage = [Stage::Tentative, Stage::Bound, Stage::Ended][usize::from(stage)];
+                        bind(&mut sessions, now, &call.to_string(), member, stage).unwrap();
+                        let fresh = Binding { member, born: now, used: now, stage };
+                        let before = plain.get(&call).copied().filter(|before| before.member == member);
+                        let after = match before {
+                            Some(before) if before.stage == Stage::Ended && stage == Stage::Ended => before,
+                            Some(before) if before.stage != Stage::Ended => Binding { born: before.born, ..fresh },
+                            _ => fresh,
+                        };
+                        plain.insert(call, after);
+                    }
+                    Deed::Touch(call) => {
+                        let hash = sessions.hash(call.to_string().as_bytes());
+                        if let Some(mut found) = sessions.find(now, hash, call.to_string().as_bytes()) {
+                            found.touch(now);
+                        }
+                        if let Some(binding) = plain.get_mut(&call).filter(|binding| binding.stage != Stage::Ended) {
+                            binding.used = now;
+                        }
+                    }
+                    Deed::Forget(call) => {
+                        let hash = sessions.hash(call.to_string().as_bytes());
+                        sessions.forget(hash, call.to_string().as_bytes());
+                        plain.remove(&call);
+                    }
+                    Deed::Cut(whose) => {
+                        let id = ids[usize::from(whose)];
+                        sessions.forget_before(id, now);
+                        plain.retain(|_, binding| binding.member != id || binding.born >= now);
+                    }
+                    Deed::Leave(whose) => {
+                        let id = &mut ids[usize::from(whose)];
+                        sessions.forget_member(*id);
+                        plain.retain(|_, binding| binding.member != *id);
+                        id.generation += 1;
+                    }
+                    Deed::Sweep => { sweep_all(&mut sessions, now); }
+                    Deed::Clear => { sessions.clear(); plain.clear(); }
+                    Deed::Wait(ticks) => now = Tick(now.0 + u32::from(ticks) * 10),
+                }
+            }
+            plain.retain(|_, binding| !expired(now, binding, HOUR));
+            for call in 0..40 {
+                prop_assert_eq!(find(&mut sessions, now, &call.to_string()), plain.get(&call).copied());
+            }
+            sweep_all(&mut sessions, now);
+            prop_assert_eq!(sessions.len(), plain.len());
+            for id in ids {
+                let bound = plain.values().filter(|b| b.member == id && b.stage != Stage::Ended).count() as u64;
+                prop_assert_eq!(sessions.bound(id), bound);
+            }
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Where a reply goes: one write, once. A client that is dropped without a reply finds its connection closed.
+
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{RecvFlags, SendFlags};
+
+use crate::front::connections::Place;
+
+/// Somebody who waits for one reply.
+#[derive(Debug)]
+pub enum Client {
+    /// A UNIX connection that carries one command.
+    Unix(UnixStream, Place),
+    /// Nobody: the command is the program's own.
+    Nobody,
+}
+
+impl Client {
+    /// Sends the reply, line end and all, and is done.
+    pub fn reply(self, text: &[u8]) {
+        match self {
+            Self::Unix(stream, _place) => {
+                // A client that has gone, or takes nothing, is no concern of the others.
+                rustix::net::send(&stream, text, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).ok();
+                // Closing with bytes unread would reset the connection under the reply.
+                let mut unread = [0; 512];
+                while rustix::net::recv(&stream, &mut unread, RecvFlags::DONTWAIT).is_ok_and(|(n, _)| n == 512) {}
+            }
+            Self::Nobody => {}
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! All clusters of the daemon, and the changes that signals and operators make to them. Changes come one after
+//! another, under one lock that no command of a SIP server ever takes.
+
+mod operate;
+mod reload;
+mod running;
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::time::Duration;
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+use parking_lot::{Mutex, RwLock};
+
+use self::running::{Door, Running};
+use crate::admin::admin_thread::{self, AdminDoor, AdminHandle};
+use crate::admin::view::{Operator, Refusal};
+use crate::config::{Parsed, model};
+use crate::daemon::options::Options;
+use crate::daemon::rights;
+use crate::daemon::{Service, StartError};
+use crate::front::listener::{BoundUnix, bind_unix};
+use crate::health::health_thread::{self, Health, Message};
+use crate::sync::now;
+
+/// How long commands in flight may take to be answered when the daemon stops.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// Between two looks at whether they have been.
+const STOP_LOOK: Duration = Duration::from_millis(5);
+
+/// What signals, operators and the main thread share.
+#[derive(Debug)]
+pub struct Shared {
+    clusters: RwLock<Vec<Arc<Running>>>,
+    /// Held by whoever changes something; taken before any other lock.
+    changes: Mutex<()>,
+    health: Sender<Message>,
+    /// The file, and what it held when it was last read or written.
+    file: Mutex<(PathBuf, Vec<u8>)>,
+    options: Options,
+    started: Instant,
+    /// The next cluster's number.
+    numbers: AtomicUsize,
+}
+
+/// The service that the daemon runs.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    health: Option<Health>,
+    /// Bound, not served yet.
+    doors: Vec<(model::Cluster, Door)>,
+    admin_doors: Vec<(BoundUnix, bool)>,
+    admin: Option<AdminHandle>,
+    admin_files: Vec<crate::front::listener::SocketFile>,
+}
+
+impl Shared {
+    /// The running cluster of that name.
+    fn find(&self, name: &str) -> Result<Arc<Running>, Refusal> {
+        let clusters = self.clusters.read();
+        let found = clusters.iter().find(|running| running.cluster.name.as_str() == name);
+        found.cloned().ok_or_else(|| Refusal::NoCluster(name.to_owned()))
+    }
+
+    /// Starts a cluster on its bound socket.
+    fn start_cluster(&self, config: &model::Cluster, door: Door) -> io::Result<()> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let running = Running::start(number, config, door, self.health.clone())?;
+        self.clusters.write().push(Arc::new(running));
+        Ok(())
+    }
+}
+
+impl Service for Server {
+    fn bind(parsed: Parsed, contents: Vec<u8>, options: &Options) -> Result<Self, StartError> {
+        let (health, inbox) = health_thread::channel();
+        let mut doors = Vec::new();
+        let mut errors = Vec::new();
+        for cluster in parsed.config.clusters {
+            match Door::open(&cluster, options) {
+                Ok(door) => doors.push((cluster, door)),
+                Err(error) => errors.push(error),
+            }
+        }
+        let mut admin_doors = Vec::new();
+        let admin_rights = rights::of_admin_socket(options).map_err(|error| StartError::new(1, error))?;
+        let paths = [(Some(&options.admin_socket), false), (options.readonly_socket.as_ref(), true)];
+        for (path, read_only) in paths {
+            let Some(path) = path else { continue };
+            match bind_unix(path, &admin_rights) {
+                Ok(bound) => admin_doors.push((bound, read_only)),
+                Err(error) => errors.push(error.into()),
+            }
+        }
+        if let Some(first) = errors.first() {
+            // Whatever else is wrong, another instance is the reason that helps most.
+            let exit = if errors.iter().any(|error| error.exit == 75) { 75 } else { first.exit };
+            return Err(StartError { exit, messages: errors.into_iter().flat_map(|error| error.messages).collect() });
+        }
+        let shared = Shared {
+            clusters: RwLock::default(),
+            changes: Mutex::default(),
+            health,
+            file: Mutex::new((options.config.clone(), contents)),
+            options: options.clone(),
+            started: now(),
+            numbers: AtomicUsize::new(0),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            health: Some(Health::waiting(inbox)),
+            doors,
+            admin_doors,
+            admin: None,
+            admin_files: Vec::new(),
+        })
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        if let Some(health) = &mut self.health {
+            health.start()?;
+        }
+        for (config, door) in self.doors.drain(..) {
+            self.shared.start_cluster(&config, door)?;
+        }
+        let mut doors = Vec::new();
+        for (BoundUnix { listener, file }, read_only) in self.admin_doors.drain(..) {
+            doors.push(AdminDoor { listener, read_only });
+            self.admin_files.push(file);
+        }
+        let operator: Arc<dyn Operator> = Arc::<Shared>::clone(&self.shared);
+        self.admin = Some(admin_thread::start(doors, operator)?);
+        Ok(())
+    }
+
+    fn reload(&self) -> Result<String, String> {
+        match self.shared.reload() {
+            Ok(loaded) => Ok(format!("Loaded {} clusters and {} RTP proxies", loaded.clusters, loaded.members)),
+            Err(refusal) => Err(refusal.to_string()),
+        }
+    }
+
+    fn dump(&self) -> String {
+        let mut text = String::new();
+        for view in self.shared.clusters() {
+            let online = view.members.iter().filter(|member| member.online).count();
+            // Writing to a string does not fail.
+            let _ = writeln!(
+                text,
+                "cluster {}: {} of {} members online, {} calls bound, {} commands in flight, {} clients",
+                view.cluster.name,
+                online,
+                view.members.len(),
+                view.bound,
+                view.in_flight,
+                view.clients
+            );
+            for member in &view.members {
+                let state = if member.online { "online" } else { "offline" };
+                let delay = member.delay.unwrap_or_default().as_secs_f64() * 1000.0;
+                let _ = writeln!(
+                    text,
+                    "  member {} ({}): {state} {} s ({}), {}, {} bound, {} in flight, delay {delay:.1} ms",
+                    member.member.name,
+                    member.member.address,
+                    member.since.as_secs(),
+                    member.why,
+                    member.member.status.as_str(),
+                    member.bound,
+                    member.in_flight
+                );
+            }
+        }
+        text
+    }
+
+    fn stop(mut self) {
+        if let Some(admin) = self.admin.take() {
+            admin.stop();
+        }
+        let clusters = core::mem::take(&mut *self.shared.clusters.write());
+        for running in &clusters {
+            running.stop_accepting();
+        }
+        let until = now() + STOP_WITHIN;
+        while clusters.iter().any(|running| running.cluster.is_busy()) && now() < until {
+            std::thread::sleep(STOP_LOOK);
+        }
+        for running in &clusters {
+            running.close();
+        }
+        if let Some(health) = self.health.take() {
+            self.shared.health.send(Message::Stop).ok();
+            health.join();
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What operators ask for, done to the running clusters.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::running::{Door, Running};
+use super::Shared;
+use crate::admin::view::{ClusterView, Loaded, Operator, Refusal, SessionsView, Setting};
+use crate::cluster::Cluster;
+use crate::config::fields;
+use crate::config::model::{self, Config, Name, Status};
+use crate::config::{check_cluster_fits, check_member_fits};
+use crate::dispatch::session::MemberId;
+use crate::sync::now;
+
+/// A member's id, its definition, and how many calls are bound to it.
+fn member(cluster: &Cluster, name: &str) -> Result<(MemberId, model::Member, u64, bool), Refusal> {
+    cluster
+        .look(|_, core| {
+            let member = core.member_named(name)?;
+            Some((member.id, member.config.clone(), core.bound_to(member.id), member.online))
+        })
+        .ok_or_else(|| Refusal::NoMember(name.to_owned()))
+}
+
+/// The definition of a cluster as it runs, members and all.
+pub(super) fn definition(running: &Running) -> model::Cluster {
+    running.cluster.look(|_, core| {
+        let members = core.members_in_order().into_iter().map(|member| member.config.clone()).collect();
+        model::Cluster { members, ..core.rules().clone() }
+    })
+}
+
+fn other(error: impl core::fmt::Display) -> Refusal {
+    Refusal::Other(error.to_string())
+}
+
+impl Shared {
+    fn set_status(&self, cluster: &str, name: &str, status: Status) -> Result<(), Refusal> {
+        let _change = self.changes.lock();
+        let running = self.find(cluster)?;
+        let (id, ..) = member(&running.cluster, name)?;
+        running.cluster.look(|_, core| core.change_member(id, |member| member.status = status));
+        if status != Status::Active {
+            running.cluster.warn_if_nobody_takes();
+        }
+        Ok(())
+    }
+
+    /// The cluster's view, with what only the server knows of it.
+    fn view_of(running: &Running) -> ClusterView {
+        ClusterView { draining: running.is_draining(), ..running.cluster.view() }
+    }
+}
+
+impl Operator for Shared {
+    fn clusters(&self) -> Vec<ClusterView> {
+        let clusters: Vec<Arc<Running>> = self.clusters.read().clone();
+        clusters.iter().map(|running| Self::view_of(running)).collect()
+    }
+
+    fn cluster(&self, name: &str) -> Result<ClusterView, Refusal> {
+        Ok(Self::view_of(&*self.find(name)?))
+    }
+
+    fn uptime(&self) -> Duration {
+        now().saturating_duration_since(self.started)
+    }
+
+    fn add_member(&self, cluster: &str, member: model::Member) -> Result<(), Refusal> {
+        let _change = self.changes.lock();
+        let running = self.find(cluster)?;
+        let definition = definition(&running);
+        if definition.members.iter().any(|known| known.name == member.name) {
+            return Err(Refusal::MemberExists(member.name.to_string()));
+        }
+        check_member_fits(&definition, &member).map_err(Refusal::Other)?;
+        let (name, address) = (member.name.clone(), member.address.clone());
+        running.cluster.add_member(member).map_err(|error| other(format!("{name} ({address}): {error}")))?;
+        Ok(())
+    }
+
+    fn delete_member(&self, cluster: &str, name: &str, at_once: bool) -> Result<(), Refusal> {
+        let _change = self.changes.lock();
+        let running = self.find(cluster)?;
+        let (id, _, _, online) = member(&running.cluster, name)?;
+        if at_once || !online {
+            running.cluster.remove_member(id);
+        } else {
+            running.cluster.drain_member(id);
+        }
+        Ok(())
+    }
+
+    fn suspend(&self, cluster: &str, name: &str) -> Result<(), Refusal> {
+        self.set_status(cluster, name, Status::Suspended)
+    }
+
+    fn resume(&self, cluster: &str, name: &str) -> Result<(), Refusal> {
+        self.set_status(cluster, name, Status::Active)
+    }
+
+    fn set(&self, cluster: &str, name: &str, settings: &[Setting]) -> Result<(), Refusal> {
+        let _change = self.changes.lock();
+        let running = self.find(cluster)?;
+        let (id, before, bound, _) = member(&running.cluster, name)?;
+        let mut after = before.clone();
+        let mut address = None;
+        for setting in settings {
+            match setting {
+                Setting::Weight(weight) => after.weight = *weight,
+                Setting::Capacity(capacity) => after.capacity = *capacity,
+                Setting::WanAddress(wan) => after.wan_address = *wan,
+                Setting::LanAddress(lan) => after.lan_address = *lan,
+                Setting::CmdOutAddress(source) => after.cmd_out_address = *source,
+                Setting::Protocol(protocol) => after.protocol = *protocol,
+                Setting::Address(text) => address = Some(text.clone()),
+            }
+        }
+        let address = address.unwrap_or_else(|| before.address.to_string());
+        after.address = fields::address(after.protocol, &address).map_err(Refusal::Other)?;
+        let mut others = definition(&running);
+        others.members.retain(|other| other.name != before.name);
+        check_member_fits(&others, &after).map_err(Refusal::Other)?;
+        let moves = (after.protocol, &after.address) != (before.protocol, &before.address);
+        if moves && bound > 0 {
+            return Err(Refusal::Other(format!(
+                "{name}: {bound} call(s) are bound to {}: address and protocol change only while there are none; \
+                 suspend it and wait, or add a new member",
+                before.address
+            )));
+        }
+        running.cluster.change_member(id, &before, &after).map_err(|error| other(format!("{name}: {error}")))
+    }
+
+    fn add_cluster(&self, cluster: model::Cluster) -> Result<(), Refusal> {
+        let _change = self.changes.lock();
+        let others = self.running().clusters;
+        check_cluster_fits(&others, &cluster).map_err(Refusal::Other)?;
+        let door = Door::open(&cluster, &self.options).map_err(|error| Refusal::Other(error.messages.join("; ")))?;
+        self.start_cluster(&cluster, door).map_err(other)
+    }
+
+    fn delete_cluster(&self, name: &str, at_once: bool) -> Result<(), Refusal> {
+        let _change = self.changes.lock();
+        let running = self.find(name)?;
+        if at_once {
+            self.close_cluster(&running);
+            return Ok(());
+        }
+        running.draining.store(true, Ordering::Release);
+        let members = running.cluster.look(|_, core| {
+            core.members_in_order().into_iter().map(|member| (member.id, member.online)).collect::<Vec<_>>()
+        });
+        for (id, online) in members {
+            if online {
+                running.cluster.drain_member(id);
+            } else {
+                running.cluster.remove_member(id);
+            }
+        }
+        self.close_if_drained(&running);
+        Ok(())
+    }
+
+    fn sessions(&self, cluster: &str, name: Option<&str>, limit: usize) -> Result<SessionsView, Refusal> {
+        let running = self.find(cluster)?;
+        let id = match name {
+            Some(name) => Some(member(&running.cluster, name)?.0),
+            None => None,
+        };
+        Ok(running.cluster.look(|now, core| core.sessions_view(now, id, limit)))
+    }
+
+    fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(Name, Duration)>, Refusal> {
+        Ok(self.find(cluster)?.cluster.look(|now, core| core.locate(now, call_id)))
+    }
+
+    fn reload(&self) -> Result<Loaded, Refusal> {
+        Self::reload(self)
+    }
+
+    fn running(&self) -> Config {
+        let clusters: Vec<Arc<Running>> = self.clusters.read().clone();
+        let clusters = clusters.iter().filter(|running| !running.is_draining()).map(|running| {
+            let mut cluster = definition(running);
+            cluster.members.retain(|member| member.status != Status::Draining);
+            cluster
+        });
+        Config { clusters: clusters.collect() }
+    }
+
+    fn file(&self) -> (PathBuf, Vec<u8>) {
+        self.file.lock().clone()
+    }
+
+    fn saved(&self, contents: Vec<u8>) {
+        self.file.lock().1 = contents;
+    }
+}
+
+impl Shared {
+    /// Closes a cluster and forgets it.
+    pub(super) fn close_cluster(&self, running: &Arc<Running>) {
+        self.clusters.write().retain(|other| !Arc::ptr_eq(other, running));
+        running.close();
+        log::info!("cluster {}: closed", running.cluster.name);
+    }
+
+    /// A cluster that is being deleted goes with its last member.
+    pub(super) fn close_if_drained(&self, running: &Arc<Running>) {
+        if running.is_draining() && running.cluster.look(|_, core| core.members_in_order().is_empty()) {
+            self.close_cluster(running);
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The daemon's life: how it starts, refuses to start, reloads, reopens its log, and ends.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::Output;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::bed::{Bed, create, listed};
+use crate::support::client;
+use crate::support::daemon::{Daemon, Files, Listed, config, program};
+use crate::support::fake::{FakeMember, Fault};
+use crate::support::place::Place;
+use crate::support::wait::{self, LONG};
+
+/// Runs the daemon with the files of `place` until it ends or has gone to the background.
+fn run(files: &Files, arguments: &[&str]) -> Output {
+    let mut command = program();
+    command
+        .arg("-c")
+        .arg(&files.config)
+        .arg("-s")
+        .arg(&files.admin)
+        .arg("-P")
+        .arg(&files.pid);
+    command
+        .args(arguments)
+        .output()
+        .expect("the daemon can be started")
+}
+
+fn error_text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+/// A daemon in the background, known by its pid file; killed with the test.
+struct Background(Pid);
+
+impl Background {
+    fn of(pid_file: &Path) -> Self {
+        let text = fs::read_to_string(pid_file).expect("a pid file");
+        let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+        Self(pid.unwrap_or_else(|| panic!("no pid: {text:?}")))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(self.0, signal).expect("it lives");
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It has usually ended by now.
+        let _ = kill_process(self.0, Signal::KILL);
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_all_its_errors() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    let text = "<rtp_cluster_config>
+  <rtp_cluster>
+    <name>C1</name>
+    <protocol>PIGEON</protocol>
+    <address>/tmp/never.sock</address>
+    <rtpproxy>
+      <name>R1</name>
+      <protocol>UDP</protocol>
+      <address>127.0.0.1:70000</address>
+      <weight>1e3</weight>
+      <capacity>0</capacity>
+    </rtpproxy>
+  </rtp_cluster>
+</rtp_cluster_config>
+";
+    fs::write(&files.config, text).expect("a file");
+    for arguments in [&["-d"][..], &["-f"], &[]] {
+        let output = run(&files, arguments);
+        let said = error_text(&output);
+        assert_eq!(output.status.code(), Some(78), "{arguments:?}: {said}");
+        for (line, value) in [(4, "PIGEON"), (9, "70000"), (10, "1e3"), (11, "0")] {
+            let place = format!("{}:{line}:", files.config.display());
+            assert!(
+                said.lines().any(|l| l.contains(&place) && l.contains(value)),
+                "{place} {value} in\n{said}"
+            );
+        }
+        assert!(
+            !files.admin.exists() && !files.pid.exists(),
+            "{arguments:?} left something behind"
+        );
+    }
+    fs::remove_file(&files.config).expect("it was there");
+    assert_eq!(run(&files, &["-d"]).status.code(), Some(78), "a missing file");
+}
+
+#[test]
+fn wrong_usage_and_help_have_their_exit_status() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    for (arguments, status) in [
+        (&["--juggle"][..], 64),
+        (&["-f", "stray"], 64),
+        (&["-h"], 0),
+        (&["-V"], 0),
+    ] {
+        assert_eq!(
+            run(&files, arguments).status.code(),
+            Some(status),
+            "{arguments:?}"
+        );
+    }
+}
+
+#[test]
+fn checking_a_good_configuration_opens_nothing() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+    assert_eq!(run(&files, &["-d"]).status.code(), Some(0));
+    assert!(!files.control.exists() && !files.admin.exists() && !files.pid.exists());
+}
+
+#[test]
+fn a_second_instance_leaves_the_first_alone() {
+    let bed = Bed::of(1);
+    let first = bed.daemon.files().clone();
+    let pid = bed.daemon.pid().to_string();
+    // The same pid file; and another one, but the same sockets.
+    let other = Files {
+        pid: bed.place.path("other.pid"),
+        ..first.clone()
+    };
+    for files in [&first, &other] {
+        for arguments in [&["-f"][..], &[]] {
+            let output = run(files, arguments);
+            assert_eq!(output.status.code(), Some(75), "{}", error_text(&output));
+        }
+    }
+    let said = error_text(&run(&first, &["-f"]));
+    assert!(said.contains(&pid), "the other's pid is not in {said:?}");
+    assert_eq!(bed.call("still-here").media(), bed.members[0].media());
+    bed.daemon.admin_ok("ls");
+    assert!(!other.pid.exists());
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_anything_else_is_not() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    for stale in [&files.control, &files.admin] {
+        drop(UnixListener::bind(stale).expect("a socket"));
+        assert!(stale.exists(), "a socket's file outlives it");
+    }
+    let daemon = Daemon::start(&place, &config(&files.control, &[], ""));
+    assert_eq!(client::ask(&files.control, "V"), "20040107");
+    drop(daemon);
+    fs::remove_file(&files.control).expect("a killed daemon leaves it");
+    fs::write(&files.control, "precious").expect("a file");
+    let output = run(&files, &["-f"]);
+    assert_eq!(output.status.code(), Some(1), "{}", error_text(&output));
+    assert!(error_text(&output).contains(&files.control.display().to_string()));
+    assert_eq!(
+        fs::read_to_string(&files.control).expect("still there"),
+        "precious"
+    );
+}
+
+#[test]
+fn control_sockets_have_the_mode_that_was_asked_for() {
+    let bed = Bed::with(1, "", &["-m", "0666"]);
+    let mode = |path: &Path| {
+        let meta = fs::metadata(path).expect("a socket");
+        assert!(meta.file_type().is_socket());
+        meta.permissions().mode() & 0o777
+    };
+    assert_eq!(mode(bed.control()), 0o666);
+    assert_eq!(mode(&bed.daemon.files().admin), 0o660);
+}
+
+#[test]
+fn term_answers_what_is_in_flight_and_cleans_up() {
+    let mut bed = Bed::of(1);
+    bed.members[0].on("U", Fault::Late(Duration::from_millis(150)));
+    let control = bed.control().to_owned();
+    let reply = thread::scope(|scope| {
+        let waiting = scope.spawn(|| client::ask(&control, &create("in-flight")));
+        wait::until_true("the command is at the member", LONG, || {
+            !bed.members[0].seen("U").is_empty()
+        });
+        bed.daemon.signal(Signal::TERM);
+        waiting.join().expect("it was answered")
+    });
+    assert_eq!(bed.of_reply(&reply).media(), bed.members[0].media());
+    let start = Instant::now();
+    assert_eq!(bed.daemon.wait_end(LONG).code(), Some(0));
+    assert!(
+        start.elapsed() < Duration::from_secs(3),
+        "it took {:?}",
+        start.elapsed()
+    );
+    let files = bed.daemon.files();
+    assert!(!files.control.exists() && !files.admin.exists() && !files.pid.exists());
+}
+
+#[test]
+fn hup_takes_the_new_file_and_a_broken_one_changes_nothing() {
+    let bed = Bed::of(1);
+    let call = "kept-call";
+    bed.call(call);
+    let added = FakeMember::start();
+    let files = bed.daemon.files();
+    let mut members = listed(&bed.members);
+    members.push(Listed {
+        name: "NEW".to_owned(),
+        ..listed(std::slice::from_ref(&added)).remove(0)
+    });
+    fs::write(&files.config, config(&files.control, &members, "")).expect("a file");
+    bed.daemon.signal(Signal::HUP);
+    bed.daemon.wait_members(2, 0);
+    wait::until_true("the first count", LONG, || {
+        !bed.daemon.admin("ls C1").contains("UNKNOWN")
+    });
+    assert_eq!(bed.ask(&format!("Q {call} from to")), "60 0 0 0 0");
+    let before = bed.daemon.admin("ls");
+    fs::write(&files.config, "<rtp_cluster_config><rtp_cluster>").expect("a file");
+    bed.daemon.signal(Signal::HUP);
+    let place = format!("{}:1:", files.config.display());
+    wait::until_true("the error in the log", LONG, || bed.daemon.log().contains(&place));
+    assert_eq!(bed.daemon.admin("ls"), before);
+    let reply = bed.daemon.admin("reload");
+    assert!(
+        reply
+            .lines()
+            .last()
+            .is_some_and(|l| l.starts_with("ERROR: ") && l.contains(&place)),
+        "{reply:?}"
+    );
+}
+
+#[test]
+fn the_daemon_goes_to_the_background_reopens_its_log_and_ends_on_term() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    let member = FakeMember::start();
+    fs::write(
+        &files.config,
+        config(&files.control, &listed(std::slice::from_ref(&member)), ""),
+    )
+    .expect("a file");
+    let log = place.path("daemon.log");
+    let log_name = log.display().to_string();
+    let output = run(&files, &["-L", &log_name]);
+    assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+    let daemon = Background::of(&files.pid);
+    // Ready when the caller has its prompt again: no waiting here.
+    assert_eq!(client::ask(&files.control, "V"), "20040107");
+
+    let rotated = place.path("daemon.log.1");
+    fs::rename(&log, &rotated).expect("a log");
+    daemon.signal(Signal::USR1);
+    wait::until_true("a new log", LONG, || log.exists());
+    let old = fs::read_to_string(&rotated).expect("the old log");
+    member.on("", Fault::Silent);
+    wait::until_true("the new log tells the news", LONG, || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("online -> offline"))
+    });
+    assert_eq!(
+        fs::read_to_string(&rotated).expect("the old log"),
+        old,
+        "the old log is left alone"
+    );
+
+    daemon.signal(Signal::TERM);
+    wait::until_true("the end", LONG, || !files.pid.exists());
+    assert!(!files.control.exists() && !files.admin.exists());
+}
+
+#[test]
+fn a_start_in_the_background_that_fails_says_so_on_the_terminal() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    let nowhere = place.path("no-such-directory/c.sock");
+    let log = place.path("daemon.log").display().to_string();
+    fs::write(&files.config, config(&nowhere, &[], "")).expect("a file");
+    let output = run(&files, &["-L", &log]);
+    assert_eq!(output.status.code(), Some(1), "{}", error_text(&output));
+    assert!(
+        error_text(&output).contains(&nowhere.display().to_string()),
+        "{}",
+        error_text(&output)
+    );
+    assert!(!files.pid.exists() && !files.admin.exists());
+}

@@ -1,0 +1,24 @@
+//! Stories of the running daemon: a module a topic, a fresh directory and fresh members a test.
+
+#![allow(unreachable_pub, reason = "a program has no callers")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the tests measure with the clock, and are told apart by their names"
+)]
+
+#[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod calls;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod outages;
+#[cfg(test)]
+mod real_sip;
+#[cfg(test)]
+mod support;
+#[cfg(test)]
+mod the_test_bed;

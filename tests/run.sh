@@ -1,0 +1,19 @@
+#!/bin/sh
+# sh tests/run.sh: installs what the tests need and is missing, then runs every test.
+set -eu
+cd "$(dirname "$0")/.."
+. tests/need.sh
+
+command -v cargo >/dev/null || fail "no cargo: install Rust from https://rustup.rs"
+want gcc command -v cc
+want kamailio command -v kamailio
+want sip-tester command -v sipp
+want socat command -v socat
+want telnet command -v telnet
+want python3-venv python3 -c 'import venv, ensurepip'
+install_missing
+target=$(target_directory)
+mkdir -p "$target"
+install_rtpproxy "$target"
+
+exec cargo test --locked "$@"
