@@ -262,6 +262,21 @@ impl Cluster {
         }
     }
 
+    /// Looks the name of a member's host up again.
+    pub fn refresh_link(&self, id: MemberId) {
+        if let Some(link) = self.look(|_, core| core.member_of(id).map(|member| Arc::clone(&member.link))) {
+            link.refresh();
+        }
+    }
+
+    /// Calls bound to a member, if it is at `address`.
+    pub fn bound_at(&self, id: MemberId, address: &model::Address) -> u64 {
+        self.look(|_, core| {
+            let there = core.member_of(id).is_some_and(|member| member.config.address == *address);
+            if there { core.bound_to(id) } else { 0 }
+        })
+    }
+
     /// Whether a client still waits for a reply.
     pub fn is_busy(&self) -> bool {
         self.connections.count() > 0 || self.look(|_, core| core.clients_waiting())

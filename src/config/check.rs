@@ -5,6 +5,7 @@
 //! Two clusters may have the same member; two control sockets are the same where protocol family and address are
 //! spelled alike (links and host names are not followed, that is for the file system and the resolver to say).
 
+use core::fmt;
 use core::hash::Hash;
 use core::net::{IpAddr, SocketAddr};
 use std::collections::HashMap;
@@ -111,30 +112,18 @@ pub(super) fn check(drafts: &[Draft]) -> Vec<Found> {
     let mut names = Firsts::default();
     let mut sockets = Firsts::default();
     for draft in drafts {
-        let whose = &draft.whose;
-        if let Some(name) = &draft.name
-            && let Some(first) = names.seen(&name.value, name.at, "the cluster")
-        {
-            found.push((name.at, whose.clone(), taken("name", name.value.as_str(), &first)));
+        let whose = draft.whose.as_str();
+        if let Some(At { value, at }) = &draft.name {
+            let first = names.claim(value, *at, "another cluster");
+            tell(&mut found, *at, whose, "name", value, first);
         }
-        if let Some(socket) = &draft.socket
-            && let Some(first) =
-                sockets.seen(socket.value.key(), socket.at, &format!("the address of {whose}"))
-        {
-            found.push((
-                socket.at,
-                whose.clone(),
-                taken("address", &socket.value.address.to_string(), &first),
-            ));
+        if let Some(At { value, at }) = &draft.socket {
+            let first = sockets.claim(value.key(), *at, whose);
+            tell(&mut found, *at, whose, "address", &value.address, first);
         }
-        if let Some(relay) = &draft.relay
-            && let Some(first) = sockets.seen(relay.value.into(), relay.at, &format!("an address of {whose}"))
-        {
-            found.push((
-                relay.at,
-                whose.clone(),
-                taken("inbound_address", &relay.value.to_string(), &first),
-            ));
+        if let Some(At { value, at }) = &draft.relay {
+            let first = sockets.claim((*value).into(), *at, whose);
+            tell(&mut found, *at, whose, "inbound_address", value, first);
         }
         check_members(draft, &mut found);
     }
@@ -145,33 +134,21 @@ fn check_members(draft: &Draft, found: &mut Vec<Found>) {
     let mut names = Firsts::default();
     let mut sockets = Firsts::default();
     if let Some(own) = &draft.socket {
-        sockets.seen(own.value.key(), own.at, "the cluster's own socket");
+        sockets.claim(own.value.key(), own.at, "the cluster itself");
     }
     for member in &draft.members {
-        let whose = &member.whose;
-        if let Some(name) = &member.name
-            && let Some(first) = names.seen(&name.value, name.at, "the member")
-        {
-            found.push((name.at, whose.clone(), taken("name", name.value.as_str(), &first)));
+        let whose = member.whose.as_str();
+        if let Some(At { value, at }) = &member.name {
+            let first = names.claim(value, *at, "another member");
+            tell(found, *at, whose, "name", value, first);
         }
-        if let Some(socket) = &member.socket {
-            let holder = member
-                .name
-                .as_ref()
-                .map_or("a member", |name| name.value.as_str());
-            if let Some(first) =
-                sockets.seen(socket.value.key(), socket.at, &format!("the address of {holder}"))
-            {
-                found.push((
-                    socket.at,
-                    whose.clone(),
-                    taken("address", &socket.value.address.to_string(), &first),
-                ));
-            }
+        if let Some(At { value, at }) = &member.socket {
+            let first = sockets.claim(value.key(), *at, whose);
+            tell(found, *at, whose, "address", &value.address, first);
             if let Some(source) = &member.source
-                && let Err(what) = source_fits(socket.value.protocol, source.value)
+                && let Err(what) = source_fits(value.protocol, source.value)
             {
-                found.push((source.at, whose.clone(), what));
+                found.push((source.at, whose.to_owned(), what));
             }
         }
     }
@@ -187,12 +164,12 @@ impl<K> Default for Firsts<K> {
 }
 
 impl<K: Hash + Eq> Firsts<K> {
-    /// Says who has `key` already (`the member of line 9`), or keeps that `who` has it now.
-    fn seen(&mut self, key: K, at: Position, who: &str) -> Option<String> {
+    /// Says who has `key` already (`cluster C1 (line 9)`), or keeps that `who` has it now.
+    fn claim(&mut self, key: K, at: Position, who: &str) -> Option<String> {
         match self.0.entry(key) {
             Entry::Occupied(first) => {
                 let (at, who) = first.get();
-                Some(format!("{who} of line {}", at.line))
+                Some(format!("{who} (line {})", at.line))
             }
             Entry::Vacant(free) => {
                 free.insert((at, who.to_owned()));
@@ -202,8 +179,23 @@ impl<K: Hash + Eq> Firsts<K> {
     }
 }
 
-fn taken(what: &str, value: &str, first: &str) -> String {
-    format!("{what} {}: it is {first}: want another", quoted(value))
+/// Keeps a fault if somebody was `first`.
+fn tell(
+    found: &mut Vec<Found>,
+    at: Position,
+    whose: &str,
+    what: &str,
+    value: &impl fmt::Display,
+    first: Option<String>,
+) {
+    found.extend(first.map(|first| (at, whose.to_owned(), taken(what, value, &first))));
+}
+
+fn taken(what: &str, value: &impl fmt::Display, first: &str) -> String {
+    format!(
+        "{what} {}: taken by {first}, want one of its own",
+        quoted(&value.to_string())
+    )
 }
 
 /// Whether commands over `protocol` can leave from `source`. (A local socket has no source address: there it is
@@ -246,17 +238,16 @@ pub fn check_member_fits(cluster: &Cluster, member: &Member) -> Result<(), Strin
     if let Some(source) = member.cmd_out_address {
         source_fits(member.protocol, source)?;
     }
-    let address = member.address.to_string();
     let key = socket.key();
     if key == Socket::from(cluster).key() {
-        return Err(taken("address", &address, "the cluster's own socket"));
+        return Err(taken("address", &member.address, "the cluster itself"));
     }
-    let others = cluster.members.iter().filter(|other| other.name != member.name);
-    match others.into_iter().find(|other| Socket::from(*other).key() == key) {
+    let same = |other: &&Member| other.name != member.name && Socket::from(*other).key() == key;
+    match cluster.members.iter().find(same) {
         Some(other) => Err(taken(
             "address",
-            &address,
-            &format!("the address of {}", other.name),
+            &member.address,
+            &format!("member {}", other.name),
         )),
         None => Ok(()),
     }
@@ -267,37 +258,31 @@ pub fn check_member_fits(cluster: &Cluster, member: &Member) -> Result<(), Strin
 /// # Errors
 /// One line with the value and what would be right.
 pub fn check_cluster_fits(others: &[Cluster], cluster: &Cluster) -> Result<(), String> {
-    let socket = Socket::from(cluster);
-    address_fits(&socket)?;
-    let relay = cluster
-        .disconnect_notify
-        .as_ref()
-        .map(|notify| notify.inbound_address);
-    let own = [
-        Some(("address", cluster.address.to_string(), socket.key())),
-        relay.map(relay_entry),
-    ];
+    address_fits(&cluster.into())?;
+    let own = sockets(cluster);
     for other in others.iter().filter(|other| other.name != cluster.name) {
-        let relay = other
-            .disconnect_notify
-            .as_ref()
-            .map(|notify| Key::from(notify.inbound_address));
-        let theirs = [Some(Socket::from(other).key()), relay];
-        for (what, value, key) in own.iter().flatten() {
-            if theirs.iter().flatten().any(|their| their == key) {
-                return Err(taken(
-                    what,
-                    value,
-                    &format!("an address of cluster {}", other.name),
-                ));
-            }
+        let theirs = sockets(other);
+        let same = |(_, _, key): &&(&str, String, Key)| theirs.iter().any(|(_, _, their)| their == key);
+        if let Some((what, value, _)) = own.iter().find(same) {
+            return Err(taken(what, value, &format!("cluster {}", other.name)));
         }
     }
     Ok(())
 }
 
-fn relay_entry(relay: SocketAddr) -> (&'static str, String, Key) {
-    ("inbound_address", relay.to_string(), relay.into())
+/// What a cluster listens on: element, text, key.
+fn sockets(cluster: &Cluster) -> Vec<(&'static str, String, Key)> {
+    let relay = cluster
+        .disconnect_notify
+        .as_ref()
+        .map(|notify| notify.inbound_address);
+    let relay = relay.map(|relay| ("inbound_address", relay.to_string(), relay.into()));
+    let own = (
+        "address",
+        cluster.address.to_string(),
+        Socket::from(cluster).key(),
+    );
+    core::iter::once(own).chain(relay).collect()
 }
 
 #[cfg(test)]
@@ -334,18 +319,16 @@ mod tests {
             "the same port of another transport"
         );
         assert_eq!(fits("UDP", "media1:5000"), Ok(()), "likewise");
-        let taken = |value: &str, who: &str| Err(format!("address \"{value}\": it is {who}: want another"));
-        assert_eq!(
-            fits("UDP", "10.0.0.4"),
-            taken("10.0.0.4:22222", "the address of A")
-        );
-        assert_eq!(
-            fits("tcp6", "media1:5000"),
-            taken("media1:5000", "the address of H")
-        );
+        let taken = |value: &str, who: &str| {
+            Err(format!(
+                "address \"{value}\": taken by {who}, want one of its own"
+            ))
+        };
+        assert_eq!(fits("UDP", "10.0.0.4"), taken("10.0.0.4:22222", "member A"));
+        assert_eq!(fits("tcp6", "media1:5000"), taken("media1:5000", "member H"));
         assert_eq!(
             fits("CUNIX", "/run//./c.sock"),
-            taken("/run//./c.sock", "the cluster's own socket")
+            taken("/run//./c.sock", "the cluster itself")
         );
         assert_eq!(
             check_member_fits(&cluster, &member("A", "UDP", "10.0.0.4")),
@@ -418,7 +401,7 @@ mod tests {
             Ok(()),
             "itself, changed"
         );
-        let taken = |what: &str| Err(format!("{what}: it is an address of cluster A: want another"));
+        let taken = |what: &str| Err(format!("{what}: taken by cluster A, want one of its own"));
         assert_eq!(
             fits(&cluster("B", "UDP", "10.0.0.1:5000")),
             taken("address \"10.0.0.1:5000\"")

@@ -122,3 +122,100 @@ fn values_of(cluster: &Cluster) -> Values {
 fn shown(text: &str) -> &str {
     if text.is_empty() { "none" } else { text }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fields::{cluster_from_pairs, member_from_pairs};
+    use super::super::model::{DisconnectNotify, Member};
+    use super::*;
+    use core::time::Duration;
+
+    fn member(name: &str) -> Member {
+        let address = format!("/run/{name}.sock");
+        let pairs = [
+            ("name", name),
+            ("protocol", "UNIX"),
+            ("address", &address),
+            ("weight", "100"),
+            ("capacity", "9"),
+        ];
+        member_from_pairs(&pairs).unwrap()
+    }
+
+    fn cluster(name: &str, members: &[&str]) -> Cluster {
+        let address = format!("/run/{name}.sock");
+        let cluster =
+            cluster_from_pairs(&[("name", name), ("protocol", "UNIX"), ("address", &address)]).unwrap();
+        Cluster {
+            members: members.iter().map(|name| member(name)).collect(),
+            ..cluster
+        }
+    }
+
+    fn config(clusters: &[Cluster]) -> Config {
+        Config {
+            clusters: clusters.to_vec(),
+        }
+    }
+
+    #[test]
+    fn equal_configurations_do_not_differ() {
+        let same = config(&[cluster("C1", &["A", "B"]), cluster("C2", &["A"])]);
+        assert_eq!(diff(&same, &same), Vec::<String>::new());
+        assert_eq!(diff(&Config::default(), &Config::default()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_changed_value_is_told_with_both_sides() {
+        let running = config(&[cluster("C1", &["A", "B"])]);
+        let mut file = running.clone();
+        let c1 = &mut file.clusters[0];
+        c1.health.interval = Duration::from_secs(5);
+        c1.disconnect_notify = Some(DisconnectNotify {
+            inbound_address: "192.0.2.1:12131".parse().unwrap(),
+            dest_socket_prefix: "/run/b2bua".to_owned(),
+            on_member_loss: Some(Duration::from_secs(30)),
+        });
+        c1.members[1].weight = 50;
+        c1.members[1].wan_address = Some([203, 0, 113, 4].into());
+        let lines = [
+            "cluster C1: inbound_address: none running, 192.0.2.1:12131 in the file",
+            "cluster C1: dest_socket_prefix: none running, /run/b2bua in the file",
+            "cluster C1: disconnect_notify on_member_loss: off running, 30s in the file",
+            "cluster C1: health interval: 1s running, 5s in the file",
+            "cluster C1, member B: weight: 100 running, 50 in the file",
+            "cluster C1, member B: wan_address: none running, 203.0.113.4 in the file",
+        ];
+        assert_eq!(diff(&running, &file), lines);
+    }
+
+    #[test]
+    fn what_only_one_side_has_is_told_without_its_details() {
+        let running = config(&[cluster("C1", &["A", "X"]), cluster("C2", &["A", "B"])]);
+        let file = config(&[cluster("C1", &["Y", "A"]), cluster("C3", &["A"])]);
+        let lines = [
+            "cluster C1, member Y: only in the file",
+            "cluster C3: only in the file",
+            "cluster C1, member X: only running",
+            "cluster C2: only running",
+        ];
+        assert_eq!(diff(&running, &file), lines);
+    }
+
+    #[test]
+    fn another_order_is_a_difference() {
+        let order = ["clusters or members are in another order"];
+        assert_eq!(
+            diff(
+                &config(&[cluster("C1", &["A", "B"])]),
+                &config(&[cluster("C1", &["B", "A"])])
+            ),
+            order
+        );
+        let [c1, c2] = [cluster("C1", &[]), cluster("C2", &[])];
+        assert_eq!(
+            diff(&config(&[c1.clone(), c2.clone()]), &config(&[c2, c1])),
+            order
+        );
+    }
+}

@@ -14,6 +14,9 @@ const VALUE_SHOWN: usize = 80;
 /// Characters of a source line that [`Fault::explain`] shows.
 const SOURCE_SHOWN: usize = 100;
 
+/// Columns up to which it does: a line is gone through for each fault in it.
+const COLUMN_MAX: usize = 10_000;
+
 /// A place in a file, both from 1; columns are characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
@@ -47,17 +50,6 @@ impl Fault {
         }
     }
 
-    /// A fault at a place of the file.
-    pub(super) fn new(file: &Arc<Path>, at: Position, whose: &str, what: String) -> Self {
-        Self {
-            file: Arc::clone(file),
-            at: Some(at),
-            whose: whose.to_owned(),
-            what,
-            source: None,
-        }
-    }
-
     /// Line and column; `None` when the file could not be read at all.
     pub fn at(&self) -> Option<Position> {
         self.at
@@ -81,7 +73,9 @@ impl Fault {
 
     /// Keeps what [`Fault::explain`] shows of line `at.line` of the file.
     fn quote(&mut self, line: &str) {
-        let Some(at) = self.at else { return };
+        let Some(at) = self.at.filter(|at| at.column <= COLUMN_MAX) else {
+            return;
+        };
         let before = at.column.saturating_sub(1);
         // The window ends a little after the place, so that what stands there is in it.
         let skipped = before.saturating_sub(SOURCE_SHOWN * 3 / 4);
@@ -115,16 +109,9 @@ impl core::error::Error for Fault {}
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Puts `faults` in the order of the file, gives each its line of `text` and keeps the first [`FAULTS_MAX`].
-    /// Where there is none that is the value: all is well.
-    pub(super) fn collect(mut faults: Vec<Fault>, text: &str) -> Option<Self> {
-        let dropped = faults.len().saturating_sub(FAULTS_MAX);
-        settle(&mut faults, text);
-        let file = Arc::clone(&faults.last()?.file);
-        if dropped > 0 {
-            faults.push(Fault::of_file(&file, format!("{dropped} more faults, not shown")));
-        }
-        Some(Self(faults))
+    /// None of them is no fault.
+    pub(super) fn new(list: Vec<Fault>) -> Option<Self> {
+        (!list.is_empty()).then_some(Self(list))
     }
 
     /// Each of them.
@@ -169,15 +156,59 @@ impl fmt::Display for Faults {
 
 impl core::error::Error for Faults {}
 
-/// Sorts faults (or warnings) by place, cuts their number, and gives each its source line.
-pub(super) fn settle(faults: &mut Vec<Fault>, text: &str) {
-    faults.sort_by_key(Fault::at);
-    faults.truncate(FAULTS_MAX);
-    let lines: Vec<&str> = text.lines().collect();
-    for fault in faults {
-        if let Some(line) = fault.at.and_then(|at| lines.get(at.line.checked_sub(1)?)) {
-            fault.quote(line);
+/// Faults or warnings while a file is read: the first [`FAULTS_MAX`] found are kept, the others counted.
+#[derive(Debug)]
+pub(super) struct Findings {
+    file: Arc<Path>,
+    list: Vec<Fault>,
+    dropped: usize,
+}
+
+impl Findings {
+    pub(super) fn new(file: &Path) -> Self {
+        Self {
+            file: file.into(),
+            list: Vec::new(),
+            dropped: 0,
         }
+    }
+
+    pub(super) fn push(&mut self, at: Position, whose: &str, what: String) {
+        if self.list.len() == FAULTS_MAX {
+            self.dropped += 1;
+            return;
+        }
+        let (file, whose) = (Arc::clone(&self.file), whose.to_owned());
+        self.list.push(Fault {
+            file,
+            at: Some(at),
+            whose,
+            what,
+            source: None,
+        });
+    }
+
+    /// All of them in the order of the file, each with its line of `text`.
+    pub(super) fn settle(mut self, text: &str) -> Vec<Fault> {
+        self.list.sort_by_key(Fault::at);
+        let mut lines = (1..).zip(text.lines());
+        let mut line = lines.next();
+        for fault in &mut self.list {
+            let Some(at) = fault.at else { continue };
+            while line.is_some_and(|(number, _)| number < at.line) {
+                line = lines.next();
+            }
+            if let Some((_, line)) = line {
+                fault.quote(line);
+            }
+        }
+        if self.dropped > 0 {
+            self.list.push(Fault::of_file(
+                &self.file,
+                format!("{} more, not shown", self.dropped),
+            ));
+        }
+        self.list
     }
 }
 
@@ -215,39 +246,50 @@ fn one_line(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 mod tests {
     use super::*;
 
-    fn fault(line: usize, column: usize, what: &str) -> Fault {
-        Fault::new(
-            &Path::new("f.xml").into(),
-            Position { line, column },
-            "cluster C1",
-            what.to_owned(),
-        )
+    /// Faults of cluster C1 at these lines and columns, in a file that holds `text`.
+    fn faults(places: &[(usize, usize, &str)], text: &str) -> Option<Faults> {
+        let mut found = Findings::new(Path::new("f.xml"));
+        for (line, column, what) in places {
+            found.push(
+                Position {
+                    line: *line,
+                    column: *column,
+                },
+                "cluster C1",
+                (*what).to_owned(),
+            );
+        }
+        Faults::new(found.settle(text))
     }
 
     #[test]
     fn faults_come_in_the_order_of_the_file_one_a_line() {
-        let faults = Faults::collect(vec![fault(2, 4, "b"), fault(1, 9, "a")], "one\ntwo\n").unwrap();
+        let faults_of_two = faults(&[(2, 4, "b"), (1, 9, "a")], "one\ntwo\n").unwrap();
         assert_eq!(
-            faults.to_string(),
+            faults_of_two.to_string(),
             "f.xml:1:9: cluster C1: a\nf.xml:2:4: cluster C1: b"
         );
-        assert_eq!(Faults::collect(Vec::new(), ""), None);
+        assert_eq!(faults(&[], ""), None);
     }
 
     #[test]
     fn the_caret_stands_under_the_place() {
-        let faults = Faults::collect(vec![fault(2, 3, "b")], "one\n\ttwo\n").unwrap();
-        assert_eq!(
-            faults.explain(),
-            "f.xml:2:3: cluster C1: b\n     2 |  two\n       |   ^"
-        );
+        let faults = faults(&[(2, 3, "b"), (2, 5, "c")], "one\n\ttwo\n").unwrap();
+        let rows = [
+            "f.xml:2:3: cluster C1: b",
+            "     2 |  two",
+            "       |   ^",
+            "f.xml:2:5: cluster C1: c",
+            "     2 |  two",
+            "       |     ^",
+        ];
+        assert_eq!(faults.explain(), rows.join("\n"));
     }
 
     #[test]
     fn of_a_long_line_the_part_around_the_place_is_shown() {
         let line = format!("{}HERE{}", "a".repeat(5_000), "b".repeat(5_000));
-        let faults = Faults::collect(vec![fault(1, 5_001, "x")], &line).unwrap();
-        let explained = faults.explain();
+        let explained = faults(&[(1, 5_001, "x")], &line).unwrap().explain();
         let rows: Vec<&str> = explained.lines().collect();
         assert_eq!(rows[1].chars().count(), "     1 | ".len() + SOURCE_SHOWN);
         let caret = rows[2].find('^').unwrap();
@@ -256,18 +298,20 @@ mod tests {
 
     #[test]
     fn a_place_past_the_text_has_no_source_line() {
-        let faults = Faults::collect(vec![fault(9, 1, "x")], "one\n").unwrap();
-        assert_eq!(faults.explain(), faults.to_string());
+        for place in [(9, 1, "x"), (1, COLUMN_MAX + 1, "x")] {
+            let faults = faults(&[place], "one\n").unwrap();
+            assert_eq!(faults.explain(), faults.to_string());
+        }
     }
 
     #[test]
     fn a_thousand_faults_are_shown_and_the_rest_is_counted() {
-        let many = (1..=FAULTS_MAX + 7).map(|line| fault(line, 1, "x")).collect();
-        let faults = Faults::collect(many, "").unwrap();
+        let many: Vec<_> = (1..=FAULTS_MAX + 7).map(|line| (line, 1, "x")).collect();
+        let faults = faults(&many, "").unwrap();
         assert_eq!(faults.iter().count(), FAULTS_MAX + 1);
         assert_eq!(
             faults.iter().last().unwrap().to_string(),
-            "f.xml: 7 more faults, not shown"
+            "f.xml: 7 more, not shown"
         );
     }
 

@@ -2,12 +2,11 @@
 //! from the table in `elements`, what a value may be from `fields`, what must hold between values from `check`.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use super::address;
 use super::check::{At, Draft, MemberDraft, Socket, check};
 use super::elements::{self, CLUSTER, Element, MEMBER, NOTIFY, ROOT, Times};
-use super::fault::{Fault, Faults, Position, quoted, settle};
+use super::fault::{Faults, Findings, Position, quoted};
 use super::fields::{
     self, ATTEMPTS, CAPACITY, CAPACITY_LIMIT, FAILOVER_TIMEOUT, NO_MEMBERS, ON_MEMBER_LOSS, POLICY,
     PROBE_INTERVAL, PROBE_TIMEOUT, PROBES, PROTOCOL, SESSIONS_EXPIRE, SESSIONS_MAX, SLOW_START, STATUS, Want,
@@ -26,9 +25,8 @@ use super::{FILE_MAX, Parsed};
 /// All faults of the text in its order.
 pub fn parse(file: &Path, text: &[u8]) -> Result<Parsed, Faults> {
     let mut parser = Parser {
-        file: file.into(),
-        faults: Vec::new(),
-        warnings: Vec::new(),
+        faults: Findings::new(file),
+        warnings: Findings::new(file),
     };
     let text = match decoded(text) {
         Ok(text) => text,
@@ -76,29 +74,27 @@ fn decoded(text: &[u8]) -> Result<&str, (Position, String)> {
 }
 
 struct Parser {
-    file: Arc<Path>,
-    faults: Vec<Fault>,
-    warnings: Vec<Fault>,
+    faults: Findings,
+    warnings: Findings,
 }
 
 impl Parser {
     fn fault(&mut self, at: Position, whose: &str, what: String) {
-        self.faults.push(Fault::new(&self.file, at, whose, what));
+        self.faults.push(at, whose, what);
     }
 
     fn warning(&mut self, at: Position, whose: &str, what: String) {
-        self.warnings.push(Fault::new(&self.file, at, whose, what));
+        self.warnings.push(at, whose, what);
     }
 
-    fn finish(mut self, text: &str, config: Config) -> Result<Parsed, Faults> {
-        if let Some(faults) = Faults::collect(self.faults, text) {
-            return Err(faults);
+    fn finish(self, text: &str, config: Config) -> Result<Parsed, Faults> {
+        match Faults::new(self.faults.settle(text)) {
+            Some(faults) => Err(faults),
+            None => Ok(Parsed {
+                config,
+                warnings: self.warnings.settle(text),
+            }),
         }
-        settle(&mut self.warnings, text);
-        Ok(Parsed {
-            config,
-            warnings: self.warnings,
-        })
     }
 
     fn config(&mut self, root: &Node) -> Config {
@@ -460,7 +456,7 @@ impl Parser {
         if element.range.is_none() && !node.text.trim().is_empty() {
             let text = quoted(node.text.trim());
             self.warning(
-                node.text_at,
+                node.at,
                 whose,
                 format!("text {text} in <{}> means nothing", node.name),
             );

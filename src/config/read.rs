@@ -44,3 +44,171 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Fault> {
     }
     Ok(contents)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::net::UnixListener;
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use super::super::{Parsed, load, parse, write};
+    use super::*;
+
+    /// A directory of its own for a test, gone when it ends.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(test: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("rtp_cluster-{test}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// The samples of `tests/corpus/config/NAME`, sorted: file, contents.
+    fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/corpus/config")
+            .join(name);
+        let mut files: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "xml"));
+        files.sort();
+        files
+            .into_iter()
+            .map(|file| (file.clone(), read(&file).unwrap()))
+            .collect()
+    }
+
+    /// What stands beside a sample, without the last line end; empty where nothing does.
+    fn beside(file: &Path, extension: &str) -> String {
+        fs::read_to_string(file.with_extension(extension))
+            .unwrap_or_default()
+            .trim_end()
+            .to_owned()
+    }
+
+    fn parse_sample(file: &Path, contents: &[u8]) -> Result<Parsed, String> {
+        let name = Path::new(file.file_name().unwrap());
+        parse(name, contents).map_err(|faults| faults.to_string())
+    }
+
+    #[test]
+    fn every_bad_sample_is_refused_with_its_errors() {
+        let samples = corpus("bad");
+        assert!(samples.len() >= 18, "samples are missing");
+        for (file, contents) in samples {
+            let expected = beside(&file, "errors");
+            assert!(
+                !expected.is_empty(),
+                "{} has no .errors beside it",
+                file.display()
+            );
+            assert_eq!(parse_sample(&file, &contents), Err(expected));
+        }
+    }
+
+    #[test]
+    fn every_good_sample_loads_with_its_warnings_and_is_written_as_it_was_read() {
+        let samples = corpus("good");
+        assert!(samples.len() >= 5, "samples are missing");
+        for (file, contents) in samples {
+            let parsed = parse_sample(&file, &contents).unwrap();
+            let warnings: Vec<_> = parsed.warnings.iter().map(ToString::to_string).collect();
+            assert_eq!(warnings.join("\n"), beside(&file, "warnings"));
+            let again = parse_sample(&file, write(&parsed.config).as_bytes()).unwrap();
+            assert_eq!(again.config, parsed.config, "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn two_spellings_of_a_configuration_are_one() {
+        let samples = corpus("good");
+        let config = |name: &str| {
+            let (file, contents) = samples.iter().find(|(file, _)| file.ends_with(name)).unwrap();
+            parse_sample(file, contents).unwrap().config
+        };
+        assert_eq!(config("all-elements.xml"), config("all-elements-otherwise.xml"));
+    }
+
+    #[test]
+    fn the_installed_sample_loads_without_a_word() {
+        let (parsed, contents) =
+            load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("etc/rtp_cluster.xml")).unwrap();
+        assert_eq!(parsed.warnings, []);
+        assert_eq!(parsed.config.clusters.len(), 1);
+        assert_eq!(contents, include_bytes!("../../etc/rtp_cluster.xml"));
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_at_once_by_its_kind() {
+        let dir = Dir::new("read");
+        let refused = |name: &str| {
+            let path = dir.0.join(name);
+            let fault = read(&path).unwrap_err().to_string();
+            fault
+                .strip_prefix(&format!("{}: ", path.display()))
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(
+            refused("missing"),
+            "cannot be read: No such file or directory (os error 2)"
+        );
+        assert_eq!(refused(""), "is a directory: want a file");
+        // A fifo that nobody writes to: without care this would wait for ever.
+        assert!(
+            Command::new("mkfifo")
+                .arg(dir.0.join("fifo"))
+                .status()
+                .unwrap()
+                .success()
+        );
+        assert_eq!(refused("fifo"), "is a fifo: want a file");
+        let _listener = UnixListener::bind(dir.0.join("socket")).unwrap();
+        assert!(refused("socket").starts_with("cannot be read: "));
+        assert_eq!(
+            read(Path::new("/dev/zero")).unwrap_err().to_string(),
+            "/dev/zero: is a device: want a file"
+        );
+        assert_eq!(
+            load(Path::new("/dev/null")).unwrap_err().to_string(),
+            "/dev/null: is a device: want a file"
+        );
+    }
+
+    #[test]
+    fn a_file_may_have_four_mebibytes_and_not_one_byte_more() {
+        let dir = Dir::new("large");
+        let path = dir.0.join("f.xml");
+        fs::write(&path, vec![b' '; FILE_MAX]).unwrap();
+        assert_eq!(read(&path).unwrap().len(), FILE_MAX);
+        fs::write(&path, vec![b' '; FILE_MAX + 1]).unwrap();
+        let want = format!(
+            "{}: is larger than 4194304 bytes: want a configuration",
+            path.display()
+        );
+        assert_eq!(read(&path).unwrap_err().to_string(), want);
+    }
+
+    #[test]
+    fn an_empty_file_is_told_with_its_place() {
+        let dir = Dir::new("empty");
+        let path = dir.0.join("f.xml");
+        fs::write(&path, "").unwrap();
+        let want = format!(
+            "{}:1:1: the file is empty: want <rtp_cluster_config>",
+            path.display()
+        );
+        assert_eq!(load(&path).unwrap_err().to_string(), want);
+    }
+}

@@ -89,8 +89,8 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(text: &'a str) -> Self {
-        // The text is UTF-8, whatever it declares. Comments and blanks are asked for, though not needed: the parser
-        // joins no text over them, which keeps each of its buffers within DATA_MAX.
+        // The text is UTF-8, whatever it declares. Comments are asked for, though not needed: where it leaves
+        // them out or joins texts, the parser's own count of events is off, which a debug build asserts.
         let limits = ParserConfig::new()
             .override_encoding(Some(xml::Encoding::Utf8))
             .ignore_invalid_encoding_declarations(true)
@@ -231,42 +231,81 @@ impl<'a> Reader<'a> {
         self.text.len() - self.xml.source().len()
     }
 
-    /// The parser's error with what stands open around it.
+    /// The parser's error in words that say what would be right.
     fn explained(&mut self, error: &xml::reader::Error) -> (Position, String) {
-        let inside = self
-            .open
-            .last()
-            .map(|node| format!("<{}> of line {}", node.name, node.at.line));
         let message = match error.kind() {
             ErrorKind::Syntax(message) => message.as_ref(),
             _ => "Unexpected end of stream",
         };
-        if message.starts_with("Unexpected end of stream") {
-            let want = match self.open.last() {
-                Some(node) => format!(
-                    "the file ends inside {}: want </{}>",
-                    inside.unwrap_or_default(),
-                    node.name
-                ),
-                None => "the file ends before any element: want <rtp_cluster_config>".to_owned(),
-            };
-            return (self.place.of(self.text.len()), want);
-        }
-        let at = error.position();
+        let says = |beginning: &str| message.starts_with(beginning);
+        let tag = self
+            .text
+            .get(..self.consumed())
+            .and_then(|read| read.rfind('<'))
+            .unwrap_or(0);
+        let (tag, end) = (self.place.of(tag), self.place.of(self.text.len()));
         let number = |n: u64| usize::try_from(n).unwrap_or(usize::MAX).saturating_add(1);
+        let at = error.position();
         let at = Position {
             line: number(at.row()),
             column: number(at.column()),
         };
-        let mut what = String::from("not XML: ");
-        let mut words = message.chars();
-        what.extend(words.next().into_iter().flat_map(char::to_lowercase));
-        what.push_str(words.as_str().lines().next().unwrap_or(""));
-        (
-            at,
-            what + &inside.map_or(String::new(), |inside| format!(" (in {inside})")),
-        )
+        let (name, line) = match (self.open.last(), &self.root) {
+            (Some(node), _) => (&node.name, node.at.line),
+            (None, Some(root)) => return (at, format!("want nothing but comments after </{}>", root.name)),
+            (None, None) if says("Unexpected end of stream") => {
+                return (
+                    end,
+                    "the file ends before its first element: want <rtp_cluster_config>".to_owned(),
+                );
+            }
+            (None, None) if says(TOO_MUCH) => return (at, limits()),
+            (None, None) => return (at, format!("not XML: {}", first_line(message))),
+        };
+        if says("Unexpected end of stream") {
+            (
+                end,
+                format!("the file ends within <{name}> of line {line}: want </{name}>"),
+            )
+        } else if says("Unexpected closing tag") {
+            let what =
+                format!("the end of another element: want </{name}>, as <{name}> of line {line} is open");
+            (tag, what)
+        } else if says("Unexpected entity") {
+            (
+                at,
+                "unknown entity: want &amp; &lt; &gt; &quot; &apos; or a number such as &#233;".to_owned(),
+            )
+        } else if says(TOO_MUCH) {
+            (at, limits())
+        } else {
+            (
+                at,
+                format!("not XML, in <{name}> of line {line}: {}", first_line(message)),
+            )
+        }
     }
+}
+
+/// What the parser says when one of our limits is reached.
+const TOO_MUCH: &str = "This document is larger";
+
+fn limits() -> String {
+    format!(
+        "too much: want at most {ATTRIBUTES_MAX} attributes in an element, and {NAME_MAX} bytes in a name, \
+         {ATTRIBUTE_MAX} in an attribute, {DATA_MAX} in a text or comment"
+    )
+}
+
+/// A message of the parser, which may have several lines, to go on a sentence.
+fn first_line(message: &str) -> String {
+    let mut chars = message.lines().next().unwrap_or("").chars();
+    chars
+        .next()
+        .map(|first| first.to_ascii_lowercase())
+        .into_iter()
+        .chain(chars)
+        .collect()
 }
 
 /// A name with its prefix.
@@ -322,5 +361,170 @@ impl<'a> Place<'a> {
         }
         self.offset = offset;
         self.at
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(line: usize, column: usize) -> Position {
+        Position { line, column }
+    }
+
+    /// The whole tree of a text without fault.
+    fn root(text: &str) -> Node {
+        let Tree { root, fault, .. } = read(text);
+        assert_eq!(fault, None);
+        root.unwrap()
+    }
+
+    fn fault(text: &str) -> (Position, String) {
+        read(text).fault.unwrap()
+    }
+
+    #[test]
+    fn each_element_attribute_and_text_knows_its_place() {
+        let a = root(
+            "<?xml version='1.0'?><!-- c -->\n<!DOCTYPE a>\n<a><!-- d -->\n\t<b x='1'\n   y=\">\"/>é<c>\n  5 </c></a>\n",
+        );
+        assert_eq!((a.name.as_str(), a.at), ("a", at(3, 1)));
+        let [b, c] = a.children.as_slice() else {
+            panic!("{a:?}")
+        };
+        assert_eq!((b.at, c.at), (at(4, 2), at(5, 12)));
+        let attributes: Vec<_> = b
+            .attributes
+            .iter()
+            .map(|p| (p.name.as_str(), p.value.as_str(), p.at))
+            .collect();
+        assert_eq!(attributes, [("x", "1", at(4, 5)), ("y", ">", at(5, 4))]);
+        assert_eq!((c.text.as_str(), c.text_at), ("\n  5 ", at(6, 3)));
+    }
+
+    #[test]
+    fn text_is_joined_over_comments_sections_entities_and_elements() {
+        let a = root("<a>22<!-- --><![CDATA[2]]>&#50;<b>no</b><?pi x?>2 &lt;&amp;</a>");
+        assert_eq!(a.text, "22222 <&");
+        assert_eq!(a.children[0].text, "no");
+    }
+
+    #[test]
+    fn attributes_are_found_in_their_tag() {
+        let found: Vec<_> = attribute_offsets("<a\n b = \"x c='1'\" d='=\"'/>").collect();
+        assert_eq!(found, [("b", 4), ("d", 18)]);
+        assert_eq!(attribute_offsets("<a>").count(), 0);
+        let a = root("<a xmlns='urn:x' xmlns:p='urn:y' p:b='1' c='2'/>");
+        let places: Vec<_> = a
+            .attributes
+            .iter()
+            .map(|pair| (pair.name.as_str(), pair.at.column))
+            .collect();
+        assert_eq!(places, [("p:b", 34), ("c", 42)]);
+    }
+
+    #[test]
+    fn of_a_torn_text_there_is_what_was_whole() {
+        let Tree { root, fault, .. } = read("<a><b>1</b><c><d>2");
+        let a = root.unwrap();
+        let [b, c] = a.children.as_slice() else {
+            panic!("{a:?}")
+        };
+        assert!(b.whole && !c.whole && !a.whole && !c.children[0].whole);
+        assert_eq!(
+            fault.unwrap(),
+            (
+                at(1, 19),
+                "the file ends within <d> of line 1: want </d>".to_owned()
+            )
+        );
+    }
+
+    #[test]
+    fn a_doctype_may_name_a_dtd_and_declare_nothing() {
+        assert_eq!(
+            read("\n<!DOCTYPE a SYSTEM 'x[y].dtd'>\n<a/>").doctype,
+            Some(at(2, 1))
+        );
+        assert_eq!(
+            read("<!DOCTYPE a PUBLIC \"-//x\" 'http://127.0.0.1:1/x'><a/>").doctype,
+            Some(at(1, 1))
+        );
+        for text in [
+            "<!DOCTYPE a []><a/>",
+            "<!DOCTYPE a SYSTEM 'x' [<!ENTITY e 'x'>]><a/>",
+        ] {
+            assert_eq!(
+                fault(text),
+                (
+                    at(1, 1),
+                    "DOCTYPE with declarations: want none in the file".to_owned()
+                )
+            );
+        }
+        // What a DTD might declare is not known.
+        assert_eq!(
+            fault("<!DOCTYPE a SYSTEM 'file:///etc/passwd'><a>&e;</a>").0,
+            at(1, 46)
+        );
+    }
+
+    #[test]
+    fn depth_and_attributes_have_a_bound() {
+        let deep = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
+        assert!(read(&deep(8)).fault.is_none());
+        let (place, what) = fault(&deep(9));
+        assert_eq!(place, at(1, 25));
+        assert_eq!(what, "<a> stands in 8 elements: want no more than 8 deep");
+
+        let wide = |count: usize| {
+            let attributes: Vec<String> = (0..count).map(|n| format!("a{n}='1'")).collect();
+            format!("<a {}/>", attributes.join(" "))
+        };
+        assert!(read(&wide(ATTRIBUTES_MAX)).fault.is_none());
+        assert_eq!(fault(&wide(ATTRIBUTES_MAX + 1)).1, limits());
+    }
+
+    #[test]
+    fn names_values_and_texts_have_a_bound() {
+        let [name, value, text] = [NAME_MAX, ATTRIBUTE_MAX, DATA_MAX].map(|max| "x".repeat(max + 2));
+        for long in [
+            format!("<a><{name}/></a>"),
+            format!("<a {name}=''/>"),
+            format!("<a b='{value}'/>"),
+            format!("<a>{text}</a>"),
+            format!("<a><!--{text}--></a>"),
+        ] {
+            assert_eq!(read(&long).fault.map(|f| f.1), Some(limits()), "{:.9}", long);
+        }
+        let many = format!("<a>{}</a>", "<b/>".repeat(ELEMENTS_MAX));
+        assert_eq!(fault(&many).1, "want no more than 250000 elements");
+    }
+
+    /// Each of these took the parser alone seconds, or a gigabyte, or both. The test would not end in time.
+    #[test]
+    fn hostile_texts_cost_no_more_than_their_length() {
+        let entity = format!(
+            "<!DOCTYPE a [<!ENTITY e '{}'>]><a>{}</a>",
+            "x".repeat(10_000),
+            "&e;".repeat(100_000)
+        );
+        for text in [
+            entity,
+            "<a>".repeat(1_000_000),
+            format!("<a{}", " b='1'".repeat(60_000)),
+        ] {
+            assert!(read(&text).fault.is_some());
+        }
+    }
+
+    #[test]
+    fn any_cut_of_a_text_is_answered() {
+        let text = include_str!("../../etc/rtp_cluster.xml");
+        for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
+            let Tree { fault, .. } = read(&text[..end]);
+            let root_is_whole = text[..end].trim_end().ends_with("</rtp_cluster_config>");
+            assert_eq!(fault.is_none(), root_is_whole, "{end}");
+        }
     }
 }

@@ -226,7 +226,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     pub(super) fn all_deleted(&mut self, slot: Slot, from: MemberId, outcome: Outcome, out: &mut Outbox<C, L>) {
-        if outcome == Outcome::Zero
+        if !matches!(outcome, Outcome::Error(_))
             && let Some(member) = self.member_mut(from)
         {
             member.owes_delete_all = false;

@@ -3,20 +3,18 @@
 //!
 //! What needs no rewriting goes through byte for byte.
 
-use core::net::{IpAddr, Ipv4Addr};
-use std::io::Write as _;
-use std::path::PathBuf;
+mod notify;
 
-use crate::config::model::SOCKET_PATH_MAX;
-use crate::protocol::command::{COMMAND_MAX, Command, NotifyArgs, Verb};
+use core::net::IpAddr;
+use std::io::Write as _;
+
+pub use self::notify::{
+    Notifier, NotifyPlan, Origin, Undeliverable, notify_plan, quote, split_notification, unquote,
+};
+use crate::protocol::command::{COMMAND_MAX, Command, Verb};
 use crate::protocol::modifiers::{Kind, Modifiers};
 use crate::protocol::reply::{Media, Results};
-use crate::protocol::{decimal, trim_end, trim_start, write_decimal};
-
-/// What a notify-socket says for the address that the command came from.
-const SELF: &[u8] = b"%%CC_SELF%%";
-/// Stands for an empty suffix in what the relay is sent.
-const EMPTY_SUFFIX: &[u8] = b"-";
+use crate::protocol::{trim_end, trim_start, write_decimal};
 
 /// How a command is to be written for one member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,142 +25,6 @@ pub struct Towards<'a> {
     pub notify: NotifyPlan<'a>,
 }
 
-/// What becomes of a U's notify-socket and notify-tag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotifyPlan<'a> {
-    /// They stay as they are.
-    Keep,
-    /// They are left out: nothing could deliver the notification.
-    Drop,
-    /// The member tells us, and we tell the client's UNIX socket.
-    Relay {
-        /// Beginning of the paths that are relayed to.
-        prefix: &'a str,
-        /// Port on which we listen for members.
-        port: u16,
-    },
-    /// `%%CC_SELF%%` becomes the client's address.
-    Client(Ipv4Addr),
-}
-
-/// Where a client is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// On this machine, on a UNIX socket.
-    Unix,
-    /// At that address.
-    Ip(IpAddr),
-}
-
-/// What decides whether a member can deliver a notification.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Notifier {
-    /// It is on this machine, reached over a UNIX socket.
-    pub local: bool,
-    /// It is reached over IPv4; the wildcard of RTPproxy knows no other family.
-    pub ipv4: bool,
-    /// What it said to `VF 20081224`: it sends notifications.
-    pub sends: Option<bool>,
-    /// What it said to `VF 20150617`: it knows `%%CC_SELF%%`.
-    pub knows_self: Option<bool>,
-}
-
-/// Where a notification is to go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target<'a> {
-    /// `unix:PATH` or `PATH`.
-    Path(&'a [u8]),
-    /// `tcp:%%CC_SELF%%:PORT`, with or without `tcp:`.
-    Asker(u16),
-    /// `tcp:HOST:PORT` or `HOST:PORT`.
-    Host,
-    /// Nothing that a notification could go to over a network.
-    Odd,
-}
-
-impl<'a> Target<'a> {
-    fn of(socket: &'a [u8]) -> Self {
-        if let Some(path) = socket.strip_prefix(b"unix:") {
-            return Self::Path(path);
-        }
-        let (tcp, inside) = match socket.strip_prefix(b"tcp:") {
-            Some(inside) => (true, inside),
-            None => (false, socket),
-        };
-        let colon = inside.iter().rposition(|byte| *byte == b':').filter(|_| !inside.starts_with(b"/"));
-        let host_port = colon.and_then(|colon| Some((inside.get(..colon)?, inside.get(colon + 1..)?)));
-        let host_port = host_port.and_then(|(host, port)| {
-            let port = decimal(port).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)?;
-            (!host.is_empty() && (tcp || host != b"fd")).then_some((host, port))
-        });
-        match host_port {
-            Some((host, port)) if host == SELF => Self::Asker(port),
-            Some(_) => Self::Host,
-            None if tcp || socket.starts_with(b"fd:") => Self::Odd,
-            None => Self::Path(socket),
-        }
-    }
-}
-
-/// Decides what becomes of the notify pair of a client at `origin` towards one member. `relay` is the prefix and
-/// the port of the cluster's `<disconnect_notify>`.
-pub fn notify_plan<'a>(
-    socket: &[u8],
-    origin: Origin,
-    relay: Option<(&'a str, u16)>,
-    member: Notifier,
-) -> NotifyPlan<'a> {
-    let target = Target::of(socket);
-    let client = match (target, origin) {
-        (Target::Asker(_), Origin::Ip(address)) => Some(address.to_canonical()),
-        _ => None,
-    };
-    let asker = match client {
-        Some(IpAddr::V4(address)) => NotifyPlan::Client(address),
-        // RTPproxy connects over IPv4 only.
-        Some(IpAddr::V6(_)) => NotifyPlan::Drop,
-        None => NotifyPlan::Keep,
-    };
-    if member.local {
-        return asker;
-    }
-    if member.sends != Some(true) {
-        return NotifyPlan::Drop;
-    }
-    match target {
-        Target::Host => NotifyPlan::Keep,
-        Target::Asker(_) if client.is_some() => asker,
-        Target::Odd => NotifyPlan::Drop,
-        Target::Asker(_) | Target::Path(_) => match relay {
-            Some((prefix, port))
-                if member.ipv4 && member.knows_self == Some(true) && suffix(socket, prefix).is_some() =>
-            {
-                NotifyPlan::Relay { prefix, port }
-            }
-            _ => NotifyPlan::Drop,
-        },
-    }
-}
-
-/// What the relay is told to put behind its prefix, if it may serve that socket.
-fn suffix<'a>(socket: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
-    match Target::of(socket) {
-        Target::Asker(_) => Some(EMPTY_SUFFIX),
-        Target::Path(path) => match path.strip_prefix(prefix.as_bytes())? {
-            b"" => Some(EMPTY_SUFFIX),
-            // It would be taken for an empty one.
-            EMPTY_SUFFIX => None,
-            suffix => is_inside(suffix).then_some(suffix),
-        },
-        Target::Host | Target::Odd => None,
-    }
-}
-
-/// Whether a suffix cannot lead to a path outside the prefix.
-fn is_inside(suffix: &[u8]) -> bool {
-    suffix.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'/') && !suffix.windows(2).any(|two| two == b"..")
-}
-
 /// Appends the command as that member is to get it, without a line end. Only a U or an L is ever changed.
 pub fn command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>) {
     let start = out.len();
@@ -170,7 +32,14 @@ pub fn command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>) 
     // Rewriting makes it longer. A member would cut it off; the call matters more than the notification.
     if out.len() - start > COMMAND_MAX && towards.notify != NotifyPlan::Keep {
         out.truncate(start);
-        write_command(command, &Towards { notify: NotifyPlan::Drop, ..*towards }, out);
+        write_command(
+            command,
+            &Towards {
+                notify: NotifyPlan::Drop,
+                ..*towards
+            },
+            out,
+        );
     }
 }
 
@@ -187,7 +56,7 @@ fn write_command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>
     }
     if let Some(notify) = command.notify.filter(|_| towards.notify != NotifyPlan::Keep) {
         out.extend_from_slice(text.get(done..notify.before).unwrap_or_default());
-        write_notify(&notify, towards.notify, out);
+        notify::write_pair(&notify, towards.notify, out);
         done = notify.end;
     }
     if let Some(lan) = towards.lan {
@@ -218,105 +87,17 @@ fn write_first(word: &[u8], modifiers: &[u8], lan: IpAddr, out: &mut Vec<u8>) {
     };
 }
 
-/// The notify pair with the separator before it, or nothing.
-fn write_notify(notify: &NotifyArgs<'_>, plan: NotifyPlan<'_>, out: &mut Vec<u8>) {
-    match plan {
-        NotifyPlan::Keep | NotifyPlan::Drop => {}
-        NotifyPlan::Relay { prefix, port } => {
-            let tag = unquote(notify.tag);
-            let (Some(suffix), Some(tag)) = (suffix(notify.socket, prefix), tag) else { return };
-            out.extend_from_slice(b" tcp:");
-            out.extend_from_slice(SELF);
-            out.push(b':');
-            write_decimal(u64::from(port), out);
-            out.push(b' ');
-            quote(suffix, out);
-            quote(b" ", out);
-            quote(&tag, out);
-        }
-        NotifyPlan::Client(address) => {
-            let Target::Asker(port) = Target::of(notify.socket) else { return };
-            write!(out, " tcp:{address}:{port} ").ok();
-            out.extend_from_slice(notify.tag);
-        }
-    }
-}
-
-/// Appends `bytes` percent-encoded: letters, digits and `-_.~` stay.
-pub fn quote(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
-    for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(byte) {
-            out.push(*byte);
-        } else {
-            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
-        }
-    }
-}
-
-/// Undoes percent-encoding as RTPproxy does, which takes `+` for a space. `None` when a `%` has no two digits.
-pub fn unquote(word: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(word.len());
-    let mut bytes = word.iter();
-    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'%' => {
-                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
-                u8::try_from(high << 4 | low).ok()?
-            }
-            b'+' => b' ',
-            other => *other,
-        });
-    }
-    Some(out)
-}
-
-/// Why a line from a member is passed on to nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Undeliverable {
-    /// It has no suffix, or nothing behind it.
-    Malformed,
-    /// Its suffix leads outside the prefix.
-    Outside,
-    /// The path would be longer than a UNIX socket's may be.
-    TooLong,
-}
-
-/// Splits a line that a member has sent to the relay, `SUFFIX REST`, into the socket that it is for and what is
-/// to be written there, without a line end.
-///
-/// # Errors
-/// When there is no such socket inside the prefix.
-pub fn split_notification<'a>(line: &'a [u8], prefix: &str) -> Result<(PathBuf, &'a [u8]), Undeliverable> {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let space = line.iter().position(|byte| *byte == b' ').ok_or(Undeliverable::Malformed)?;
-    let (suffix, rest) = line.split_at_checked(space).ok_or(Undeliverable::Malformed)?;
-    let rest = rest.get(1..).unwrap_or_default();
-    if suffix.is_empty() || rest.is_empty() {
-        return Err(Undeliverable::Malformed);
-    }
-    if !is_inside(suffix) {
-        return Err(Undeliverable::Outside);
-    }
-    let suffix = if suffix == EMPTY_SUFFIX { &[] } else { suffix };
-    // Graphic ASCII only, as was just checked.
-    let suffix = str::from_utf8(suffix).map_err(|_| Undeliverable::Outside)?;
-    if prefix.len() + suffix.len() > SOCKET_PATH_MAX {
-        return Err(Undeliverable::TooLong);
-    }
-    Ok((PathBuf::from(format!("{prefix}{suffix}")), rest))
-}
-
 /// Appends the reply as the client is to get it, without a line end. `command` is what the client sent; `wan` is
 /// the member's public address, which takes the place of the address in the reply to a U or an L, unless the
 /// member `has_lan` not and the client itself named a local address (`L…`) and none to be reached (`R…`).
 pub fn reply(command: &Command<'_>, reply: &[u8], wan: Option<IpAddr>, has_lan: bool, out: &mut Vec<u8>) {
     let reply = trim_end(trim_start(reply));
     let wan = wan.filter(|_| matches!(command.verb, Verb::Update | Verb::Lookup));
-    let media = |result: &[u8]| Media::parse(result).map(|media| media.port).filter(|port| *port > 0);
+    let media = |result: &[u8]| {
+        Media::parse(result)
+            .map(|media| media.port)
+            .filter(|port| *port > 0)
+    };
     let is_media = Results::new(reply).next().and_then(media).is_some();
     let Some(wan) = wan.filter(|_| is_media) else {
         out.extend_from_slice(reply);
@@ -328,9 +109,15 @@ pub fn reply(command: &Command<'_>, reply: &[u8], wan: Option<IpAddr>, has_lan: 
             Some(command.modifiers)
         } else {
             out.extend_from_slice(b" && ");
-            parts.next().filter(|part| part.letter() == b'L').map(|part| part.modifiers())
+            parts
+                .next()
+                .filter(|part| part.letter() == b'L')
+                .map(|part| part.modifiers())
         };
-        match modifiers.filter(|modifiers| replaces(modifiers, has_lan)).and_then(|_| media(result)) {
+        match modifiers
+            .filter(|modifiers| replaces(modifiers, has_lan))
+            .and_then(|_| media(result))
+        {
             Some(port) => write_media(port, wan, out),
             None => out.extend_from_slice(result),
         }
@@ -339,7 +126,11 @@ pub fn reply(command: &Command<'_>, reply: &[u8], wan: Option<IpAddr>, has_lan: 
 
 /// Whether the address in the reply to a request with those modifiers is replaced.
 fn replaces(modifiers: &[u8], has_lan: bool) -> bool {
-    let has = |wanted| Modifiers::new(modifiers).flatten().any(|(kind, _)| kind == wanted);
+    let has = |wanted| {
+        Modifiers::new(modifiers)
+            .flatten()
+            .any(|(kind, _)| kind == wanted)
+    };
     has_lan || !has(Kind::Local) || has(Kind::Towards)
 }
 
@@ -357,7 +148,11 @@ pub fn delete_for(command: &Command<'_>, out: &mut Vec<u8>) {
     if command.weak {
         // A plain D leaves a weak session alive. The leg that creates it is matched by the second tag only, and
         // the first one must not match.
-        let nobody = if command.from_tag.starts_with(b"-") { b"+" } else { b"-" };
+        let nobody = if command.from_tag.starts_with(b"-") {
+            b"+"
+        } else {
+            b"-"
+        };
         write_words(b"Dw", [command.call_id, nobody, command.from_tag], out);
     } else {
         write_words(b"D", [command.call_id, command.from_tag], out);
@@ -366,12 +161,24 @@ pub fn delete_for(command: &Command<'_>, out: &mut Vec<u8>) {
 
 /// Appends the command that ends the whole session of a command, whichever side it came from.
 pub fn end_for(command: &Command<'_>, out: &mut Vec<u8>) {
-    write_words(b"D", [command.call_id, command.from_tag].into_iter().chain(command.to_tag), out);
+    write_words(
+        b"D",
+        [command.call_id, command.from_tag]
+            .into_iter()
+            .chain(command.to_tag),
+        out,
+    );
 }
 
 /// Appends the command that asks for the session of a command and changes nothing.
 pub fn query_for(command: &Command<'_>, out: &mut Vec<u8>) {
-    write_words(b"Q", [command.call_id, command.from_tag].into_iter().chain(command.to_tag), out);
+    write_words(
+        b"Q",
+        [command.call_id, command.from_tag]
+            .into_iter()
+            .chain(command.to_tag),
+        out,
+    );
 }
 
 fn write_words<'a>(first: &[u8], words: impl IntoIterator<Item = &'a [u8]>, out: &mut Vec<u8>) {
@@ -379,5 +186,286 @@ fn write_words<'a>(first: &[u8], words: impl IntoIterator<Item = &'a [u8]>, out:
     for word in words {
         out.push(b' ');
         out.extend_from_slice(word);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use std::path::PathBuf;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::protocol::command::parse;
+
+    const LAN4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 4));
+    const LAN6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 4));
+    const WAN4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4));
+    const WAN6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 4));
+    const PREFIX: &str = "/var/run/b2bua.sock";
+    const RELAY: NotifyPlan<'_> = NotifyPlan::Relay {
+        prefix: PREFIX,
+        port: 12131,
+    };
+
+    fn written(text: &str, lan: Option<IpAddr>, notify: NotifyPlan<'_>) -> String {
+        let mut out = b"before ".to_vec();
+        command(
+            &parse(text.as_bytes()).unwrap(),
+            &Towards { lan, notify },
+            &mut out,
+        );
+        String::from_utf8(out)
+            .unwrap()
+            .strip_prefix("before ")
+            .unwrap()
+            .to_owned()
+    }
+
+    fn made(text: &str, make: fn(&Command<'_>, &mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        make(&parse(text.as_bytes()).unwrap(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_lan_address_comes_last_and_alone() {
+        for (text, want) in [
+            ("U c 1.2.3.4 5 f", "UL10.0.0.4 c 1.2.3.4 5 f"),
+            ("u6 c ::1 5 f", "u6L10.0.0.4 c ::1 5 f"),
+            (
+                "Uz20R192.0.2.9wc0,8 c 1.2.3.4 5  f",
+                "Uz20wc0,8L10.0.0.4 c 1.2.3.4 5  f",
+            ),
+            (
+                "LL192.0.2.1r[::1]a c 1.2.3.4 5 f t",
+                "LaL10.0.0.4 c 1.2.3.4 5 f t",
+            ),
+            ("Ul{outside} c 1.2.3.4 5 f", "UL10.0.0.4 c 1.2.3.4 5 f"),
+            (
+                "Ua c 1.2.3.4 5 f t && LR1.2.3.4a 1.2.3.4 6 && S ttl=60 && D",
+                "UaL10.0.0.4 c 1.2.3.4 5 f t && LaL10.0.0.4 1.2.3.4 6 && S ttl=60 && D",
+            ),
+            ("D c f t", "D c f t"),
+            ("Q c f t", "Q c f t"),
+        ] {
+            assert_eq!(written(text, Some(LAN4), NotifyPlan::Keep), want);
+        }
+        assert_eq!(
+            written("U6 c ::1 5 f", Some(LAN6), NotifyPlan::Keep),
+            "U6L[fd00::4] c ::1 5 f"
+        );
+    }
+
+    #[test]
+    fn the_notify_pair_is_kept_dropped_or_redirected() {
+        let text = "U c 1.2.3.4 5 f t  unix:/var/run/b2bua.sock.7  a%2fb+c && D";
+        assert_eq!(written(text, None, NotifyPlan::Keep), text);
+        assert_eq!(written(text, None, NotifyPlan::Drop), "U c 1.2.3.4 5 f t && D");
+        assert_eq!(
+            written(text, None, RELAY),
+            "U c 1.2.3.4 5 f t tcp:%%CC_SELF%%:12131 .7%20a%2Fb%20c && D"
+        );
+        assert_eq!(
+            written("U c 1.2.3.4 5 f /var/run/b2bua.sock tag", Some(LAN4), RELAY),
+            "UL10.0.0.4 c 1.2.3.4 5 f tcp:%%CC_SELF%%:12131 -%20tag"
+        );
+        let to_self = "U c 1.2.3.4 5 f tcp:%%CC_SELF%%:9000 tag";
+        assert_eq!(
+            written(to_self, None, RELAY),
+            "U c 1.2.3.4 5 f tcp:%%CC_SELF%%:12131 -%20tag"
+        );
+        let client = NotifyPlan::Client(Ipv4Addr::new(192, 0, 2, 7));
+        assert_eq!(
+            written(to_self, None, client),
+            "U c 1.2.3.4 5 f tcp:192.0.2.7:9000 tag"
+        );
+        assert_eq!(
+            written("U c 1.2.3.4 5 f t", None, NotifyPlan::Drop),
+            "U c 1.2.3.4 5 f t"
+        );
+    }
+
+    #[test]
+    fn a_pair_that_has_become_too_long_is_left_out() {
+        let tag = "/".repeat(3000);
+        let text = format!("U c 1.2.3.4 5 f {PREFIX} {tag}");
+        assert_eq!(written(&text, None, RELAY), "U c 1.2.3.4 5 f");
+    }
+
+    fn replied(text: &str, answer: &str, wan: Option<IpAddr>, has_lan: bool) -> String {
+        let mut out = Vec::new();
+        reply(
+            &parse(text.as_bytes()).unwrap(),
+            answer.as_bytes(),
+            wan,
+            has_lan,
+            &mut out,
+        );
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_wan_address_takes_the_place_of_the_members() {
+        let plain = "U c 1.2.3.4 5 f";
+        for (text, answer, wan, has_lan, want) in [
+            (plain, "40000 10.0.0.4\n", Some(WAN4), false, "40000 203.0.113.4"),
+            (plain, "40000 10.0.0.4", Some(WAN6), false, "40000 2001:db8::4 6"),
+            (plain, "40000 fd00::4 6\n", Some(WAN4), true, "40000 203.0.113.4"),
+            (plain, "40000", Some(WAN4), false, "40000 203.0.113.4"),
+            (plain, "40000 10.0.0.4\n", None, true, "40000 10.0.0.4"),
+            (plain, "E72\n", Some(WAN4), true, "E72"),
+            ("L c 1.2.3.4 5 f t", "0\n", Some(WAN4), true, "0"),
+            (
+                "L c 1.2.3.4 5 f t",
+                "40000 10.0.0.4\n",
+                Some(WAN4),
+                true,
+                "40000 203.0.113.4",
+            ),
+            ("D c f", "0\n", Some(WAN4), true, "0"),
+            ("Q c f", "60 0 0 0 0\n", Some(WAN4), true, "60 0 0 0 0"),
+            // Who names a local address gets it, unless the member's is always the LAN's.
+            (
+                "UL10.0.0.4 c 1.2.3.4 5 f",
+                "40000 10.0.0.4",
+                Some(WAN4),
+                false,
+                "40000 10.0.0.4",
+            ),
+            (
+                "UL10.0.0.4 c 1.2.3.4 5 f",
+                "40000 10.0.0.4",
+                Some(WAN4),
+                true,
+                "40000 203.0.113.4",
+            ),
+            (
+                "UL10.0.0.4R1.2.3.4 c 1.2.3.4 5 f",
+                "40000 10.0.0.4",
+                Some(WAN4),
+                false,
+                "40000 203.0.113.4",
+            ),
+            (
+                "UR1.2.3.4 c 1.2.3.4 5 f",
+                "40000 10.0.0.4",
+                Some(WAN4),
+                false,
+                "40000 203.0.113.4",
+            ),
+        ] {
+            assert_eq!(replied(text, answer, wan, has_lan), want, "{text} {answer}");
+        }
+    }
+
+    #[test]
+    fn the_wan_address_stands_in_looked_up_parts_too() {
+        let text = "U c 1.2.3.4 5 f t && S ttl=60 && L 1.2.3.4 6 && M1:1 && LL10.0.0.4 1.2.3.4 7";
+        for (answer, want) in [
+            ("40000 10.0.0.4", "40000 203.0.113.4"),
+            ("40000 10.0.0.4 && -1", "40000 203.0.113.4 && -1"),
+            (
+                "40000 10.0.0.4 && 0 && 40002 10.0.0.4 && 40004 10.0.0.4 && 40006 10.0.0.4\n",
+                "40000 203.0.113.4 && 0 && 40002 203.0.113.4 && 40004 10.0.0.4 && 40006 10.0.0.4",
+            ),
+            ("40000 10.0.0.4 && 0 && -1", "40000 203.0.113.4 && 0 && -1"),
+            ("0 && -1", "0 && -1"),
+        ] {
+            assert_eq!(replied(text, answer, Some(WAN4), false), want);
+        }
+    }
+
+    #[test]
+    fn commands_are_made_of_a_command() {
+        for (text, undo, end, query) in [
+            ("Uz20 c 1.2.3.4 5 f;2", "D c f;2", "D c f;2", "Q c f;2"),
+            (
+                "U c 1.2.3.4 5 f;2 t;2 s n",
+                "D c f;2",
+                "D c f;2 t;2",
+                "Q c f;2 t;2",
+            ),
+            ("Uw c 1.2.3.4 5 f;2", "Dw c - f;2", "D c f;2", "Q c f;2"),
+            ("UW c 1.2.3.4 5 -;2 t", "Dw c + -;2", "D c -;2 t", "Q c -;2 t"),
+            ("D c f t", "D c f", "D c f t", "Q c f t"),
+        ] {
+            assert_eq!(made(text, delete_for), undo);
+            assert_eq!(made(text, end_for), end);
+            assert_eq!(made(text, query_for), query);
+        }
+    }
+
+    prop_compose! {
+        /// A U or an L with any modifiers, tags and parts.
+        fn media_command()(
+            letter in "[ULul]",
+            modifiers in "(a|S|w|6|z20|c0,8)?(L127[.]0[.]0[.]1|R\\[::1\\]|l\\{x\\})?(n|A)?",
+            tags in " {1,2}f;1( t;1)?",
+            notify in "( (unix:)?/var/run/b2bua[.]sock[.]?[0-9]? [a-z%]{0,2}[a-z]%20[a-z])?",
+            parts in "( && (D|S ttl=60|L(a|R1[.]2[.]3[.]4)? 1[.]2[.]3[.]4 5)){0,3}",
+        ) -> String {
+            let address = if modifiers.contains('6') { "::1" } else { "192.0.2.1" };
+            format!("{letter}{modifiers} call {address} 4000{tags}{notify}{parts}")
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_to_rewrite_changes_nothing(text in media_command()) {
+            prop_assume!(parse(text.as_bytes()).is_ok());
+            prop_assert_eq!(written(&text, None, NotifyPlan::Keep), text);
+        }
+
+        /// What is written for a member says the same in all but what was to be rewritten.
+        #[test]
+        fn what_is_rewritten_reads_as_it_should(text in media_command(), ipv6: bool, relay: bool) {
+            let Ok(before) = parse(text.as_bytes()) else { return Ok(()) };
+            let lan = if ipv6 { LAN6 } else { LAN4 };
+            let written = written(&text, Some(lan), if relay { RELAY } else { NotifyPlan::Drop });
+            let after = parse(written.as_bytes()).map_err(|code| TestCaseError::fail(format!("{written}: {code}")))?;
+            prop_assert_eq!(
+                (after.verb, after.call_id, after.from_tag, after.to_tag, after.weak, after.ends_session),
+                (before.verb, before.call_id, before.from_tag, before.to_tag, before.weak, before.ends_session)
+            );
+            let firsts = |command: Command<'_>| -> Vec<String> {
+                let parts = command.parts().filter(|part| part.letter() == b'L').map(|part| part.modifiers().to_vec());
+                let all = core::iter::once(command.modifiers.to_vec()).chain(parts);
+                all.map(|modifiers| String::from_utf8(modifiers).unwrap()).collect()
+            };
+            for modifiers in firsts(after) {
+                let local: Vec<_> = Modifiers::new(modifiers.as_bytes()).flatten()
+                    .filter(|(kind, _)| matches!(kind, Kind::Local | Kind::Towards)).collect();
+                prop_assert_eq!(local.len(), 1);
+                let want = if ipv6 { "L[fd00::4]" } else { "L10.0.0.4" };
+                prop_assert!(modifiers.ends_with(want));
+            }
+            prop_assert_eq!(firsts(after).len(), firsts(before).len());
+            let rest = |command: Command<'_>| Modifiers::new(command.modifiers).flatten()
+                .filter(|(kind, _)| !matches!(kind, Kind::Local | Kind::Towards))
+                .map(|(_, text)| text.to_vec()).collect::<Vec<_>>();
+            prop_assert_eq!(rest(after), rest(before));
+            match (before.notify.filter(|_| relay), after.notify) {
+                (Some(before), Some(after)) => {
+                    prop_assert_eq!(after.socket, b"tcp:%%CC_SELF%%:12131");
+                    // What the member will send us leads to the socket that the client named.
+                    let line = unquote(after.tag).unwrap();
+                    let (path, rest) = split_notification(&line, PREFIX).unwrap();
+                    let socket = before.socket.strip_prefix(b"unix:").unwrap_or(before.socket);
+                    prop_assert_eq!(path, PathBuf::from(str::from_utf8(socket).unwrap()));
+                    prop_assert_eq!(rest.to_vec(), unquote(before.tag).unwrap());
+                }
+                (None, None) => {}
+                (before, after) => prop_assert!(false, "{:?} {:?}", before, after),
+            }
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>, text in media_command()) {
+            if let Ok(command) = parse(text.as_bytes()) {
+                reply(&command, &bytes, Some(WAN6), true, &mut Vec::new());
+            }
+        }
     }
 }

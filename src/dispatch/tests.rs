@@ -1,0 +1,723 @@
+//! Stories of commands, told to a dispatcher with three members and no clock: what it sends, to whom, and what
+//! the client gets.
+
+use super::attempt::Ask;
+use super::outbox::{Outbox, Probed};
+use super::rewrite::Origin;
+use super::session::MemberId;
+use super::*;
+use crate::config::model::{Address, CapacityLimit, Name, Policy, Protocol, Status};
+
+/// A cluster under test: clients are numbers, links are members' names.
+struct Bench {
+    core: Dispatch<u32, &'static str>,
+    out: Outbox<u32, &'static str>,
+    now: Instant,
+    ids: Vec<MemberId>,
+    clients: u32,
+    /// What was sent and not answered yet: member, cookie, command.
+    sent: Vec<(&'static str, Cookie, String)>,
+    replies: Vec<(u32, String)>,
+}
+
+const NAMES: [&str; 3] = ["A", "B", "C"];
+
+fn member(name: &str) -> model::Member {
+    model::Member {
+        name: Name::new(name).unwrap(),
+        protocol: Protocol::Udp,
+        address: Address::Ip("127.0.0.1:22222".parse().unwrap()),
+        weight: 100,
+        capacity: 1000,
+        status: Status::Active,
+        wan_address: None,
+        lan_address: None,
+        cmd_out_address: None,
+    }
+}
+
+fn rules() -> model::Cluster {
+    model::Cluster {
+        name: Name::new("C1").unwrap(),
+        protocol: Protocol::Unix,
+        address: Address::Path("/tmp/c1".into()),
+        capacity_limit: CapacityLimit::Soft,
+        disconnect_notify: None,
+        policy: Policy::Weighted,
+        failover: model::Failover::default(),
+        health: model::Health::default(),
+        sessions: model::Sessions::default(),
+        socket: model::SocketRights::default(),
+        no_members: model::NoMembers::Error,
+        members: Vec::new(),
+    }
+}
+
+impl Bench {
+    /// Three members that are online.
+    fn new() -> Self {
+        Self::with(&rules(), &NAMES)
+    }
+
+    fn with(rules: &model::Cluster, names: &[&'static str]) -> Self {
+        let now = crate::sync::now();
+        let core = Dispatch::new(now, rules.clone(), 7, RandomState::new());
+        let (out, ids, sent, replies) = (Outbox::default(), Vec::new(), Vec::new(), Vec::new());
+        let mut bench = Self { core, out, now, ids, clients: 0, sent, replies };
+        for name in names {
+            let id = bench.core.next_member().unwrap();
+            bench.core.add_member(now, id, member(name), name);
+            bench.ids.push(id);
+            bench.online(name, true);
+        }
+        bench
+    }
+
+    fn id(&self, name: &str) -> MemberId {
+        self.core.member_named(name).unwrap().id
+    }
+
+    fn online(&mut self, name: &str, online: bool) {
+        let id = self.id(name);
+        self.core.set_online(self.now, id, online, "said so".to_owned(), &mut self.out);
+        self.collect();
+    }
+
+    fn collect(&mut self) {
+        let replies = &mut self.replies;
+        self.out.drain_replies(|client, text| {
+            replies.push((client, String::from_utf8(text.to_vec()).unwrap().trim_end().to_owned()));
+        });
+        let sent = &mut self.sent;
+        self.out.drain_sends(|send, text| {
+            let command = std::str::from_utf8(&text[Cookie::LEN + 1..]).unwrap().trim_end().to_owned();
+            sent.push((send.link, send.cookie, command));
+        });
+        self.out.reset();
+    }
+
+    /// A client's command; gives the client.
+    fn command(&mut self, text: &str) -> u32 {
+        self.clients += 1;
+        self.core.command(self.now, text.as_bytes(), Origin::Unix, self.clients, &mut self.out);
+        self.collect();
+        self.clients
+    }
+
+    /// All that was sent since the last look, by member.
+    fn take_sent(&mut self) -> Vec<(&'static str, Cookie, String)> {
+        let mut sent = std::mem::take(&mut self.sent);
+        sent.sort_by_key(|(member, ..)| *member);
+        sent
+    }
+
+    /// The one command that was sent since the last look.
+    fn one_sent(&mut self) -> (&'static str, Cookie, String) {
+        let mut sent = self.take_sent();
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        sent.remove(0)
+    }
+
+    /// A member answers.
+    fn answer(&mut self, member: &str, cookie: Cookie, text: &str) {
+        let id = self.id(member);
+        self.core.reply(self.now, id, cookie, text.as_bytes(), &mut self.out);
+        self.collect();
+    }
+
+    /// What the client has got, if anything; never more than one reply.
+    fn got(&mut self, client: u32) -> Option<String> {
+        let mut got: Vec<String> =
+            self.replies.iter().filter(|(to, _)| *to == client).map(|(_, text)| text.clone()).collect();
+        assert!(got.len() <= 1, "two replies: {got:?}");
+        got.pop()
+    }
+
+    /// Time passes; everything that is due happens when it is due.
+    fn pass(&mut self, span: Duration) {
+        let until = self.now + span;
+        loop {
+            let next = self.core.expire(self.now, &mut self.out);
+            self.collect();
+            match next {
+                Some(at) if at <= until => self.now = at.max(self.now + Duration::from_micros(1)),
+                _ => break,
+            }
+        }
+        self.now = until;
+        self.core.expire(until, &mut self.out);
+        self.collect();
+    }
+
+    /// A new call, answered by whoever was chosen; gives the member.
+    fn call(&mut self, call_id: &str) -> &'static str {
+        let client = self.command(&format!("U {call_id} 192.0.2.1 4000 from"));
+        let (member, cookie, _) = self.one_sent();
+        self.answer(member, cookie, "35000 192.0.2.9");
+        assert_eq!(self.got(client).as_deref(), Some("35000 192.0.2.9"));
+        member
+    }
+
+    fn home(&mut self, call_id: &str) -> Option<String> {
+        self.core.locate(self.now, call_id.as_bytes()).map(|(name, _)| name.to_string())
+    }
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[test]
+fn a_call_stays_with_its_member() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    for text in ["L c1 192.0.2.2 5000 from to", "U c1 192.0.2.1 4000 from to", "Q c1 from to", "D c1 from to"] {
+        let client = bench.command(text);
+        let (member, cookie, sent) = bench.one_sent();
+        assert_eq!((member, sent.as_str()), (home, text));
+        let reply = if text.starts_with(['D', 'Q']) { "0" } else { "35002 192.0.2.9" };
+        bench.answer(member, cookie, reply);
+        if !text.starts_with('Q') {
+            assert_eq!(bench.got(client).as_deref(), Some(reply));
+        }
+    }
+}
+
+#[test]
+fn a_command_is_passed_on_byte_for_byte() {
+    let mut bench = Bench::new();
+    bench.clients += 1;
+    bench.core.command(bench.now, b"uC0,8  call@id\t10.0.0.1 4000  tag;1 \r\n", Origin::Unix, 1, &mut bench.out);
+    bench.collect();
+    assert_eq!(bench.one_sent().2, "uC0,8  call@id\t10.0.0.1 4000  tag;1");
+}
+
+#[test]
+fn nothing_is_sent_for_a_command_that_no_member_would_take() {
+    let mut bench = Bench::new();
+    for (text, reply) in [("", "E5"), ("Z x", "E0"), ("U c1", "E1"), ("D c1", "E1")] {
+        let client = bench.command(text);
+        assert_eq!(bench.got(client).as_deref(), Some(reply), "{text:?}");
+        assert!(bench.take_sent().is_empty());
+    }
+}
+
+#[test]
+fn a_silent_member_is_failed_over_in_time_and_its_late_session_undone() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from;1");
+    let (slow, late, _) = bench.one_sent();
+    bench.pass(ms(251));
+    let (other, cookie, text) = bench.take_sent().into_iter().find(|(member, ..)| *member != slow).unwrap();
+    assert_eq!(text, "U c1 192.0.2.1 4000 from;1");
+    bench.answer(other, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+    assert_eq!(bench.home("c1").as_deref(), Some(other));
+    bench.answer(slow, late, "36000 192.0.2.8");
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (slow, "D c1 from;1"));
+    assert_eq!(bench.home("c1").as_deref(), Some(other));
+}
+
+#[test]
+fn the_first_positive_answer_wins_though_it_is_late() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (first, cookie, _) = bench.one_sent();
+    bench.pass(ms(300));
+    let second = bench.take_sent().into_iter().find(|(member, ..)| *member != first).unwrap();
+    bench.answer(first, cookie, "36000 192.0.2.8");
+    assert_eq!(bench.got(client).as_deref(), Some("36000 192.0.2.8"));
+    assert_eq!(bench.home("c1").as_deref(), Some(first));
+    bench.answer(second.0, second.1, "35000 192.0.2.9");
+    assert_eq!(bench.one_sent().2, "D c1 from");
+}
+
+#[test]
+fn a_weak_session_is_undone_as_a_weak_one() {
+    let mut bench = Bench::new();
+    bench.command("Uw c1 192.0.2.1 4000 from;2");
+    let (slow, late, _) = bench.one_sent();
+    bench.pass(ms(251));
+    let (other, cookie, _) = bench.take_sent().into_iter().find(|(member, ..)| *member != slow).unwrap();
+    bench.answer(other, cookie, "35000 192.0.2.9");
+    bench.answer(slow, late, "36000 192.0.2.8");
+    assert_eq!(bench.one_sent().2, "Dw c1 - from;2");
+}
+
+#[test]
+fn a_member_that_never_answers_gets_the_delete_when_it_is_back() {
+    let mut bench = Bench::new();
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (slow, ..) = bench.one_sent();
+    bench.pass(ms(251));
+    let (other, cookie, _) = bench.take_sent().into_iter().find(|(member, ..)| *member != slow).unwrap();
+    bench.answer(other, cookie, "35000 192.0.2.9");
+    bench.online(slow, false);
+    bench.take_sent();
+    bench.pass(ms(5000));
+    bench.online(slow, true);
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (slow, "D c1 from"));
+}
+
+#[test]
+fn not_here_not_now_goes_elsewhere_and_a_fault_of_the_command_does_not() {
+    for (error, elsewhere) in [("E71", true), ("E98", true), ("E99", true), ("E31", false), ("E50", false)] {
+        let mut bench = Bench::new();
+        let client = bench.command("U c1 192.0.2.1 4000 from");
+        let (first, cookie, _) = bench.one_sent();
+        bench.answer(first, cookie, error);
+        if elsewhere {
+            let (second, cookie, _) = bench.one_sent();
+            assert_ne!(first, second, "{error}");
+            bench.answer(second, cookie, "35000 192.0.2.9");
+            assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+        } else {
+            assert_eq!(bench.got(client).as_deref(), Some(error));
+            assert!(bench.take_sent().is_empty());
+            assert_eq!(bench.home("c1"), None);
+        }
+    }
+}
+
+#[test]
+fn when_every_attempt_is_refused_the_client_gets_the_last_word_of_a_member() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    for error in ["E71", "E98"] {
+        let (member, cookie, _) = bench.one_sent();
+        bench.answer(member, cookie, error);
+    }
+    assert_eq!(bench.got(client).as_deref(), Some("E98"));
+    assert_eq!(bench.home("c1"), None);
+}
+
+#[test]
+fn two_streams_of_a_call_fail_over_together() {
+    let mut bench = Bench::new();
+    let audio = bench.command("U c1 192.0.2.1 4000 from;1");
+    let video = bench.command("U c1 192.0.2.1 4002 from;2");
+    let sent = bench.take_sent();
+    assert_eq!(sent[0].0, sent[1].0, "one call, one member");
+    let slow = sent[0].0;
+    bench.pass(ms(251));
+    let again: Vec<_> = bench.take_sent().into_iter().filter(|(member, ..)| *member != slow).collect();
+    assert_eq!(again.len(), 2);
+    assert_eq!(again[0].0, again[1].0, "both went to the same member");
+    for (member, cookie, _) in again {
+        bench.answer(member, cookie, "35000 192.0.2.9");
+    }
+    assert!(bench.got(audio).is_some() && bench.got(video).is_some());
+}
+
+#[test]
+fn nobody_online_is_said_at_once() {
+    let mut bench = Bench::new();
+    for name in NAMES {
+        bench.online(name, false);
+    }
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    assert_eq!(bench.got(client).as_deref(), Some("E999"));
+    let client = bench.command("D c1 from to");
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    for name in NAMES {
+        bench.online(name, true);
+    }
+    let sent: Vec<String> = bench.take_sent().into_iter().map(|(_, _, text)| text).collect();
+    assert_eq!(sent, vec!["D c1 from to"; 3], "the delete is carried out where the call may be");
+}
+
+#[test]
+fn a_silent_cluster_gives_no_reply_when_told_so() {
+    let rules = model::Cluster { no_members: model::NoMembers::Silent, ..rules() };
+    let mut bench = Bench::with(&rules, &[]);
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    assert_eq!(bench.got(client), None);
+    assert_eq!(bench.out.dropped, [client]);
+}
+
+#[test]
+fn all_members_full_is_said_under_a_hard_limit_only() {
+    for (limit, answered) in [(CapacityLimit::Hard, false), (CapacityLimit::Soft, true)] {
+        let rules = model::Cluster { capacity_limit: limit, ..rules() };
+        let mut bench = Bench::with(&rules, &["A"]);
+        let id = bench.id("A");
+        bench.core.change_member(id, |member| member.capacity = 1);
+        bench.call("c1");
+        let client = bench.command("U c2 192.0.2.1 4000 from");
+        assert_eq!(bench.got(client).as_deref(), if answered { None } else { Some("E998") });
+    }
+}
+
+#[test]
+fn an_unknown_call_is_asked_of_all_and_the_one_that_has_it_gets_it() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from to");
+    let asked = bench.take_sent();
+    assert_eq!(asked.len(), 3);
+    assert!(asked.iter().all(|(_, _, text)| text == "Q c1 from to"), "{asked:?}");
+    bench.answer("A", asked[0].1, "E50");
+    assert!(bench.take_sent().is_empty());
+    // The third is silent, which delays nothing.
+    bench.answer("B", asked[1].1, "60 0 0 0 0");
+    let (member, cookie, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), ("B", "U c1 192.0.2.1 4000 from to"));
+    assert!(asked.iter().all(|(_, asked, _)| *asked != cookie), "a cookie is never used twice");
+    bench.answer("B", cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+    assert_eq!(bench.home("c1").as_deref(), Some("B"));
+}
+
+#[test]
+fn a_re_invite_of_a_call_that_nobody_has_starts_it_anew() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from to");
+    for (member, cookie, _) in bench.take_sent() {
+        bench.answer(member, cookie, "E50");
+    }
+    let (member, cookie, text) = bench.one_sent();
+    assert_eq!(text, "U c1 192.0.2.1 4000 from to");
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+}
+
+#[test]
+fn silence_about_an_unknown_call_ends_after_300_ms() {
+    let mut bench = Bench::new();
+    bench.command("U c1 192.0.2.1 4000 from to");
+    let asked = bench.take_sent();
+    bench.answer("A", asked[0].1, "E50");
+    bench.pass(ms(299));
+    assert!(bench.take_sent().iter().all(|(_, _, text)| text.starts_with('Q')));
+    bench.pass(ms(2));
+    let started: Vec<_> = bench.take_sent().into_iter().filter(|(_, _, text)| text.starts_with('U')).collect();
+    assert_eq!(started.len(), 1);
+}
+
+#[test]
+fn commands_of_the_same_unknown_call_share_one_question() {
+    let mut bench = Bench::new();
+    let look_up = bench.command("L c1 192.0.2.2 5000 from to");
+    let asked = bench.take_sent();
+    assert_eq!(asked.len(), 3);
+    let query = bench.command("Q c1 from to");
+    assert!(bench.take_sent().is_empty(), "the question is asked already");
+    bench.answer("C", asked[2].1, "35000 192.0.2.9");
+    assert_eq!(bench.got(look_up).as_deref(), Some("35000 192.0.2.9"));
+    let (member, cookie, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), ("C", "Q c1 from to"));
+    bench.answer(member, cookie, "60 0 0 0 0");
+    assert_eq!(bench.got(query).as_deref(), Some("60 0 0 0 0"));
+}
+
+#[test]
+fn what_nobody_has_is_answered_as_one_rtpproxy_would() {
+    for (text, said, reply) in [
+        ("L c1 192.0.2.2 5000 from to", "0", "0"),
+        ("D c1 from to", "E50", "E50"),
+        ("Q c1 from to", "E50", "E50"),
+        ("P c1 /x 0 from to", "E50", "E50"),
+    ] {
+        let mut bench = Bench::new();
+        let client = bench.command(text);
+        for (member, cookie, _) in bench.take_sent() {
+            bench.answer(member, cookie, said);
+        }
+        assert_eq!(bench.got(client).as_deref(), Some(reply), "{text}");
+    }
+}
+
+#[test]
+fn a_silent_member_may_have_what_nobody_else_has() {
+    for (text, reply) in [
+        ("L c1 192.0.2.2 5000 from to", "0"),
+        ("D c1 from to", "0"),
+        ("Q c1 from to", "E996"),
+        ("R c1 from to", "E996"),
+    ] {
+        let mut bench = Bench::new();
+        let client = bench.command(text);
+        let asked = bench.take_sent();
+        let said = if text.starts_with('L') { "0" } else { "E50" };
+        bench.answer("A", asked[0].1, said);
+        bench.answer("B", asked[1].1, said);
+        bench.pass(ASK_FOR + ms(1));
+        assert_eq!(bench.got(client).as_deref(), Some(reply), "{text}");
+        bench.take_sent();
+        bench.online("C", false);
+        bench.online("C", true);
+        let late: Vec<_> = bench.take_sent().into_iter().map(|(_, _, text)| text).collect();
+        let carried_out = if text.starts_with('D') { vec![text.to_owned()] } else { Vec::new() };
+        assert_eq!(late, carried_out, "a delete is carried out later");
+    }
+}
+
+#[test]
+fn an_offline_home_is_told_later_and_others_at_once() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    bench.online(home, false);
+    let client = bench.command("L c1 192.0.2.2 5000 from to");
+    assert_eq!(bench.got(client).as_deref(), Some("E997"));
+    let client = bench.command("D c1 from to");
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    assert!(bench.take_sent().is_empty());
+    bench.online(home, true);
+    assert_eq!(bench.one_sent().2, "D c1 from to");
+}
+
+#[test]
+fn a_re_invite_finds_a_new_home_when_the_old_one_is_gone() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    bench.online(home, false);
+    let client = bench.command("U c1 192.0.2.1 4000 from to");
+    let (member, cookie, _) = bench.one_sent();
+    assert_ne!(member, home);
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+    assert_eq!(bench.home("c1").as_deref(), Some(member));
+    bench.online(home, true);
+    let (back, _, text) = bench.one_sent();
+    assert_eq!((back, text.as_str()), (home, "D c1 from"));
+}
+
+#[test]
+fn a_home_that_goes_offline_meanwhile_is_replaced_for_a_u() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    let re_invite = bench.command("U c1 192.0.2.1 4000 from to");
+    let look_up = bench.command("L c1 192.0.2.2 5000 from to");
+    let delete = bench.command("D c1 from to");
+    bench.take_sent();
+    bench.online(home, false);
+    let (member, cookie, _) = bench.one_sent();
+    assert_ne!(member, home);
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(re_invite).as_deref(), Some("35000 192.0.2.9"));
+    assert_eq!(bench.got(look_up).as_deref(), Some("E997"));
+    assert_eq!(bench.got(delete).as_deref(), Some("0"));
+}
+
+#[test]
+fn a_silent_home_is_said_within_three_seconds() {
+    let mut bench = Bench::new();
+    bench.call("c1");
+    let look_up = bench.command("L c1 192.0.2.2 5000 from to");
+    bench.pass(ms(2999));
+    assert_eq!(bench.got(look_up), None);
+    bench.pass(ms(2));
+    assert_eq!(bench.got(look_up).as_deref(), Some("E997"));
+    assert!(!bench.out.suspects.is_empty(), "it is to be probed");
+}
+
+#[test]
+fn a_lost_datagram_is_sent_again_under_the_same_cookie() {
+    let mut bench = Bench::new();
+    bench.call("c1");
+    bench.command("Q c1 from to");
+    bench.pass(ms(2999));
+    let sent = bench.take_sent();
+    assert!(sent.len() >= 13, "{} transmissions", sent.len());
+    assert!(sent.iter().all(|(_, cookie, text)| *cookie == sent[0].1 && text == "Q c1 from to"));
+}
+
+#[test]
+fn foreign_late_and_double_replies_change_nothing() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (member, cookie, _) = bench.one_sent();
+    let other = *NAMES.iter().find(|name| **name != member).unwrap();
+    bench.answer(other, cookie, "1 6.6.6.6");
+    bench.answer(member, Cookie { nonce: cookie.nonce ^ 1, ..cookie }, "1 6.6.6.6");
+    assert_eq!(bench.got(client), None);
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    bench.answer(member, cookie, "35002 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+    let counters = |name: &str| bench.core.member_named(name).unwrap().counters().to_vec();
+    assert_eq!(counters(other)[Count::SpoofedReplies as usize], 1);
+    assert_eq!(counters(member)[Count::SpoofedReplies as usize], 1);
+    assert_eq!(counters(member)[Count::LateReplies as usize], 1);
+}
+
+#[test]
+fn garbage_is_no_answer() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (member, cookie, _) = bench.one_sent();
+    for garbage in ["", "\u{1}\u{2}", "-5 1.2.3.4", "70000 1.2.3.4", "hello"] {
+        bench.answer(member, cookie, garbage);
+        assert_eq!(bench.got(client), None, "{garbage:?}");
+    }
+    assert_eq!(bench.out.notes.len(), 1, "told once a minute");
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+}
+
+#[test]
+fn a_refused_socket_fails_everything_at_once() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (first, ..) = bench.one_sent();
+    let id = bench.id(first);
+    bench.core.refused(bench.now, id, &mut bench.out);
+    bench.collect();
+    let (second, cookie, _) = bench.one_sent();
+    assert_ne!(first, second);
+    bench.answer(second, cookie, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+    assert_eq!(bench.out.refused, [id]);
+}
+
+#[test]
+fn an_ended_call_is_remembered_for_its_other_leg() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    bench.command("D c1 from to");
+    let (member, cookie, _) = bench.one_sent();
+    bench.answer(member, cookie, "0");
+    bench.pass(ms(59_000));
+    bench.command("D c1 to from");
+    assert_eq!(bench.one_sent().0, home);
+    bench.pass(ms(5_000));
+    bench.take_sent();
+    bench.command("D c1 to from");
+    assert_eq!(bench.take_sent().len(), 3, "forgotten after a minute: everybody is asked");
+}
+
+#[test]
+fn a_restarted_member_is_asked_like_the_others() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    bench.pass(ms(2_000));
+    let id = bench.id(home);
+    bench.core.set_restarted(id, bench.now);
+    bench.command("L c1 192.0.2.2 5000 from to");
+    assert_eq!(bench.take_sent().len(), 3);
+}
+
+#[test]
+fn a_member_that_is_deleted_now_takes_its_calls_along() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    let id = bench.id(home);
+    assert_eq!(bench.core.remove_member(bench.now, id, &mut bench.out), Some(home));
+    bench.collect();
+    assert_eq!(bench.home("c1"), None);
+    let client = bench.command("L c1 192.0.2.2 5000 from to");
+    for (member, cookie, _) in bench.take_sent() {
+        bench.answer(member, cookie, "0");
+    }
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+}
+
+#[test]
+fn suspended_members_serve_and_take_nothing_new() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    let id = bench.id(home);
+    bench.core.change_member(id, |member| member.status = Status::Suspended);
+    bench.command("L c1 192.0.2.2 5000 from to");
+    assert_eq!(bench.one_sent().0, home);
+    for call in 0..50 {
+        assert_ne!(bench.call(&format!("n{call}")), home);
+    }
+}
+
+#[test]
+fn the_cluster_answers_for_all_its_members() {
+    let mut bench = Bench::new();
+    let client = bench.command("V");
+    assert_eq!(bench.got(client).as_deref(), Some("20040107"));
+    let client = bench.command("VF 20071218");
+    let asked = bench.take_sent();
+    assert_eq!(asked.len(), 3);
+    for (member, cookie, _) in asked {
+        bench.answer(member, cookie, if member == "B" { "0" } else { "1" });
+    }
+    assert_eq!(bench.got(client).as_deref(), Some("0"), "one cannot");
+    let client = bench.command("VF 20071218");
+    assert_eq!(bench.got(client).as_deref(), Some("0"), "asked once");
+    let client = bench.command("G nsess_created");
+    for ((member, cookie, _), said) in bench.take_sent().into_iter().zip(["1", "20", "300"]) {
+        bench.answer(member, cookie, said);
+    }
+    assert_eq!(bench.got(client).as_deref(), Some("321"));
+}
+
+#[test]
+fn heartbeats_are_summed_and_what_was_bound_since_counts() {
+    let mut bench = Bench::new();
+    for (name, active) in NAMES.into_iter().zip([1, 2, 3]) {
+        let id = bench.id(name);
+        bench.core.probe(bench.now, id, Ask::Counts(0), ms(1000), &mut bench.out);
+        bench.collect();
+        let (_, cookie, text) = bench.one_sent();
+        assert_eq!(text, "Ib");
+        let said = format!(
+            "sessions created: 10\nactive sessions: {active}\nactive streams: 2\npackets received: 5\n\
+             packets transmitted: 4"
+        );
+        bench.answer(name, cookie, &said);
+        assert!(matches!(bench.out.probed.pop(), Some((_, Probed::Counts(_)))));
+    }
+    let client = bench.command("Ib");
+    assert_eq!(
+        bench.got(client).as_deref(),
+        Some(
+            "sessions created: 30\nactive sessions: 6\nactive streams: 6\npackets received: 15\npackets \
+             transmitted: 12"
+        )
+    );
+    let home = bench.call("c1");
+    let sessions = choose::Candidate::sessions(bench.core.member_named(home).unwrap());
+    let counted = NAMES.iter().position(|name| *name == home).unwrap() as u64 + 1;
+    assert_eq!(sessions, counted + 1);
+}
+
+#[test]
+fn delete_all_empties_the_table_and_is_repeated_where_it_was_missed() {
+    let mut bench = Bench::new();
+    bench.call("c1");
+    bench.online("C", false);
+    let client = bench.command("X");
+    let sent = bench.take_sent();
+    assert_eq!(sent.len(), 2);
+    for (member, cookie, _) in sent {
+        bench.answer(member, cookie, "0");
+    }
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    assert_eq!(bench.home("c1"), None);
+    bench.online("C", true);
+    assert_eq!(bench.one_sent().2, "X");
+}
+
+#[test]
+fn a_full_table_serves_calls_unbound() {
+    let rules = model::Cluster { sessions: model::Sessions { max: 1, ..rules().sessions }, ..rules() };
+    let mut bench = Bench::with(&rules, &NAMES);
+    bench.call("c1");
+    bench.call("c2");
+    assert_eq!(bench.home("c2"), None);
+    bench.command("L c2 192.0.2.2 5000 from to");
+    assert_eq!(bench.take_sent().len(), 3, "its later commands are asked of all");
+    assert!(bench.out.notes.iter().any(|note| matches!(note, Note::TableFull { calls: 1 })));
+}
+
+#[test]
+fn nothing_is_left_behind_after_many_calls() {
+    let mut bench = Bench::new();
+    for call in 0..500 {
+        let call_id = format!("c{call}");
+        bench.call(&call_id);
+        bench.command(&format!("D {call_id} from to"));
+        let (member, cookie, _) = bench.one_sent();
+        bench.answer(member, cookie, "0");
+    }
+    assert_eq!(bench.core.in_flight(), 0);
+    assert_eq!(bench.core.bound(), 0);
+    bench.pass(ms(120_000));
+    assert!(bench.core.sessions.is_empty(), "ended calls are swept");
+    assert_eq!(bench.core.expire(bench.now, &mut bench.out), None, "the timer may sleep for ever");
+}

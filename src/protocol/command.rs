@@ -6,9 +6,10 @@
 //! for byte: no line end is inside, so that a member never receives two commands.
 
 use core::fmt;
-use core::net::Ipv6Addr;
 
+use super::address::address_is_wrong;
 use super::parts::{AND, PARTS_MAX, Part, Parts, Standing};
+pub use super::verb::Verb;
 use super::{Words, decimal, is_separator, modifiers, trim_end, trim_start};
 
 /// Longest command, its cookie and its line end not counted, in bytes. RTPproxy reads into 8 KiB, a NUL behind.
@@ -40,131 +41,6 @@ const SYNTAX: ErrorCode = ErrorCode(5);
 const NOTIFY_TAG: ErrorCode = ErrorCode(10);
 /// A media address that is none.
 const ADDRESS: ErrorCode = ErrorCode(37);
-
-/// What a command asks for, by its letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verb {
-    /// `U`: creates a session or changes one.
-    Update,
-    /// `L`: looks a session up and completes it.
-    Lookup,
-    /// `D`
-    Delete,
-    /// `P`
-    Play,
-    /// `S`
-    StopPlay,
-    /// `R`
-    Record,
-    /// `N`
-    StopRecord,
-    /// `C`
-    Copy,
-    /// `Q`
-    Query,
-    /// `I`
-    Info,
-    /// `G`
-    Statistics,
-    /// `V`
-    Version,
-    /// `VF`, which asks for one capability.
-    Capability,
-    /// `X`
-    DeleteAll,
-}
-
-/// Which words a command has.
-struct Shape {
-    min: usize,
-    max: usize,
-    /// The word that is the from-tag; 0 when there is no call-id either, which is the word 1 otherwise.
-    from_tag: usize,
-    modifiers: bool,
-    parts: bool,
-}
-
-impl Verb {
-    /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 14] = [
-        Self::Update,
-        Self::Lookup,
-        Self::Delete,
-        Self::Play,
-        Self::StopPlay,
-        Self::Record,
-        Self::StopRecord,
-        Self::Copy,
-        Self::Query,
-        Self::Info,
-        Self::Statistics,
-        Self::Version,
-        Self::Capability,
-        Self::DeleteAll,
-    ];
-
-    /// Its letter; `F` for `VF`, which no other command has.
-    pub const fn letter(self) -> char {
-        match self {
-            Self::Update => 'U',
-            Self::Lookup => 'L',
-            Self::Delete => 'D',
-            Self::Play => 'P',
-            Self::StopPlay => 'S',
-            Self::Record => 'R',
-            Self::StopRecord => 'N',
-            Self::Copy => 'C',
-            Self::Query => 'Q',
-            Self::Info => 'I',
-            Self::Statistics => 'G',
-            Self::Version => 'V',
-            Self::Capability => 'F',
-            Self::DeleteAll => 'X',
-        }
-    }
-
-    /// Splits the first word of a command into the verb and its modifiers.
-    fn split(word: &[u8]) -> Option<(Self, &[u8])> {
-        let (letter, modifiers) = word.split_first()?;
-        let verb = match letter.to_ascii_uppercase() {
-            b'U' => Self::Update,
-            b'L' => Self::Lookup,
-            b'D' => Self::Delete,
-            b'P' => Self::Play,
-            b'S' => Self::StopPlay,
-            b'R' => Self::Record,
-            b'N' => Self::StopRecord,
-            b'C' => Self::Copy,
-            b'Q' => Self::Query,
-            b'I' => Self::Info,
-            b'G' => Self::Statistics,
-            b'V' => match modifiers.split_first() {
-                Some((b'F' | b'f', behind)) => return Some((Self::Capability, behind)),
-                _ => Self::Version,
-            },
-            b'X' => Self::DeleteAll,
-            _ => return None,
-        };
-        Some((verb, modifiers))
-    }
-
-    const fn shape(self) -> Shape {
-        let (min, max, from_tag) = match self {
-            Self::Update => (5, 8, 4),
-            Self::Lookup | Self::Play => (5, 6, 4),
-            Self::Copy => (4, 5, 3),
-            Self::Delete | Self::Record | Self::StopRecord | Self::StopPlay => (3, 4, 2),
-            // Four words and the names of eleven counters.
-            Self::Query => (3, 15, 2),
-            Self::Info | Self::Version | Self::DeleteAll => (1, 1, 0),
-            Self::Capability => (2, 2, 0),
-            Self::Statistics => (1, WORDS_MAX, 0),
-        };
-        let modifiers = !matches!(self, Self::StopPlay | Self::Version | Self::Capability | Self::DeleteAll);
-        let parts = matches!(self, Self::Update | Self::Lookup | Self::Query);
-        Shape { min, max, from_tag, modifiers, parts }
-    }
-}
 
 /// The last two words of a U: whom to tell when the media stop, and what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +92,11 @@ impl<'a> Command<'a> {
 
     /// Names of the counters that a `G` asks for, separated as they came.
     pub fn names(&self) -> &'a [u8] {
-        let first = self.text.iter().position(|byte| is_separator(*byte)).unwrap_or(self.text.len());
+        let first = self
+            .text
+            .iter()
+            .position(|byte| is_separator(*byte))
+            .unwrap_or(self.text.len());
         trim_start(self.text.get(first..).unwrap_or_default())
     }
 }
@@ -231,8 +111,11 @@ pub struct Fault {
 }
 
 impl Fault {
-    const fn final_(code: ErrorCode) -> Self {
-        Self { code, unfinished: false }
+    const fn fatal(code: ErrorCode) -> Self {
+        Self {
+            code,
+            unfinished: false,
+        }
     }
 }
 
@@ -257,11 +140,18 @@ struct Scan<'a> {
 impl<'a> Scan<'a> {
     fn of(text: &'a [u8]) -> Result<Self, Fault> {
         // Every byte is looked at, with no early end: the compiler makes vector code of it.
-        let odd = text.iter().fold(false, |odd, byte| odd | (*byte == 0) | (*byte == b'\n'));
+        let odd = text.iter().fold(0, |odd, byte| {
+            odd | u8::from(*byte == 0) | u8::from(*byte == b'\n')
+        }) != 0;
         if odd || text.len() > COMMAND_MAX {
-            return Err(Fault::final_(SYNTAX));
+            return Err(Fault::fatal(SYNTAX));
         }
-        let mut scan = Self { words: [&[]; 8], ends: [0; 8], count: 0, parts: &[] };
+        let mut scan = Self {
+            words: [&[]; 8],
+            ends: [0; 8],
+            count: 0,
+            parts: &[],
+        };
         let mut words = Words::new(text);
         while let Some(word) = words.next() {
             let end = text.len() - words.left();
@@ -270,7 +160,7 @@ impl<'a> Scan<'a> {
                 break;
             }
             if scan.count == WORDS_MAX {
-                return Err(Fault::final_(SYNTAX));
+                return Err(Fault::fatal(SYNTAX));
             }
             if let (Some(place), Some(at)) = (scan.words.get_mut(scan.count), scan.ends.get_mut(scan.count)) {
                 (*place, *at) = (word, end);
@@ -279,7 +169,10 @@ impl<'a> Scan<'a> {
         }
         scan.check_parts()?;
         if scan.count == 0 {
-            return Err(Fault { code: SYNTAX, unfinished: text.is_empty() });
+            return Err(Fault {
+                code: SYNTAX,
+                unfinished: text.is_empty(),
+            });
         }
         Ok(scan)
     }
@@ -292,11 +185,11 @@ impl<'a> Scan<'a> {
                 parts += 1;
                 // Nothing between two of them.
                 if count == 0 || parts > PARTS_MAX {
-                    return Err(Fault::final_(SYNTAX));
+                    return Err(Fault::fatal(SYNTAX));
                 }
                 count = 0;
             } else if count == WORDS_MAX {
-                return Err(Fault::final_(SYNTAX));
+                return Err(Fault::fatal(SYNTAX));
             } else {
                 count += 1;
             }
@@ -305,7 +198,10 @@ impl<'a> Scan<'a> {
             return Ok(());
         }
         let takes_parts = Verb::split(self.word(0)).is_some_and(|(verb, _)| verb.shape().parts);
-        Err(Fault { code: SYNTAX, unfinished: takes_parts && self.count > 0 })
+        Err(Fault {
+            code: SYNTAX,
+            unfinished: takes_parts && self.count > 0,
+        })
     }
 
     fn word(&self, index: usize) -> &'a [u8] {
@@ -329,22 +225,27 @@ impl<'a> Scan<'a> {
 pub fn examine(text: &[u8]) -> Result<Command<'_>, Fault> {
     let text = trim_end(trim_start(text));
     let scan = Scan::of(text)?;
-    let Some((verb, modifiers)) = Verb::split(scan.word(0)) else { return Err(Fault::final_(UNKNOWN)) };
+    let Some((verb, modifiers)) = Verb::split(scan.word(0)) else {
+        return Err(Fault::fatal(UNKNOWN));
+    };
     let shape = verb.shape();
     let has_parts = !scan.parts.is_empty();
     if scan.count < shape.min {
         // A first word that stands alone may go on with modifiers.
         let sound = scan.count == 1 || modifiers::check(verb, modifiers).is_ok();
-        return Err(Fault { code: WORDS, unfinished: sound && !has_parts });
+        return Err(Fault {
+            code: WORDS,
+            unfinished: sound && !has_parts,
+        });
     }
     if scan.count > shape.max {
-        return Err(Fault::final_(WORDS));
+        return Err(Fault::fatal(WORDS));
     }
     if !shape.modifiers && !modifiers.is_empty() {
-        return Err(Fault::final_(MODIFIERS));
+        return Err(Fault::fatal(MODIFIERS));
     }
     if !shape.parts && has_parts {
-        return Err(Fault::final_(PARTS));
+        return Err(Fault::fatal(PARTS));
     }
     let mut command = Command {
         text,
@@ -368,10 +269,11 @@ pub fn examine(text: &[u8]) -> Result<Command<'_>, Fault> {
     if verb == Verb::Update {
         take_notify(&scan, &mut command)?;
     }
-    let said = modifiers::check(verb, modifiers).map_err(Fault::final_)?;
+    let said = modifiers::check(verb, modifiers).map_err(Fault::fatal)?;
     command.weak = said.weak;
-    if matches!(verb, Verb::Update | Verb::Lookup) && address_is_wrong(scan.word(2), scan.word(3), said.ipv6) {
-        return Err(Fault::final_(ADDRESS));
+    if matches!(verb, Verb::Update | Verb::Lookup) && address_is_wrong(scan.word(2), scan.word(3), said.ipv6)
+    {
+        return Err(Fault::fatal(ADDRESS));
     }
     if verb == Verb::Capability {
         let word = scan.word(1);
@@ -385,7 +287,9 @@ pub fn examine(text: &[u8]) -> Result<Command<'_>, Fault> {
 
 /// Reads the end of a U: 5 words are without a to-tag, 6 with one, 7 with a notify pair, 8 with both.
 fn take_notify<'a>(scan: &Scan<'a>, command: &mut Command<'a>) -> Result<(), Fault> {
-    let Some(socket) = scan.count.checked_sub(2).filter(|socket| *socket >= 5) else { return Ok(()) };
+    let Some(socket) = scan.count.checked_sub(2).filter(|socket| *socket >= 5) else {
+        return Ok(());
+    };
     if socket == 5 {
         command.to_tag = None;
     }
@@ -393,7 +297,10 @@ fn take_notify<'a>(scan: &Scan<'a>, command: &mut Command<'a>) -> Result<(), Fau
     if let Err(cut) = escapes_are_sound(tag) {
         // With seven words, an eighth would make the tag a socket.
         let unfinished = command.parts.is_empty() && (cut || socket == 5);
-        return Err(Fault { code: NOTIFY_TAG, unfinished });
+        return Err(Fault {
+            code: NOTIFY_TAG,
+            unfinished,
+        });
     }
     command.notify = Some(NotifyArgs {
         socket: scan.word(socket),
@@ -410,7 +317,11 @@ fn escapes_are_sound(word: &[u8]) -> Result<(), bool> {
     let mut rest = word;
     while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
         let behind = rest.get(at + 1..).unwrap_or_default();
-        let digits = behind.iter().take(2).take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let digits = behind
+            .iter()
+            .take(2)
+            .take_while(|byte| byte.is_ascii_hexdigit())
+            .count();
         if digits < 2 {
             return Err(digits == behind.len());
         }
@@ -427,51 +338,183 @@ fn take_parts(command: &mut Command<'_>) -> Result<(), Fault> {
         let is_last = parts.peek().is_none();
         match Part::standing(&part, command.verb, has_to_tag) {
             Standing::Whole => command.ends_session |= part.letter() == b'D',
-            Standing::Short => return Err(Fault { code: PARTS, unfinished: is_last }),
-            Standing::Wrong => return Err(Fault::final_(PARTS)),
+            Standing::Short => {
+                return Err(Fault {
+                    code: PARTS,
+                    unfinished: is_last,
+                });
+            }
+            Standing::Wrong => return Err(Fault::fatal(PARTS)),
         }
     }
     Ok(())
 }
 
-/// Whether a media address is one that RTPproxy refuses (E37). What is too short or too long for an address is
-/// not looked at there, and neither is it here; service names in place of a port depend on the member's system.
-pub(crate) fn address_is_wrong(address: &[u8], port: &[u8], ipv6: bool) -> bool {
-    let lengths = if ipv6 { 2..=45 } else { 7..=15 };
-    // A program that has RTPproxy built in may name a queue of its own in place of an address.
-    if !lengths.contains(&address.len()) || address.starts_with(b"RTQ:") {
-        return false;
-    }
-    let sound = if ipv6 { is_ipv6(address) } else { is_ipv4(address) };
-    !sound || port.starts_with(b"-")
-}
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
 
-fn is_ipv6(address: &[u8]) -> bool {
-    // A zone behind `%` is a name of the member's own.
-    let zone = address.iter().position(|byte| *byte == b'%').unwrap_or(address.len());
-    let address = address.get(..zone).unwrap_or_default();
-    str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
-}
+    use super::*;
 
-/// Whether inet_aton(3) takes it: one to four numbers, decimal, octal or hexadecimal; the last fills the rest.
-fn is_ipv4(address: &[u8]) -> bool {
-    let mut left = 4_u32;
-    let mut last = 0_u64;
-    for number in address.split(|byte| *byte == b'.') {
-        if left == 0 || last > 0xff {
-            return false;
+    /// Forms with what a real RTPproxy says to them; see the head of the file.
+    const CORPUS: &str = include_str!("../../tests/corpus/commands.txt");
+
+    fn unescape(form: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut rest = form.bytes();
+        while let Some(byte) = rest.next() {
+            out.push(match byte {
+                b'\\' => match rest.next().unwrap() {
+                    b's' => b' ',
+                    b't' => b'\t',
+                    b'r' => b'\r',
+                    b'n' => b'\n',
+                    b'0' => 0,
+                    b'x' => {
+                        let digits = [rest.next().unwrap(), rest.next().unwrap()];
+                        u8::from_str_radix(str::from_utf8(&digits).unwrap(), 16).unwrap()
+                    }
+                    other => other,
+                },
+                other => other,
+            });
         }
-        let hexadecimal = number.strip_prefix(b"0x").or(number.strip_prefix(b"0X"));
-        let (digits, base) = match (hexadecimal, number) {
-            (Some(digits), _) => (digits, 16),
-            (None, [b'0', _, ..]) => (number, 8),
-            (None, _) => (number, 10),
-        };
-        let value = str::from_utf8(digits).ok().filter(|text| !text.starts_with('+'));
-        let Some(value) = value.and_then(|text| u64::from_str_radix(text, base).ok()) else { return false };
-        last = value;
-        left -= 1;
+        out
     }
-    // The last number fills what the others have left.
-    last < 1_u64 << (8 * (left + 1))
+
+    #[test]
+    fn every_form_of_the_corpus_is_judged_as_rtpproxy_judges_it() {
+        let mut forms = 0;
+        for line in CORPUS
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        {
+            let (expected, form) = line.split_once('|').unwrap();
+            let text = unescape(form);
+            let found = match parse(&text) {
+                Ok(command) => {
+                    assert_eq!(command.text, trim_end(trim_start(&text)), "{form}");
+                    "accepted".to_owned()
+                }
+                Err(code) => code.to_string(),
+            };
+            let expected = match expected.trim_end() {
+                "ok" | "member" => "accepted",
+                code => code,
+            };
+            assert_eq!(found, expected, "{form}");
+            forms += 1;
+        }
+        assert!(forms > 200, "only {forms} forms in the corpus");
+    }
+
+    fn view(text: &str) -> Command<'_> {
+        parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn call_id_and_tags_are_found() {
+        for (text, to_tag) in [
+            ("Uz20 c;x 1.2.3.4 5 f;2", None),
+            ("U c;x 1.2.3.4 5 f;2 t;2", Some("t;2")),
+            ("U c;x 1.2.3.4 5 f;2 unix:/s tag", None),
+            ("U c;x 1.2.3.4 5 f;2 t unix:/s tag", Some("t")),
+            ("L c;x 1.2.3.4 5 f;2 t", Some("t")),
+            ("D c;x f;2", None),
+            ("D c;x f;2 t", Some("t")),
+            ("P3 c;x prompt 0 f;2 t", Some("t")),
+            ("S c;x f;2 t", Some("t")),
+            ("R c;x f;2 t", Some("t")),
+            ("N c;x f;2", None),
+            ("C c;x target f;2 t", Some("t")),
+            ("Qv c;x f;2 t ttl", Some("t")),
+        ] {
+            let command = view(text);
+            assert_eq!(
+                (command.call_id, command.from_tag),
+                (&b"c;x"[..], &b"f;2"[..]),
+                "{text}"
+            );
+            assert_eq!(command.to_tag, to_tag.map(str::as_bytes), "{text}");
+        }
+        for text in ["V", "VF 1", "I", "G a b", "X"] {
+            let command = view(text);
+            assert_eq!(
+                (command.call_id, command.from_tag, command.to_tag),
+                (&b""[..], &b""[..], None),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_notify_pair_is_found() {
+        let text = "U c 1.2.3.4 5 f \t unix:/s  a%20b && D";
+        let notify = view(text).notify.unwrap();
+        assert_eq!((notify.socket, notify.tag), (&b"unix:/s"[..], &b"a%20b"[..]));
+        assert_eq!(
+            (&text[..notify.before], &text[notify.end..]),
+            ("U c 1.2.3.4 5 f", " && D")
+        );
+        assert_eq!(view("U c 1.2.3.4 5 f t").notify, None);
+        assert_eq!(
+            view("U c 1.2.3.4 5 f t s n").notify.map(|notify| notify.socket),
+            Some(&b"s"[..])
+        );
+    }
+
+    #[test]
+    fn what_else_is_said_is_seen() {
+        assert!(view("Uaw c 1.2.3.4 5 f").weak && view("DW c f").weak && !view("U c 1.2.3.4 5 f").weak);
+        assert!(view("D c f").ends_session && view("L c 1.2.3.4 5 f && d").ends_session);
+        assert!(!view("U c 1.2.3.4 5 f t && L 1.2.3.4 5").ends_session);
+        let with_parts = view("U c 1.2.3.4 5 f t && L 1.2.3.4 5 && S ttl=5");
+        assert!(with_parts.has_parts && with_parts.parts.starts_with(b"&& L"));
+        assert_eq!(with_parts.parts().count(), 2);
+        assert_eq!(view("VF 20050322").number, Some(20_050_322));
+        for other in ["VF 020050322", "VF abc", "VF +1"] {
+            assert_eq!(view(other).number, None, "RTPproxy compares the texts: {other}");
+        }
+        assert_eq!(view("vf 0").number, Some(0));
+        assert_eq!(view("Gv a  b ").names(), b"a  b");
+        assert_eq!(view("G").names(), b"");
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let words = |count: usize| format!("G{}", " x".repeat(count - 1));
+        assert!(parse(words(WORDS_MAX).as_bytes()).is_ok());
+        assert_eq!(parse(words(WORDS_MAX + 1).as_bytes()), Err(SYNTAX));
+        let mut text = format!("{:<width$}", "D c f", width = COMMAND_MAX + 100).into_bytes();
+        assert_eq!(
+            parse(&text).map(|command| command.text.len()),
+            Ok(5),
+            "white space around it does not count"
+        );
+        text.push(b't');
+        assert_eq!(parse(&text), Err(SYNTAX));
+        assert_eq!(parse(b"D c\nf"), Err(SYNTAX), "never two lines");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = parse(&bytes);
+        }
+
+        /// Nothing that looks like a command panics, and what is accepted is a view of the text that came.
+        #[test]
+        fn what_is_accepted_is_a_view_of_the_text(text in "[ULDPSRNCQIGVXuvz][a-zF6{}\\[\\]0-9.,]{0,6}([ \t\r]{1,2}(&&|[DSLMC]|[a-z0-9.:;%&=/]{1,8})){0,10}[ \r\n]{0,2}") {
+            let Ok(command) = parse(text.as_bytes()) else { return Ok(()) };
+            prop_assert_eq!(command.text, text.as_bytes().trim_ascii_end());
+            prop_assert!(!command.text.contains(&b'\n'));
+            let words: Vec<&[u8]> = Words::new(command.text).collect();
+            for word in [command.call_id, command.from_tag, command.to_tag.unwrap_or_default()] {
+                prop_assert!(word.is_empty() || words.contains(&word));
+            }
+            prop_assert_eq!(command.has_parts, words.contains(&AND));
+            let again = parse(command.text);
+            prop_assert_eq!(again, Ok(command));
+        }
+    }
 }

@@ -28,10 +28,17 @@ impl Cookie {
     /// Appends it as it goes over the wire.
     pub fn write(self, out: &mut Vec<u8>) {
         let mut text = [0; Self::LEN];
-        let numbers = [u64::from(self.slot), u64::from(self.serial), u64::from(self.index), self.nonce];
+        let numbers = [
+            u64::from(self.slot),
+            u64::from(self.serial),
+            u64::from(self.index),
+            self.nonce,
+        ];
         let mut rest = &mut text[..];
         for (mut number, width) in numbers.into_iter().zip(WIDTHS) {
-            let Some((digits, behind)) = rest.split_at_mut_checked(width) else { return };
+            let Some((digits, behind)) = rest.split_at_mut_checked(width) else {
+                return;
+            };
             for digit in digits.iter_mut().rev() {
                 *digit = DIGITS.get((number & 15) as usize).copied().unwrap_or_default();
                 number >>= 4;
@@ -75,7 +82,10 @@ impl Cookie {
 /// it; RTPproxy answers that with a bare `E5`.
 pub fn split(datagram: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = trim_start(datagram);
-    let length = text.iter().position(|byte| is_separator(*byte)).unwrap_or(text.len());
+    let length = text
+        .iter()
+        .position(|byte| is_separator(*byte))
+        .unwrap_or(text.len());
     let (cookie, rest) = text.split_at_checked(length)?;
     (!cookie.is_empty() && !cookie.contains(&0)).then_some((cookie, rest))
 }
@@ -94,7 +104,12 @@ mod tests {
 
     #[test]
     fn the_wire_form_is_fixed() {
-        let cookie = Cookie { slot: 0xab, serial: 0x1234, index: 3, nonce: 0x0123_4567_89ab_cdef };
+        let cookie = Cookie {
+            slot: 0xab,
+            serial: 0x1234,
+            index: 3,
+            nonce: 0x0123_4567_89ab_cdef,
+        };
         assert_eq!(text(cookie), b"0000ab0000123400030123456789abcdef");
     }
 

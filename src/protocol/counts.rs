@@ -37,7 +37,9 @@ fn count(text: &[u8]) -> Option<u64> {
 
 /// Reads a decimal fraction; one below zero is 0.
 fn fraction(text: &[u8]) -> Option<f64> {
-    let plain = text.iter().all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'));
+    let plain = text
+        .iter()
+        .all(|byte| byte.is_ascii_digit() || matches!(byte, b'.' | b'-'));
     let number: f64 = str::from_utf8(text).ok().filter(|_| plain)?.parse().ok()?;
     number.is_finite().then(|| number.max(0.0))
 }
@@ -99,10 +101,17 @@ enum Value {
 
 impl Value {
     fn parse(text: &[u8]) -> Option<Self> {
-        if text.contains(&b'.') { fraction(text).map(Self::Fraction) } else { count(text).map(Self::Count) }
+        if text.contains(&b'.') {
+            fraction(text).map(Self::Fraction)
+        } else {
+            count(text).map(Self::Count)
+        }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a member that counts in fractions gets a sum in fractions")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a member that counts in fractions gets a sum in fractions"
+    )]
     fn plus(self, other: Self) -> Self {
         let sum = match (self, other) {
             (Self::Count(a), Self::Count(b)) => return Self::Count(a.saturating_add(b)),
@@ -210,10 +219,19 @@ mod tests {
 
     #[test]
     fn lies_are_clamped() {
-        let text = b"sessions created: 99999999999999999999999\nactive sessions: -3\naverage load: nan\nnew: thing";
+        let text =
+            b"sessions created: 99999999999999999999999\nactive sessions: -3\naverage load: nan\nnew: thing";
         let counts = parse_info(text).unwrap();
-        assert_eq!(counts, SessionCounts { created: u64::MAX, ..SessionCounts::default() });
-        let load = |text: &str| parse_info(format!("sessions created: 1\nactive sessions: 1\naverage load: {text}").as_bytes());
+        assert_eq!(
+            counts,
+            SessionCounts {
+                created: u64::MAX,
+                ..SessionCounts::default()
+            }
+        );
+        let load = |text: &str| {
+            parse_info(format!("sessions created: 1\nactive sessions: 1\naverage load: {text}").as_bytes())
+        };
         assert_eq!(load("-0.5").unwrap().load, Some(0.0));
         assert_eq!(load("inf").unwrap().load, None);
         assert_eq!(load(&format!("{}.0", "9".repeat(400))).unwrap().load, None);
@@ -221,7 +239,13 @@ mod tests {
 
     #[test]
     fn what_is_no_info_is_refused() {
-        for text in ["", "E1", "sessions created: 1", "active sessions: 1", "sessions created: x\nactive sessions: 1"] {
+        for text in [
+            "",
+            "E1",
+            "sessions created: 1",
+            "active sessions: 1",
+            "sessions created: x\nactive sessions: 1",
+        ] {
             assert_eq!(parse_info(text.as_bytes()), None, "{text}");
         }
     }
@@ -240,7 +264,11 @@ mod tests {
     fn statistics_are_summed_in_their_format() {
         for (a, b, sum) in [
             ("1 59.924930 0.000000\n", "2 0.075070 3.5", "3 60.000000 3.500000"),
-            ("nsess_created=1 pps_in=0.5", "nsess_created=2 pps_in=1", "nsess_created=3 pps_in=1.500000"),
+            (
+                "nsess_created=1 pps_in=0.5",
+                "nsess_created=2 pps_in=1",
+                "nsess_created=3 pps_in=1.500000",
+            ),
             ("18446744073709551615", "1", "18446744073709551615"),
             ("-4", "1", "1"),
             ("", "", ""),

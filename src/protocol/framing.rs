@@ -83,7 +83,15 @@ mod tests {
 
     #[test]
     fn a_whole_command_needs_no_line_end() {
-        for text in ["V", "VF 20050322", "U c 1.2.3.4 5 f", "D c f t", "U c 1.2.3.4 5 f t && L 1.2.3.4 6", "Ib", "x"] {
+        for text in [
+            "V",
+            "VF 20050322",
+            "U c 1.2.3.4 5 f",
+            "D c f t",
+            "U c 1.2.3.4 5 f t && L 1.2.3.4 6",
+            "Ib",
+            "x",
+        ] {
             assert_eq!(first(text.as_bytes()), First::Command(text.len()), "{text}");
         }
     }
@@ -91,24 +99,66 @@ mod tests {
     #[test]
     fn what_may_still_become_a_command_is_waited_for() {
         let texts = [
-            "", " ", "\t", "VF", "U", "Uz", "UL[", "U c", "U c 1.2.3.4 5", "D c", "P c p 0", "U c 1.2.3.4 5 f &&",
-            "U c 1.2.3.4 5 f t && L", "U c 1.2.3.4 5 f t && Lz", "U c 1.2.3.4 5 f t && L 1.2.3.4",
-            "U c 1.2.3.4 5 f && S ttl=", "U c 1.2.3.4 5 f && D && M1:", "U c 1.2.3.4 5 f unix:/x a%2",
-            "U c 1.2.3.4 5 t%1 f%zz", "U c 1.2.3.4 5 f %t x%zz", "Q c f &&",
+            "",
+            " ",
+            "\t",
+            "VF",
+            "U",
+            "Uz",
+            "UL[",
+            "U c",
+            "U c 1.2.3.4 5",
+            "D c",
+            "P c p 0",
+            "U c 1.2.3.4 5 f &&",
+            "U c 1.2.3.4 5 f t && L",
+            "U c 1.2.3.4 5 f t && Lz",
+            "U c 1.2.3.4 5 f t && L 1.2.3.4",
+            "U c 1.2.3.4 5 f && S ttl=",
+            "U c 1.2.3.4 5 f && D && M1:",
+            "U c 1.2.3.4 5 f unix:/x a%2",
+            "U c 1.2.3.4 5 t%1 f%zz",
+            "U c 1.2.3.4 5 f %t x%zz",
+            "Q c f &&",
         ];
         for text in texts {
-            let want = if parse(text.as_bytes()).is_ok() { First::Command(text.len()) } else { First::More };
+            let want = if parse(text.as_bytes()).is_ok() {
+                First::Command(text.len())
+            } else {
+                First::More
+            };
             assert_eq!(first(text.as_bytes()), want, "{text}");
         }
-        assert_eq!(first(b"U c 1.2.3.4 5 f %t x%zz"), First::More, "an eighth word would heal it");
+        assert_eq!(
+            first(b"U c 1.2.3.4 5 f %t x%zz"),
+            First::More,
+            "an eighth word would heal it"
+        );
     }
 
     #[test]
     fn what_nothing_can_heal_is_answered_at_once() {
         let texts = [
-            "Z", "Z 1 2", "V x", "Vx", "Xx", "U\0", "&&", "Uq c", "D c f t x", "V &&", "V && D", "D c f && D",
-            "U c 1.2.3.4 5 f && && D", "U c 1.2.3.4 5 f && Z", "U c 1.2.3.4 5 f && D x", "U c 1.2.3.4 5 f && L",
-            "U c 1.2.3.4 5 f && S && D", "U c 1.2.3.x 5 f", "U c 1.2.3.4 5 f t s x%zz", "U a && D",
+            "Z",
+            "Z 1 2",
+            "V x",
+            "Vx",
+            "Xx",
+            "U\0",
+            "&&",
+            "Uq c",
+            "D c f t x",
+            "V &&",
+            "V && D",
+            "D c f && D",
+            "U c 1.2.3.4 5 f && && D",
+            "U c 1.2.3.4 5 f && Z",
+            "U c 1.2.3.4 5 f && D x",
+            "U c 1.2.3.4 5 f && L",
+            "U c 1.2.3.4 5 f && S && D",
+            "U c 1.2.3.x 5 f",
+            "U c 1.2.3.4 5 f t s x%zz",
+            "U a && D",
         ];
         for text in texts {
             assert!(parse(text.as_bytes()).is_err(), "{text}");
@@ -120,8 +170,16 @@ mod tests {
     fn a_line_end_ends_the_command_whatever_it_is() {
         assert_eq!(first(b"U c\n"), First::Command(4));
         assert_eq!(first(b"V\r\nX\n"), First::Command(3));
-        assert_eq!(first(b"\n \nV\nX"), First::Command(5), "empty lines are passed over");
-        assert_eq!(first(b"\n"), First::Command(1), "nothing but empty lines is an empty command");
+        assert_eq!(
+            first(b"\n \nV\nX"),
+            First::Command(5),
+            "empty lines are passed over"
+        );
+        assert_eq!(
+            first(b"\n"),
+            First::Command(1),
+            "nothing but empty lines is an empty command"
+        );
         assert_eq!(first(b" \n "), First::Command(3));
     }
 
@@ -163,7 +221,8 @@ mod tests {
         /// once it is taken at a word's end it is the command or a shorter one by the same grammar.
         #[test]
         fn no_beginning_of_a_command_is_refused(
-            text in "(U(w|z20|c8,0|L10[.]0[.]0[.]1)?|L) c 1[.]2[.]3[.]4 5 f( t( && L 1[.]2[.]3[.]4 7)?( && D)?)?|D c f t|VF 1",
+            text in "U(w|z20|c8,0|L10[.]0[.]0[.]1)? c 1[.]2[.]3[.]4 5 f( t( && L 1[.]2[.]3[.]4 7)?( && D)?)?\
+                |L c 1[.]2[.]3[.]4 5 f( t( && D)?)?|D c f t|VF 1",
         ) {
             let text = text.as_bytes();
             for end in 0..=text.len() {

@@ -4,9 +4,11 @@
 //! | file | holds |
 //! |---|---|
 //! | [`framing`] | where a command ends: whole, more, or too long? |
-//! | [`command`] | one command: its letter, call-id, tags, and what is wrong with it |
+//! | [`command`] | one command: its call-id, tags, and what is wrong with it |
+//! | [`verb`] | its letter, and which words it has |
 //! | [`modifiers`] | the first word after its letter |
 //! | [`parts`] | the `&&` sub-commands behind it |
+//! | [`address`] | media addresses that RTPproxy refuses |
 //! | [`reply`] | what a member answered, and our own error codes |
 //! | [`counts`] | the sums of `I` and `G` |
 //! | [`cookie`] | what names a datagram: theirs and ours |
@@ -15,6 +17,7 @@
 //! says, and both it and this room are held to that file. Where its answer depends on its configuration (an
 //! address that it has, a module that it has loaded, bridging), the command is passed on and the member judges.
 
+pub mod address;
 pub mod command;
 pub mod cookie;
 pub mod counts;
@@ -22,6 +25,7 @@ pub mod framing;
 pub mod modifiers;
 pub mod parts;
 pub mod reply;
+pub mod verb;
 
 /// Whether a byte separates words: space, tab, CR or LF.
 pub(crate) const fn is_separator(byte: u8) -> bool {
@@ -30,18 +34,24 @@ pub(crate) const fn is_separator(byte: u8) -> bool {
 
 /// `text` without the separators at its end.
 pub(crate) fn trim_end(text: &[u8]) -> &[u8] {
-    let end = text.iter().rposition(|byte| !is_separator(*byte)).map_or(0, |last| last + 1);
+    let end = text
+        .iter()
+        .rposition(|byte| !is_separator(*byte))
+        .map_or(0, |last| last + 1);
     text.get(..end).unwrap_or_default()
 }
 
 /// `text` without the separators at its beginning.
 pub(crate) fn trim_start(text: &[u8]) -> &[u8] {
-    let start = text.iter().position(|byte| !is_separator(*byte)).unwrap_or(text.len());
+    let start = text
+        .iter()
+        .position(|byte| !is_separator(*byte))
+        .unwrap_or(text.len());
     text.get(start..).unwrap_or_default()
 }
 
 /// The words of a text, one after the other.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Words<'a> {
     rest: &'a [u8],
 }
@@ -62,7 +72,10 @@ impl<'a> Iterator for Words<'a> {
 
     fn next(&mut self) -> Option<&'a [u8]> {
         let rest = trim_start(self.rest);
-        let length = rest.iter().position(|byte| is_separator(*byte)).unwrap_or(rest.len());
+        let length = rest
+            .iter()
+            .position(|byte| is_separator(*byte))
+            .unwrap_or(rest.len());
         let (word, rest) = rest.split_at_checked(length)?;
         self.rest = rest;
         (!word.is_empty()).then_some(word)

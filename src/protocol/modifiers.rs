@@ -3,7 +3,8 @@
 //! The modifiers of U and L nest by grammar, not by position: `L10.0.0.1c0,8a` is three of them. One reader,
 //! [`Modifiers`], serves the check and the rewriting of addresses, so that the two cannot disagree.
 
-use super::command::{ErrorCode, Verb};
+use super::command::ErrorCode;
+use super::verb::Verb;
 
 /// What a modifier of U or L is about, as far as it concerns us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +32,11 @@ pub struct Modifiers<'a> {
 impl<'a> Modifiers<'a> {
     /// Reads the first word of a U or an L after its letter.
     pub const fn new(modifiers: &'a [u8]) -> Self {
-        Self { rest: modifiers, legs: 0, codecs: false }
+        Self {
+            rest: modifiers,
+            legs: 0,
+            codecs: false,
+        }
     }
 
     /// Kind and length of the modifier that begins with `letter` and has `argument` behind it.
@@ -50,17 +55,25 @@ impl<'a> Modifiers<'a> {
                     _ => Err(ErrorCode(12)),
                 }
             }
-            b'z' => packet_time(argument).map(|length| (Kind::Other, length)).ok_or(ErrorCode(13)),
+            b'z' => packet_time(argument)
+                .map(|length| (Kind::Other, length))
+                .ok_or(ErrorCode(13)),
             b'c' => {
                 let length = run(argument, |byte| byte.is_ascii_digit() || byte == b',');
                 let again = core::mem::replace(&mut self.codecs, true);
-                if again || length == 0 { Err(ErrorCode(14)) } else { Ok((Kind::Other, length)) }
+                if again || length == 0 {
+                    Err(ErrorCode(14))
+                } else {
+                    Ok((Kind::Other, length))
+                }
             }
             b'l' => {
                 let length = label(argument).or_else(|| address(argument));
                 length.map(|length| (Kind::Local, length)).ok_or(ErrorCode(15))
             }
-            b'r' => address(argument).map(|length| (Kind::Towards, length)).ok_or(ErrorCode(16)),
+            b'r' => address(argument)
+                .map(|length| (Kind::Towards, length))
+                .ok_or(ErrorCode(16)),
             _ => Err(ErrorCode(35)),
         }
     }
@@ -91,7 +104,9 @@ fn run(text: &[u8], good: impl Fn(u8) -> bool) -> usize {
 fn packet_time(argument: &[u8]) -> Option<usize> {
     let sign = usize::from(argument.first() == Some(&b'+'));
     let digits = argument.get(sign..).unwrap_or_default();
-    let digits = digits.get(..run(digits, |byte| byte.is_ascii_digit())).unwrap_or_default();
+    let digits = digits
+        .get(..run(digits, |byte| byte.is_ascii_digit()))
+        .unwrap_or_default();
     let milliseconds = super::decimal(digits)?;
     (1..=999).contains(&milliseconds).then_some(sign + digits.len())
 }
@@ -130,9 +145,13 @@ pub(crate) struct Said {
 pub(crate) fn check(verb: Verb, modifiers: &[u8]) -> Result<Said, ErrorCode> {
     let mut said = Said::default();
     // Most commands have none.
-    let Some((first, behind)) = modifiers.split_first() else { return Ok(said) };
+    let Some((first, behind)) = modifiers.split_first() else {
+        return Ok(said);
+    };
     let only = |letters: &[u8], code| {
-        let known = modifiers.iter().all(|byte| letters.contains(&byte.to_ascii_lowercase()));
+        let known = modifiers
+            .iter()
+            .all(|byte| letters.contains(&byte.to_ascii_lowercase()));
         if known { Ok(()) } else { Err(ErrorCode(code)) }
     };
     match verb {
@@ -150,12 +169,19 @@ pub(crate) fn check(verb: Verb, modifiers: &[u8]) -> Result<Said, ErrorCode> {
             said.weak = true;
         }
         Verb::Play => {
-            let digits = modifiers.strip_prefix(b"+").or(modifiers.strip_prefix(b"-")).unwrap_or(modifiers);
+            let digits = modifiers
+                .strip_prefix(b"+")
+                .or(modifiers.strip_prefix(b"-"))
+                .unwrap_or(modifiers);
             super::decimal(digits).ok_or(ErrorCode(17))?;
         }
         Verb::Record => {
             // The first wrong one decides: `p` is for copies only.
-            match modifiers.iter().map(u8::to_ascii_lowercase).find(|letter| *letter != b's') {
+            match modifiers
+                .iter()
+                .map(u8::to_ascii_lowercase)
+                .find(|letter| *letter != b's')
+            {
                 Some(b'p') => return Err(ErrorCode(6)),
                 Some(_) => return Err(ErrorCode(7)),
                 None => {}
@@ -191,9 +217,18 @@ mod tests {
     #[test]
     fn modifiers_nest_by_grammar() {
         use Kind::{Ipv6, Local, Other, Towards, Weak};
-        assert_eq!(read("L10.0.0.1c0,8a"), [(Local, "L10.0.0.1"), (Other, "c0,8"), (Other, "a")]);
-        assert_eq!(read("r[2001:DB8::1]6W"), [(Towards, "r[2001:DB8::1]"), (Ipv6, "6"), (Weak, "W")]);
-        assert_eq!(read("z20sL{out side}n"), [(Other, "z20"), (Other, "s"), (Local, "L{out side}"), (Other, "n")]);
+        assert_eq!(
+            read("L10.0.0.1c0,8a"),
+            [(Local, "L10.0.0.1"), (Other, "c0,8"), (Other, "a")]
+        );
+        assert_eq!(
+            read("r[2001:DB8::1]6W"),
+            [(Towards, "r[2001:DB8::1]"), (Ipv6, "6"), (Weak, "W")]
+        );
+        assert_eq!(
+            read("z20sL{out side}n"),
+            [(Other, "z20"), (Other, "s"), (Local, "L{out side}"), (Other, "n")]
+        );
         // Without brackets the 6 belongs to the address.
         assert_eq!(read("L10.0.0.16"), [(Local, "L10.0.0.16")]);
         assert_eq!(read("ei"), [(Other, "e"), (Other, "i")]);
@@ -201,7 +236,14 @@ mod tests {
 
     #[test]
     fn the_first_wrong_modifier_decides() {
-        for (modifiers, code) in [("aqz", 35), ("zq", 13), ("c1c2", 14), ("LrL", 15), ("aeie", 11), ("eei", 12)] {
+        for (modifiers, code) in [
+            ("aqz", 35),
+            ("zq", 13),
+            ("c1c2", 14),
+            ("LrL", 15),
+            ("aeie", 11),
+            ("eei", 12),
+        ] {
             let last = Modifiers::new(modifiers.as_bytes()).last();
             assert_eq!(last, Some(Err(ErrorCode(code))), "{modifiers}");
         }

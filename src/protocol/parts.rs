@@ -3,7 +3,8 @@
 //! Whatever they hold goes to the member as it came; they are read to refuse what RTPproxy refuses (E3), to see
 //! that one ends the session, and to find the `L` whose address may have to be rewritten.
 
-use super::command::{Verb, address_is_wrong};
+use super::address::address_is_wrong;
+use super::verb::Verb;
 use super::{Words, decimal, modifiers};
 
 /// Most sub-commands of one command.
@@ -129,7 +130,10 @@ impl<'a> Parts<'a> {
         let mut words = Words::new(text);
         // The first `&&` opens the first sub-command; every other one ends one and opens the next.
         words.next();
-        Self { words, length: text.len() }
+        Self {
+            words,
+            length: text.len(),
+        }
     }
 }
 
@@ -160,28 +164,69 @@ mod tests {
 
     fn standing(part: &str) -> Standing {
         let text = format!("&& {part}");
-        Parts::new(text.as_bytes()).next().unwrap_or_default().standing(Verb::Update, true)
+        Parts::new(text.as_bytes())
+            .next()
+            .unwrap_or_default()
+            .standing(Verb::Update, true)
     }
 
     #[test]
     fn parts_are_found_with_their_places() {
         let text = b"&& D  &&\tL10.0.0.1 1.2.3.4 5 && C a b c";
         let found: Vec<(u8, usize)> = Parts::new(text).map(|part| (part.letter(), part.at)).collect();
-        assert_eq!(found, [(b'D', 3), (b'L', 9), (b'C', 33)]);
+        assert_eq!(found, [(b'D', 3), (b'L', 9), (b'C', 32)]);
         assert_eq!(Parts::new(b"").next(), None);
     }
 
     #[test]
     fn whole_short_and_wrong_are_told_apart() {
-        for whole in ["D", "dw", "S ttl=60", "Sr tos=+184", "C a b c", "L 1.2.3.4 5", "La6 ::1 5", "M1:2", "m1:2 x y"] {
+        for whole in [
+            "D",
+            "dw",
+            "S ttl=60",
+            "Sr tos=+184",
+            "C a b c",
+            "L 1.2.3.4 5",
+            "La6 ::1 5",
+            "M1:2",
+            "m1:2 x y",
+        ] {
             assert_eq!(standing(whole), Standing::Whole, "{whole}");
         }
-        for short in ["S", "S ttl=", "S t", "C", "C a b", "L", "Lz", "L 1.2.3.4", "M", "M1", "M1:"] {
+        for short in [
+            "S",
+            "S ttl=",
+            "S t",
+            "C",
+            "C a b",
+            "L",
+            "Lz",
+            "L 1.2.3.4",
+            "M",
+            "M1",
+            "M1:",
+        ] {
             assert_eq!(standing(short), Standing::Short, "{short}");
         }
         let wrong = [
-            "Dx", "D x", "Srr ttl=60", "S ttl=0", "S TTL=5", "S ttl=5x", "S ttl=5 x", "Cp a b c", "C a b c d",
-            "Lq 1.2.3.4", "L 1.2.3.x 5", "L 1.2.3.4 5 6", "Mx", "M0:1", "M1:0", "M1:x", "Z", "&",
+            "Dx",
+            "D x",
+            "Srr ttl=60",
+            "S ttl=0",
+            "S TTL=5",
+            "S ttl=5x",
+            "S ttl=5 x",
+            "Cp a b c",
+            "C a b c d",
+            "Lq 1.2.3.4",
+            "L 1.2.3.x 5",
+            "L 1.2.3.4 5 6",
+            "Mx",
+            "M0:1",
+            "M1:0",
+            "M1:x",
+            "Z",
+            "&",
         ];
         for wrong in wrong {
             assert_eq!(standing(wrong), Standing::Wrong, "{wrong}");

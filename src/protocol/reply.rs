@@ -1,7 +1,7 @@
 //! What a member answered: good, `0`, an error, or something that can be no reply; and our own errors. Pure.
 
-use super::command::Verb;
 use super::parts::{AND, PARTS_MAX};
+use super::verb::Verb;
 use super::{Words, decimal, trim_end, trim_start, write_decimal};
 
 pub use super::counts::{SessionCounts, Statistics, parse_info, write_info};
@@ -55,7 +55,9 @@ pub fn judge(verb: Verb, reply: &[u8]) -> Option<Outcome> {
         return small_number(number).map(Outcome::Error);
     }
     // A counter has no name of control characters, and neither has an address. Only `I` has lines.
-    let printable = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t') || (verb == Verb::Info && matches!(byte, b'\r' | b'\n'));
+    let printable = |byte: &u8| {
+        matches!(byte, b' '..=b'~' | b'\t') || (verb == Verb::Info && matches!(byte, b'\r' | b'\n'))
+    };
     if !reply.iter().all(printable) {
         return None;
     }
@@ -82,7 +84,11 @@ pub fn judge(verb: Verb, reply: &[u8]) -> Option<Outcome> {
 fn judge_media(reply: &[u8]) -> Option<Outcome> {
     let mut results = Results::new(reply);
     let media = Media::parse(results.next()?)?;
-    let outcome = if media.port == 0 { Outcome::Zero } else { Outcome::Positive };
+    let outcome = if media.port == 0 {
+        Outcome::Zero
+    } else {
+        Outcome::Positive
+    };
     parts_are_sound(reply).then_some(outcome)
 }
 
@@ -98,7 +104,10 @@ fn parts_are_sound(reply: &[u8]) -> bool {
 
 /// The port in the reply to a U or an L, 0 for a session that is not there; `None` when it is no such reply.
 pub fn port(reply: &[u8]) -> Option<u16> {
-    Results::new(reply).next().and_then(Media::parse).map(|media| media.port)
+    Results::new(reply)
+        .next()
+        .and_then(Media::parse)
+        .map(|media| media.port)
 }
 
 /// `PORT`, `PORT ADDRESS` or `PORT ADDRESS 6`: where the media of a session go.
@@ -119,8 +128,7 @@ impl<'a> Media<'a> {
             return None;
         }
         match (words.next(), words.next()) {
-            (None, None) => Some(Self { port, address }),
-            (Some(b"6"), None) => Some(Self { port, address }),
+            (None | Some(b"6"), None) => Some(Self { port, address }),
             _ => None,
         }
     }
@@ -191,7 +199,11 @@ mod tests {
             (Verb::Copy, "36100 127.0.0.1", Positive),
             (Verb::Copy, "0", Positive),
             (Verb::Query, "60 0 0 0 0", Positive),
-            (Verb::Query, "ttl=60 npkts_ina=0 rtpa_javg=0.000000 && 0", Positive),
+            (
+                Verb::Query,
+                "ttl=60 npkts_ina=0 rtpa_javg=0.000000 && 0",
+                Positive,
+            ),
             (Verb::Info, "sessions created: 1\nactive sessions: 0\n", Positive),
             (Verb::Statistics, "\n", Positive),
             (Verb::Statistics, "nsess_created=1 pps_in=0.000000", Positive),
@@ -209,9 +221,27 @@ mod tests {
     #[test]
     fn what_can_be_no_reply_is_garbage() {
         let garbage = [
-            "", "\n", "garbage", "-1 127.0.0.1", "65536 127.0.0.1", "123456 1.2.3.4", "+5 1.2.3.4", "40000 a!b", "\u{1}\u{2}",
-            "40000 1.2.3.4 6 6", "40000 1.2.3.4 7", "40000 1.2.3.4 &&", "40000 1.2.3.4 && && 0", "&& 0", "E", "Ex", "E-1",
-            "E65536", "E5 5", "40000 1.2.3.4\nX", "40000 \u{e4}",
+            "",
+            "\n",
+            "garbage",
+            "-1 127.0.0.1",
+            "65536 127.0.0.1",
+            "123456 1.2.3.4",
+            "+5 1.2.3.4",
+            "40000 a!b",
+            "\u{1}\u{2}",
+            "40000 1.2.3.4 6 6",
+            "40000 1.2.3.4 7",
+            "40000 1.2.3.4 &&",
+            "40000 1.2.3.4 && && 0",
+            "&& 0",
+            "E",
+            "Ex",
+            "E-1",
+            "E65536",
+            "E5 5",
+            "40000 1.2.3.4\nX",
+            "40000 \u{e4}",
         ];
         for reply in garbage {
             assert_eq!(of(Verb::Update, reply), None, "{reply:?}");

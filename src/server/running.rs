@@ -21,14 +21,14 @@ use crate::sync::{Thread, spawn};
 
 /// A bound control socket that nobody serves yet.
 #[derive(Debug)]
-pub struct Door(BoundUnix);
+pub(super) struct Door(BoundUnix);
 
 impl Door {
     /// Binds the control socket of a cluster.
     ///
     /// # Errors
     /// With the path or address, the reason, and the exit status that fits.
-    pub fn open(cluster: &model::Cluster, options: &Options) -> Result<Self, StartError> {
+    pub(super) fn open(cluster: &model::Cluster, options: &Options) -> Result<Self, StartError> {
         let told = |message: String| StartError::new(1, format!("cluster {}: {message}", cluster.name));
         let rights = rights::of_control_socket(options, &cluster.socket).map_err(told)?;
         match (&cluster.address, cluster.protocol) {
@@ -53,11 +53,11 @@ struct Front {
 
 /// A cluster at work.
 #[derive(Debug)]
-pub struct Running {
+pub(super) struct Running {
     /// The cluster.
-    pub cluster: Arc<Cluster>,
+    pub(super) cluster: Arc<Cluster>,
     /// Whether it closes when its members are gone.
-    pub draining: AtomicBool,
+    pub(super) draining: AtomicBool,
     front: Mutex<Option<Front>>,
     timer: Mutex<Option<Thread>>,
 }
@@ -67,7 +67,7 @@ impl Running {
     ///
     /// # Errors
     /// When the system has no more threads or descriptors.
-    pub fn start(number: usize, config: &model::Cluster, door: Door, health: Sender<Message>) -> io::Result<Self> {
+    pub(super) fn start(number: usize, config: &model::Cluster, door: Door, health: Sender<Message>) -> io::Result<Self> {
         let (cluster, posts) = Cluster::new(number, config, health);
         let shared = Arc::clone(&cluster);
         let timer = spawn(format!("timer-{number}"), move || timer_thread::run(&shared, &posts))?;
@@ -87,7 +87,7 @@ impl Running {
     ///
     /// # Errors
     /// When the system has no more threads or descriptors; then the old one is served on.
-    pub fn move_to(&self, door: Door) -> io::Result<()> {
+    pub(super) fn move_to(&self, door: Door) -> io::Result<()> {
         let front = serve(&self.cluster, door)?;
         let old = self.front.lock().replace(front);
         if let Some(old) = old {
@@ -97,7 +97,7 @@ impl Running {
     }
 
     /// Takes no further command.
-    pub fn stop_accepting(&self) {
+    pub(super) fn stop_accepting(&self) {
         let front = self.front.lock().take();
         if let Some(front) = front {
             front.close();
@@ -105,7 +105,7 @@ impl Running {
     }
 
     /// Ends all of it: what is still in flight is answered with an error of ours.
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.stop_accepting();
         self.cluster.close();
         let timer = self.timer.lock().take();
@@ -115,7 +115,7 @@ impl Running {
     }
 
     /// Whether it is being deleted.
-    pub fn is_draining(&self) -> bool {
+    pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }
 }

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use clients::Calls;
-use field::{Direct, Field, Silent, Turns, latencies, rates};
+use field::{Direct, Field, Rates, Silent, Turns, latencies, rates};
 use measure::{Table, cpu_time, median, micros, percentile, resident};
 use member::Member;
 use support::conformance;
@@ -79,11 +79,15 @@ fn main() -> ExitCode {
     if options.wants("direct") {
         direct(&options, &mut table);
     }
+    let mut of_few = None;
     if ["a", "b", "d"].iter().any(|part| options.wants(part)) {
-        few(&options, &mut table);
+        of_few = few(&options, &mut table);
     }
     if options.wants("b") || options.wants("e") {
-        many(&options, &mut table);
+        let of_many = many(&options, &mut table);
+        if let (Some(few), Some(many)) = (of_few, of_many) {
+            same_speed(&few, &many, &mut table);
+        }
     }
     if options.wants("c") {
         outage::run(&mut table);
@@ -189,8 +193,8 @@ fn direct(options: &Options, table: &mut Table) {
     );
 }
 
-/// Parts a, b and d with the small table.
-fn few(options: &Options, table: &mut Table) {
+/// Parts a, b and d with the small table; gives what b has measured.
+fn few(options: &Options, table: &mut Table) -> Option<Rates> {
     let (field, near) = (Field::new(options.members), Direct::new());
     for socket in [field.control(), &near.control] {
         clients::bind(socket, 0, FEW);
@@ -199,9 +203,10 @@ fn few(options: &Options, table: &mut Table) {
         println!("\na: one client");
         one_client("a", &field, &near, options, table);
     }
+    let mut of_few = None;
     if options.wants("b") {
         println!("\nb: {} clients, {FEW} sessions", options.clients);
-        crowd("b", &field, &near, FEW, options, table);
+        of_few = Some(crowd("b", &field, &near, FEW, options, table));
     }
     if options.wants("d") {
         println!("\nd: beside {SILENT} silent clients");
@@ -209,6 +214,19 @@ fn few(options: &Options, table: &mut Table) {
         one_client("d", &field, &near, options, table);
         crowd("d", &field, &near, FEW, options, table);
     }
+    of_few
+}
+
+/// A large table costs no more than a small one, as far as the noise of this run lets anyone see.
+fn same_speed(few: &Rates, many: &Rates, table: &mut Table) {
+    const NOISE: f64 = 0.1;
+    let noise = few.spread().max(many.spread()).max(NOISE);
+    table.at_least(
+        "b: throughput of the large table to the small one",
+        many.ratio() / few.ratio(),
+        1.0 - noise,
+        "x",
+    );
 }
 
 fn one_client(part: &str, field: &Field, near: &Direct, options: &Options, table: &mut Table) {
@@ -238,8 +256,14 @@ fn one_client(part: &str, field: &Field, near: &Direct, options: &Options, table
     }
 }
 
-/// Gives the ratio of throughputs and how far the turns lay apart.
-fn crowd(part: &str, field: &Field, near: &Direct, sessions: u64, options: &Options, table: &mut Table) {
+fn crowd(
+    part: &str,
+    field: &Field,
+    near: &Direct,
+    sessions: u64,
+    options: &Options,
+    table: &mut Table,
+) -> Rates {
     let rates = rates(field, near, sessions, options.clients, options.turns);
     let row = |what: &str| format!("{part}: {sessions} sessions, {what}");
     table.note(&row("rate, direct"), median(rates.direct.clone()), "/s");
@@ -252,10 +276,11 @@ fn crowd(part: &str, field: &Field, near: &Direct, sessions: u64, options: &Opti
         25.0,
         "us",
     );
+    rates
 }
 
 /// Part b with the large table, and part e's memory, which wants a daemon that has not worked yet.
-fn many(options: &Options, table: &mut Table) {
+fn many(options: &Options, table: &mut Table) -> Option<Rates> {
     let sessions = options.sessions;
     println!("\nb, e: {sessions} sessions");
     let (field, near) = (Field::new(options.members), Direct::new());
@@ -279,10 +304,10 @@ fn many(options: &Options, table: &mut Table) {
             "bytes",
         );
     }
-    if options.wants("b") {
+    options.wants("b").then(|| {
         clients::bind(&near.control, 0, sessions);
-        crowd("b", &field, &near, sessions, options, table);
-    }
+        crowd("b", &field, &near, sessions, options, table)
+    })
 }
 
 /// Part e's idle daemon.

@@ -1,6 +1,8 @@
 //! The administrator: what `ls` shows to the byte, and members that come, rest and go at run time.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -8,7 +10,9 @@ use crate::support::bed::{Bed, answer, create, delete, listed};
 use crate::support::client;
 use crate::support::daemon::{Daemon, Listed, cluster, config_of};
 use crate::support::fake::{FakeMember, Fault};
+use crate::support::member::own_address;
 use crate::support::place::Place;
+use crate::support::process::Process;
 use crate::support::wait::{self, LONG};
 
 /// `rtp_cluster_client` with these words.
@@ -153,6 +157,37 @@ fn other_tools_speak_to_the_admin_socket_too() {
         String::from_utf8_lossy(&said),
         format!("{list}ERROR: Nobody: cluster not found\n{list}")
     );
+}
+
+#[test]
+fn telnet_speaks_to_it_where_a_port_leads_there() {
+    let bed = Bed::of(1);
+    let admin = bed.daemon.files().admin.display().to_string();
+    let port = SocketAddr::new(own_address(), 2323);
+    let mut bridge = Command::new("socat");
+    bridge
+        .arg(format!("TCP-LISTEN:{},bind={},fork", port.port(), port.ip()))
+        .arg(format!("UNIX-CONNECT:{admin}"));
+    let _bridge = Process::start("socat", &mut bridge);
+    wait::until_true("socat listens", LONG, || TcpStream::connect(port).is_ok());
+    let mut telnet = Command::new("telnet");
+    telnet
+        .args([port.ip().to_string(), port.port().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut telnet = Process::start("telnet", &mut telnet);
+    // Its input stays open: telnet leaves at the end of it, with what has not come yet.
+    let mut keys = telnet.stdin.take().expect("a pipe");
+    keys.write_all(b"ls\r\nquit\r\n").expect("telnet reads");
+    let mut said = String::new();
+    telnet
+        .stdout
+        .take()
+        .expect("a pipe")
+        .read_to_string(&mut said)
+        .expect("text");
+    drop(keys);
+    assert!(said.replace('\r', "").contains(&bed.daemon.admin("ls")), "{said}");
 }
 
 #[test]

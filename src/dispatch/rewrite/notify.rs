@@ -1,0 +1,394 @@
+//! Disconnect notifications: what becomes of the notify pair of a U towards one member, and the way back of what
+//! that member then says to our relay. Pure.
+
+use core::net::{IpAddr, Ipv4Addr};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use crate::config::model::SOCKET_PATH_MAX;
+use crate::protocol::command::NotifyArgs;
+use crate::protocol::{decimal, write_decimal};
+
+/// What a notify-socket says for the address that the command came from.
+const SELF: &[u8] = b"%%CC_SELF%%";
+/// Stands for an empty suffix in what the relay is sent.
+const EMPTY_SUFFIX: &[u8] = b"-";
+
+/// What becomes of a U's notify-socket and notify-tag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotifyPlan<'a> {
+    /// They stay as they are.
+    Keep,
+    /// They are left out: nothing could deliver the notification.
+    Drop,
+    /// The member tells us, and we tell the client's UNIX socket.
+    Relay {
+        /// Beginning of the paths that are relayed to.
+        prefix: &'a str,
+        /// Port on which we listen for members.
+        port: u16,
+    },
+    /// `%%CC_SELF%%` becomes the client's address.
+    Client(Ipv4Addr),
+}
+
+/// Where a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// On this machine, on a UNIX socket.
+    Unix,
+    /// At that address.
+    Ip(IpAddr),
+}
+
+/// What decides whether a member can deliver a notification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notifier {
+    /// It is on this machine, reached over a UNIX socket.
+    pub local: bool,
+    /// It is reached over IPv4; the wildcard of RTPproxy knows no other family.
+    pub ipv4: bool,
+    /// What it said to `VF 20081224`: it sends notifications.
+    pub sends: Option<bool>,
+    /// What it said to `VF 20150617`: it knows `%%CC_SELF%%`.
+    pub knows_self: Option<bool>,
+}
+
+/// Where a notification is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target<'a> {
+    /// `unix:PATH` or `PATH`.
+    Path(&'a [u8]),
+    /// `tcp:%%CC_SELF%%:PORT`, with or without `tcp:`.
+    Asker(u16),
+    /// `tcp:HOST:PORT` or `HOST:PORT`.
+    Host,
+    /// Nothing that a notification could go to over a network.
+    Odd,
+}
+
+impl<'a> Target<'a> {
+    fn of(socket: &'a [u8]) -> Self {
+        if let Some(path) = socket.strip_prefix(b"unix:") {
+            return Self::Path(path);
+        }
+        let (tcp, inside) = match socket.strip_prefix(b"tcp:") {
+            Some(inside) => (true, inside),
+            None => (false, socket),
+        };
+        let colon = inside
+            .iter()
+            .rposition(|byte| *byte == b':')
+            .filter(|_| !inside.starts_with(b"/"));
+        let host_port = colon.and_then(|colon| Some((inside.get(..colon)?, inside.get(colon + 1..)?)));
+        let host_port = host_port.and_then(|(host, port)| {
+            let port = decimal(port)
+                .and_then(|port| u16::try_from(port).ok())
+                .filter(|port| *port > 0)?;
+            (!host.is_empty() && (tcp || host != b"fd")).then_some((host, port))
+        });
+        match host_port {
+            Some((host, port)) if host == SELF => Self::Asker(port),
+            Some(_) => Self::Host,
+            None if tcp || socket.starts_with(b"fd:") => Self::Odd,
+            None => Self::Path(socket),
+        }
+    }
+}
+
+/// Decides what becomes of the notify pair of a client at `origin` towards one member. `relay` is the prefix and
+/// the port of the cluster's `<disconnect_notify>`.
+pub fn notify_plan<'a>(
+    socket: &[u8],
+    origin: Origin,
+    relay: Option<(&'a str, u16)>,
+    member: Notifier,
+) -> NotifyPlan<'a> {
+    let target = Target::of(socket);
+    let client = match (target, origin) {
+        (Target::Asker(_), Origin::Ip(address)) => Some(address.to_canonical()),
+        _ => None,
+    };
+    let asker = match client {
+        Some(IpAddr::V4(address)) => NotifyPlan::Client(address),
+        // RTPproxy connects over IPv4 only.
+        Some(IpAddr::V6(_)) => NotifyPlan::Drop,
+        None => NotifyPlan::Keep,
+    };
+    if member.local {
+        return asker;
+    }
+    if member.sends != Some(true) {
+        return NotifyPlan::Drop;
+    }
+    match target {
+        Target::Host => NotifyPlan::Keep,
+        Target::Asker(_) if client.is_some() => asker,
+        Target::Odd => NotifyPlan::Drop,
+        Target::Asker(_) | Target::Path(_) => match relay {
+            Some((prefix, port))
+                if member.ipv4 && member.knows_self == Some(true) && suffix(socket, prefix).is_some() =>
+            {
+                NotifyPlan::Relay { prefix, port }
+            }
+            _ => NotifyPlan::Drop,
+        },
+    }
+}
+
+/// What the relay is told to put behind its prefix, if it may serve that socket.
+fn suffix<'a>(socket: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+    match Target::of(socket) {
+        Target::Asker(_) => Some(EMPTY_SUFFIX),
+        Target::Path(path) => match path.strip_prefix(prefix.as_bytes())? {
+            b"" => Some(EMPTY_SUFFIX),
+            // It would be taken for an empty one.
+            EMPTY_SUFFIX => None,
+            suffix => is_inside(suffix).then_some(suffix),
+        },
+        Target::Host | Target::Odd => None,
+    }
+}
+
+/// Whether a suffix cannot lead to a path outside the prefix.
+fn is_inside(suffix: &[u8]) -> bool {
+    suffix.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'/')
+        && !suffix.windows(2).any(|two| two == b"..")
+}
+
+/// The notify pair with the separator before it, or nothing.
+pub(super) fn write_pair(notify: &NotifyArgs<'_>, plan: NotifyPlan<'_>, out: &mut Vec<u8>) {
+    match plan {
+        NotifyPlan::Keep | NotifyPlan::Drop => {}
+        NotifyPlan::Relay { prefix, port } => {
+            let tag = unquote(notify.tag);
+            let (Some(suffix), Some(tag)) = (suffix(notify.socket, prefix), tag) else {
+                return;
+            };
+            out.extend_from_slice(b" tcp:");
+            out.extend_from_slice(SELF);
+            out.push(b':');
+            write_decimal(u64::from(port), out);
+            out.push(b' ');
+            quote(suffix, out);
+            quote(b" ", out);
+            quote(&tag, out);
+        }
+        NotifyPlan::Client(address) => {
+            let Target::Asker(port) = Target::of(notify.socket) else {
+                return;
+            };
+            write!(out, " tcp:{address}:{port} ").ok();
+            out.extend_from_slice(notify.tag);
+        }
+    }
+}
+
+/// Appends `bytes` percent-encoded: letters, digits and `-_.~` stay.
+pub fn quote(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: [u8; 16] = *b"0123456789ABCDEF";
+    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
+    for byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(byte) {
+            out.push(*byte);
+        } else {
+            out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
+        }
+    }
+}
+
+/// Undoes percent-encoding as RTPproxy does, which takes `+` for a space. `None` when a `%` has no two digits.
+pub fn unquote(word: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(word.len());
+    let mut bytes = word.iter();
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'%' => {
+                let (high, low) = (digit(bytes.next())?, digit(bytes.next())?);
+                u8::try_from(high << 4 | low).ok()?
+            }
+            b'+' => b' ',
+            other => *other,
+        });
+    }
+    Some(out)
+}
+
+/// Why a line from a member is passed on to nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undeliverable {
+    /// It has no suffix, or nothing behind it.
+    Malformed,
+    /// Its suffix leads outside the prefix.
+    Outside,
+    /// The path would be longer than a UNIX socket's may be.
+    TooLong,
+}
+
+/// Splits a line that a member has sent to the relay, `SUFFIX REST`, into the socket that it is for and what is
+/// to be written there, without a line end.
+///
+/// # Errors
+/// When there is no such socket inside the prefix.
+pub fn split_notification<'a>(line: &'a [u8], prefix: &str) -> Result<(PathBuf, &'a [u8]), Undeliverable> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let space = line
+        .iter()
+        .position(|byte| *byte == b' ')
+        .ok_or(Undeliverable::Malformed)?;
+    let (suffix, rest) = line.split_at_checked(space).ok_or(Undeliverable::Malformed)?;
+    let rest = rest.get(1..).unwrap_or_default();
+    if suffix.is_empty() || rest.is_empty() {
+        return Err(Undeliverable::Malformed);
+    }
+    if !is_inside(suffix) {
+        return Err(Undeliverable::Outside);
+    }
+    let suffix = if suffix == EMPTY_SUFFIX { &[] } else { suffix };
+    // Graphic ASCII only, as was just checked.
+    let suffix = str::from_utf8(suffix).map_err(|_| Undeliverable::Outside)?;
+    if prefix.len() + suffix.len() > SOCKET_PATH_MAX {
+        return Err(Undeliverable::TooLong);
+    }
+    Ok((PathBuf::from(format!("{prefix}{suffix}")), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv6Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PREFIX: &str = "/var/run/b2bua.sock";
+    const RELAY: NotifyPlan<'_> = NotifyPlan::Relay {
+        prefix: PREFIX,
+        port: 12131,
+    };
+
+    const REMOTE: Notifier = Notifier {
+        local: false,
+        ipv4: true,
+        sends: Some(true),
+        knows_self: Some(true),
+    };
+    const LOCAL: Notifier = Notifier {
+        local: true,
+        ipv4: false,
+        sends: Some(true),
+        knows_self: Some(true),
+    };
+    const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+
+    fn plan(socket: &str, origin: Origin, relay: bool, member: Notifier) -> NotifyPlan<'static> {
+        notify_plan(
+            socket.as_bytes(),
+            origin,
+            relay.then_some((PREFIX, 12131)),
+            member,
+        )
+    }
+
+    #[test]
+    fn the_plan_follows_what_can_deliver() {
+        use NotifyPlan::{Drop, Keep};
+        let over_udp = Origin::Ip(CLIENT.into());
+        let mapped = Origin::Ip(CLIENT.to_ipv6_mapped().into());
+        let over_udp6 = Origin::Ip(Ipv6Addr::LOCALHOST.into());
+        let client = NotifyPlan::Client(CLIENT);
+        let mute = Notifier {
+            sends: Some(false),
+            ..REMOTE
+        };
+        let unasked = Notifier {
+            sends: None,
+            ..REMOTE
+        };
+        let old = Notifier {
+            knows_self: Some(false),
+            ..REMOTE
+        };
+        let ipv6 = Notifier {
+            ipv4: false,
+            ..REMOTE
+        };
+        let path = "/var/run/b2bua.sock.1";
+        for (socket, origin, relay, member, want) in [
+            (path, Origin::Unix, true, REMOTE, RELAY),
+            ("unix:/var/run/b2bua.sock", Origin::Unix, true, REMOTE, RELAY),
+            (path, over_udp, true, REMOTE, RELAY),
+            (path, Origin::Unix, true, LOCAL, Keep),
+            (path, Origin::Unix, false, LOCAL, Keep),
+            (path, Origin::Unix, false, REMOTE, Drop),
+            (path, Origin::Unix, true, mute, Drop),
+            (path, Origin::Unix, true, unasked, Drop),
+            (path, Origin::Unix, true, old, Drop),
+            (path, Origin::Unix, true, ipv6, Drop),
+            ("/var/run/other.sock", Origin::Unix, true, REMOTE, Drop),
+            ("/var/run/b2bua.sock/../x", Origin::Unix, true, REMOTE, Drop),
+            ("/var/run/b2bua.sock..", Origin::Unix, true, REMOTE, Drop),
+            ("/var/run/b2bua.sock-", Origin::Unix, true, REMOTE, Drop),
+            ("tcp:192.0.2.1:9000", Origin::Unix, true, REMOTE, Keep),
+            ("192.0.2.1:9000", Origin::Unix, false, old, Keep),
+            ("192.0.2.1:9000", Origin::Unix, false, ipv6, Keep),
+            ("192.0.2.1:9000", Origin::Unix, true, mute, Drop),
+            ("tcp:192.0.2.1", Origin::Unix, true, REMOTE, Drop),
+            ("tcp:192.0.2.1:0", Origin::Unix, true, REMOTE, Drop),
+            ("fd:3", Origin::Unix, true, REMOTE, Drop),
+            ("tcp:%%CC_SELF%%:9000", over_udp, true, REMOTE, client),
+            ("%%CC_SELF%%:9000", over_udp, false, old, client),
+            ("tcp:%%CC_SELF%%:9000", mapped, false, REMOTE, client),
+            ("tcp:%%CC_SELF%%:9000", over_udp, false, LOCAL, client),
+            ("tcp:%%CC_SELF%%:9000", over_udp6, true, REMOTE, Drop),
+            ("tcp:%%CC_SELF%%:9000", over_udp, true, mute, Drop),
+            ("tcp:%%CC_SELF%%:9000", Origin::Unix, true, REMOTE, RELAY),
+            ("tcp:%%CC_SELF%%:9000", Origin::Unix, false, REMOTE, Drop),
+            ("tcp:%%CC_SELF%%:9000", Origin::Unix, true, LOCAL, Keep),
+        ] {
+            assert_eq!(
+                plan(socket, origin, relay, member),
+                want,
+                "{socket} {origin:?} {relay} {member:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn notifications_find_their_way_back() {
+        let split = |line: &'static str| split_notification(line.as_bytes(), PREFIX);
+        let path = |suffix: &str| PathBuf::from(format!("{PREFIX}{suffix}"));
+        assert_eq!(split(".7 a/b c\n"), Ok((path(".7"), &b"a/b c"[..])));
+        assert_eq!(split("- tag\r\n"), Ok((path(""), &b"tag"[..])));
+        for malformed in ["", "\n", "tag", "tag\n", " tag", "tag "] {
+            assert_eq!(split(malformed), Err(Undeliverable::Malformed), "{malformed:?}");
+        }
+        for outside in ["/x tag", "a/../b tag", "..x tag", "a\u{e4} tag", "a\0 tag"] {
+            assert_eq!(split(outside), Err(Undeliverable::Outside), "{outside:?}");
+        }
+        let long = format!("{} tag", "x".repeat(SOCKET_PATH_MAX));
+        assert_eq!(
+            split_notification(long.as_bytes(), PREFIX),
+            Err(Undeliverable::TooLong)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn quoting_is_undone(bytes: Vec<u8>) {
+            let mut quoted = Vec::new();
+            quote(&bytes, &mut quoted);
+            prop_assert!(quoted.iter().all(u8::is_ascii_graphic));
+            prop_assert_eq!(unquote(&quoted), Some(bytes));
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes: Vec<u8>) {
+            let _ = unquote(&bytes);
+            let _ = split_notification(&bytes, PREFIX);
+            let _ = notify_plan(&bytes, Origin::Unix, Some((PREFIX, 1)), REMOTE);
+        }
+    }
+}
