@@ -144,7 +144,7 @@ impl Udp {
                     match split.and_then(|(cookie, text)| Some((Cookie::parse(cookie)?, text))) {
                         // Too long to be a reply: an empty text is judged as garbage.
                         Some((cookie, _)) if length > REPLY_MAX => sink.reply(from, cookie, b""),
-                        Some((cookie, text)) => sink.reply(from, cookie, text.trim_ascii_end()),
+                        Some((cookie, text)) => sink.reply(from, cookie, text.trim_ascii()),
                         None => sink.foreign(from),
                     }
                 }

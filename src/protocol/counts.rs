@@ -44,13 +44,16 @@ fn fraction(text: &[u8]) -> Option<f64> {
     number.is_finite().then(|| number.max(0.0))
 }
 
-/// Reads the reply to `I`, `Ib`, `Il`: lines `NAME: NUMBER` in any order, unknown names passed over. `None` when
+/// Reads the reply to `I`, `Ib`, `Il`: lines `NAME: NUMBER` in any order, what else there is passed over. `None` when
 /// it does not say how many sessions were created and how many are active.
 pub fn parse_info(reply: &[u8]) -> Option<SessionCounts> {
     let mut counts = SessionCounts::default();
     let (mut created, mut active) = (None, None);
     for line in trim_end(reply).split(|byte| *byte == b'\n') {
-        let colon = line.iter().position(|byte| *byte == b':')?;
+        // Old versions list their sessions behind the counts.
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
         let (name, value) = line.split_at_checked(colon)?;
         let value = value.get(1..)?.trim_ascii();
         match name.trim_ascii() {
@@ -220,7 +223,7 @@ mod tests {
     #[test]
     fn lies_are_clamped() {
         let text =
-            b"sessions created: 99999999999999999999999\nactive sessions: -3\naverage load: nan\nnew: thing";
+            b"sessions created: 99999999999999999999999\nactive sessions: -3\naverage load: nan\nnew: thing\n\tand more";
         let counts = parse_info(text).unwrap();
         assert_eq!(
             counts,
