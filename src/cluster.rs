@@ -64,7 +64,11 @@ thread_local! {
 
 impl Cluster {
     /// A cluster without members, and what its timer thread is to read.
-    pub fn new(number: usize, rules: &model::Cluster, health: Sender<Message>) -> (Arc<Self>, Receiver<Post>) {
+    pub fn new(
+        number: usize,
+        rules: &model::Cluster,
+        health: Sender<Message>,
+    ) -> (Arc<Self>, Receiver<Post>) {
         let (posts, receiver) = bounded(POSTS);
         let key = RandomState::new();
         let seed = key.hash_one(number);
@@ -97,7 +101,7 @@ impl Cluster {
 
     /// Does what is in `out`. Says whether that gave more to do.
     fn carry_out(&self, now: Instant, out: &mut Out) -> bool {
-        out.drain_replies(|client, text| client.reply(text));
+        out.drain_replies(Client::reply);
         let mut refused: Vec<MemberId> = Vec::new();
         out.drain_sends(|send, text| {
             if send.link.send(send.cookie, send.again, text).is_err() {
@@ -128,13 +132,23 @@ impl Cluster {
     fn tell_news(&self, at: Instant, out: &mut Out) {
         let cluster = self.number;
         for (member, result) in out.probed.drain(..) {
-            self.tell_health(Message::Probed { cluster, member, result, at });
+            self.tell_health(Message::Probed {
+                cluster,
+                member,
+                result,
+                at,
+            });
         }
         for member in out.suspects.drain(..) {
             self.tell_health(Message::Suspect { cluster, member });
         }
         for member in out.refused.drain(..) {
-            self.tell_health(Message::Probed { cluster, member, result: Probed::Refused, at });
+            self.tell_health(Message::Probed {
+                cluster,
+                member,
+                result: Probed::Refused,
+                at,
+            });
         }
         for note in out.notes.drain(..) {
             self.log(&note);
@@ -162,7 +176,11 @@ impl Cluster {
             Note::TwoHomes { bound, also } => {
                 log::warn!("cluster {name}: a call bound to {bound} is at {also} too");
             }
-            Note::Garbage { member, excerpt, replies } => log::warn!(
+            Note::Garbage {
+                member,
+                excerpt,
+                replies,
+            } => log::warn!(
                 "member {member} of {name}: {replies} reply(s) that can be none, such as \"{}\"",
                 excerpt.escape_ascii()
             ),
@@ -185,7 +203,10 @@ impl Cluster {
     /// When its link cannot be opened or there are too many members.
     pub fn add_member(self: &Arc<Self>, member: model::Member) -> io::Result<MemberId> {
         let Some(id) = self.look(|_, core| core.next_member()) else {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "the cluster has as many members as it can"));
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the cluster has as many members as it can",
+            ));
         };
         let link = self.open_link(&member, id)?;
         let rules = self.look(|now, core| {
@@ -197,13 +218,22 @@ impl Cluster {
     }
 
     fn open_link(self: &Arc<Self>, member: &model::Member, id: MemberId) -> io::Result<Arc<Link>> {
-        let label = Label { cluster: self.number, member: id };
+        let label = Label {
+            cluster: self.number,
+            member: id,
+        };
         let sink: Arc<dyn Sink> = Arc::<Self>::clone(self);
         Link::open(member, label, sink).map(Arc::new)
     }
 
     fn watch(self: &Arc<Self>, member: MemberId, rules: model::Health) {
-        self.health.send(Message::Watch { cluster: Arc::clone(self), member, rules }).ok();
+        self.health
+            .send(Message::Watch {
+                cluster: Arc::clone(self),
+                member,
+                rules,
+            })
+            .ok();
     }
 
     /// Makes a member `after` what it was `before`: in place, or, where it is another RTPproxy now, by a new link,
@@ -246,7 +276,12 @@ impl Cluster {
     /// Other rules from now on; the health thread gets its part.
     pub fn set_rules(&self, rules: &model::Cluster) {
         self.look(|_, core| core.set_rules(rules));
-        self.health.send(Message::Rules { cluster: self.number, rules: rules.health }).ok();
+        self.health
+            .send(Message::Rules {
+                cluster: self.number,
+                rules: rules.health,
+            })
+            .ok();
     }
 
     /// No new sessions for a member; the health thread takes it out when it has none left.
@@ -272,7 +307,9 @@ impl Cluster {
     /// Calls bound to a member, if it is at `address`.
     pub fn bound_at(&self, id: MemberId, address: &model::Address) -> u64 {
         self.look(|_, core| {
-            let there = core.member_of(id).is_some_and(|member| member.config.address == *address);
+            let there = core
+                .member_of(id)
+                .is_some_and(|member| member.config.address == *address);
             if there { core.bound_to(id) } else { 0 }
         })
     }
@@ -286,7 +323,12 @@ impl Cluster {
     pub fn remove_member(&self, id: MemberId) {
         let mut out = Out::default();
         let link = self.act(&mut out, |now, core, out| core.remove_member(now, id, out));
-        self.health.send(Message::Forget { cluster: self.number, member: id }).ok();
+        self.health
+            .send(Message::Forget {
+                cluster: self.number,
+                member: id,
+            })
+            .ok();
         if let Some(link) = link {
             link.close();
         }
@@ -300,7 +342,12 @@ impl Cluster {
         let mut out = Out::default();
         for id in ids {
             let link = self.act(&mut out, |now, core, out| core.remove_member(now, id, out));
-            self.health.send(Message::Forget { cluster: self.number, member: id }).ok();
+            self.health
+                .send(Message::Forget {
+                    cluster: self.number,
+                    member: id,
+                })
+                .ok();
             if let Some(link) = link {
                 link.close();
             }
@@ -312,7 +359,9 @@ impl Cluster {
     pub fn view(&self) -> ClusterView {
         let (mut view, members): (ClusterView, Vec<MemberView>) = self.look(|now, core| {
             let letters = Verb::ALL.iter().zip(core.outcomes());
-            let commands = letters.map(|(verb, [good, bad, ours])| (verb.letter(), *good, *bad, *ours)).collect();
+            let commands = letters
+                .map(|(verb, [good, bad, ours])| (verb.letter(), *good, *bad, *ours))
+                .collect();
             let view = ClusterView {
                 cluster: core.rules().clone(),
                 draining: false,

@@ -14,8 +14,8 @@ pub enum Outcome {
     Reply(Reply),
     /// It is answered when it is so, see [`check_wait`].
     Wait(Wait),
-    /// It is answered with this, and the connection closes.
-    Quit(Reply),
+    /// The connection closes, without a word.
+    Quit,
 }
 
 /// Whether a command is taken on the read-only socket.
@@ -44,7 +44,7 @@ pub fn allowed_read_only(operator: &dyn Operator, entry: &Entry, command: &Comma
 pub fn apply(operator: &dyn Operator, command: Command) -> Outcome {
     let reply = match command {
         Command::Wait(wait) => return Outcome::Wait(wait),
-        Command::Quit => return Outcome::Quit(Reply::ok()),
+        Command::Quit => return Outcome::Quit,
         Command::Ls { cluster, form } => ls(operator, cluster.as_deref(), form).unwrap_or_else(Reply::error),
         Command::Add { cluster, member } => done(operator.add_member(&cluster, member)),
         Command::Delete { cluster, name, now } => done(operator.delete_member(&cluster, &name, now)),
@@ -161,4 +161,228 @@ pub fn late_wait(wait: &Wait) -> Reply {
         until.as_str(),
         limit.as_secs_f64()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::super::fake::Fake;
+    use super::super::grammar;
+    use super::super::view::Loaded;
+    use super::*;
+
+    /// All that a client is sent for `line`.
+    fn ask(fake: &Fake, line: &str) -> String {
+        let reply = match grammar::parse(line) {
+            Ok(Some((_, command))) => match apply(fake, command) {
+                Outcome::Reply(reply) => reply,
+                other => panic!("{line}: {other:?}"),
+            },
+            Ok(None) => panic!("{line}: blank"),
+            Err(reply) => reply,
+        };
+        let mut out = Vec::new();
+        reply.write_to(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_examples_of_the_manual_work() {
+        let fake = Fake::of_the_manual();
+        assert!(ask(&fake, "ls").ends_with("    inactive members = 2\nOK\n"));
+        assert!(ask(&fake, "ls Supercluster#1").ends_with("\nInactive members of the cluster #0:\n\nOK\n"));
+        assert!(ask(&fake, "ls Supercluster#2").ends_with("        status = ACTIVE\nOK\n"));
+        let add = "modify Supercluster#2 add name=another_proxy,protocol=udp,address=1.2.3.4:567,capacity=120,weight=300";
+        assert_eq!(ask(&fake, add), "OK\n");
+        assert!(
+            ask(&fake, "ls Supercluster#2")
+                .contains("        name = another_proxy\n        address = 1.2.3.4:567\n")
+        );
+        assert_eq!(ask(&fake, add), "ERROR: another_proxy: RTPproxy already exists\n");
+        assert_eq!(ask(&fake, "modify Supercluster#1 delete RTPPROXY2"), "OK\n");
+        assert!(ask(&fake, "ls Supercluster#1").contains("status = DRAINING"));
+        assert_eq!(ask(&fake, "modify Supercluster#1 suspend RTPPROXY1"), "OK\n");
+        assert!(ask(&fake, "ls Supercluster#1").contains("status = SUSPENDED"));
+        assert_eq!(ask(&fake, "modify Supercluster#1 resume RTPPROXY1"), "OK\n");
+        assert_eq!(ask(&fake, "modify Supercluster#1 set RTPPROXY1 weight=7"), "OK\n");
+        assert_eq!(
+            *fake.changes.lock(),
+            [
+                "add another_proxy",
+                "delete RTPPROXY2 false",
+                "suspend RTPPROXY1",
+                "resume RTPPROXY1",
+                "set RTPPROXY1 [Weight(7)]"
+            ]
+        );
+    }
+
+    #[test]
+    fn refusals_say_whose_name_is_not_known() {
+        let fake = Fake::of_the_manual();
+        assert_eq!(ask(&fake, "ls Nobody"), "ERROR: Nobody: cluster not found\n");
+        assert_eq!(
+            ask(&fake, "ls --json Nobody"),
+            "ERROR: Nobody: cluster not found\n"
+        );
+        assert_eq!(
+            ask(&fake, "modify Nobody suspend X"),
+            "ERROR: Nobody: cluster not found\n"
+        );
+        assert_eq!(
+            ask(&fake, "modify Supercluster#1 suspend X"),
+            "ERROR: X: RTPproxy not found\n"
+        );
+        // Names keep their case.
+        assert_eq!(
+            ask(&fake, "ls supercluster#1"),
+            "ERROR: supercluster#1: cluster not found\n"
+        );
+        assert!(fake.changes.lock().is_empty());
+    }
+
+    #[test]
+    fn a_reload_counts_what_it_loaded_or_lists_the_faults() {
+        let fake = Fake::of_the_manual();
+        assert_eq!(ask(&fake, "reload"), "Loaded 2 clusters and 4 RTP proxies\nOK\n");
+        *fake.reload.lock() = Err(Refusal::Other("f.xml:1:2: bad\nf.xml:3:4: worse".into()));
+        assert_eq!(
+            ask(&fake, "reload"),
+            "f.xml:3:4: worse\nERROR: f.xml:1:2: bad (and 1 more, above)\n"
+        );
+        *fake.reload.lock() = Ok(Loaded {
+            clusters: 1,
+            members: 0,
+        });
+        assert_eq!(ask(&fake, "RELOAD"), "Loaded 1 clusters and 0 RTP proxies\nOK\n");
+    }
+
+    #[test]
+    fn sessions_are_counted_listed_and_found() {
+        let fake = Fake::of_the_manual();
+        assert_eq!(
+            ask(&fake, "sessions Supercluster#1"),
+            "bound sessions = 2\nlisted = 2\n    RTPproxy = RTPPROXY1, age = 12 s, call-id = a1@host\n    \
+             RTPproxy = RTPPROXY1, age = 700 s, deleted, call-id = b\\x0a2\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "sessions Supercluster#1 RTPPROXY2 limit=0"),
+            "bound sessions = 2\nlisted = 0\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "locate Supercluster#1 a1@host"),
+            "RTPproxy = RTPPROXY1\nage = 12 s\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "locate Supercluster#1 b\\x0a2"),
+            "RTPproxy = RTPPROXY1\nage = 700 s\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "locate Supercluster#1 other"),
+            "ERROR: other: call-id not bound\n"
+        );
+    }
+
+    #[test]
+    fn clusters_come_and_go() {
+        let fake = Fake::of_the_manual();
+        assert_eq!(
+            ask(
+                &fake,
+                "cluster add name=Third,protocol=unix,address=/tmp/third.sock"
+            ),
+            "OK\n"
+        );
+        assert!(ask(&fake, "ls").contains("Cluster: #2\n    name = Third\n    address = /tmp/third.sock\n"));
+        assert_eq!(ask(&fake, "cluster delete Third now"), "OK\n");
+        assert_eq!(
+            ask(&fake, "cluster delete Third"),
+            "ERROR: Third: cluster not found\n"
+        );
+    }
+
+    #[test]
+    fn the_read_only_socket_takes_what_reads() {
+        let fake = Fake::of_the_manual();
+        let own = fake.file.lock().0.display().to_string();
+        let taken = |line: &str| {
+            let (entry, command) = grammar::parse(line).unwrap().unwrap();
+            allowed_read_only(&fake, entry, &command).map_err(|reply| reply.verdict())
+        };
+        for line in [
+            "ls",
+            "ls -v C",
+            "stats --prometheus",
+            "diff",
+            "help",
+            "version",
+            "quit",
+            "locate C x",
+            "wait C R gone",
+        ] {
+            assert_eq!(taken(line), Ok(()), "{line}");
+        }
+        for line in [
+            "modify C suspend R",
+            "modify C delete R now",
+            "reload",
+            "save",
+            "cluster delete C",
+        ] {
+            let title = line.split(" C").next().unwrap_or_default().to_owned();
+            let refused = taken(line).unwrap_err();
+            assert!(
+                refused.ends_with(": not on the read-only socket"),
+                "{line}: {refused}"
+            );
+            assert!(refused.contains(&title), "{line}: {refused}");
+        }
+        assert_eq!(taken(&format!("check {own}")), Ok(()));
+        assert_eq!(
+            taken("check /etc/shadow"),
+            Err(format!("ERROR: check: want {own} on the read-only socket"))
+        );
+    }
+
+    #[test]
+    fn a_wait_is_over_when_it_is_so_or_cannot_become_so() {
+        let fake = Fake::of_the_manual();
+        let wait = |name: &str, until| Wait {
+            cluster: "Supercluster#1".into(),
+            name: name.into(),
+            until,
+            limit: Duration::from_millis(1500),
+        };
+        let check = |wait: &Wait, before| {
+            check_wait(wait, &fake.cluster(&wait.cluster), before).map(|reply| reply.verdict())
+        };
+        let ok = Some("OK".to_owned());
+        assert_eq!(check(&wait("RTPPROXY1", Until::Online), false), ok);
+        assert_eq!(check(&wait("RTPPROXY1", Until::Offline), false), None);
+        assert_eq!(check(&wait("RTPPROXY1", Until::Gone), false), None);
+        assert_eq!(
+            late_wait(&wait("RTPPROXY1", Until::Gone)).verdict(),
+            "ERROR: RTPPROXY1: not gone after 1.5 s"
+        );
+        assert_eq!(check(&wait("X", Until::Gone), false), ok);
+        let nobody = Some("ERROR: X: RTPproxy not found".to_owned());
+        assert_eq!(check(&wait("X", Until::Online), false), nobody);
+        // A cluster that never was is a slip of the pen; one that closed has taken its members with it.
+        fake.clusters.lock().clear();
+        let no_cluster = Some("ERROR: Supercluster#1: cluster not found".to_owned());
+        assert_eq!(check(&wait("RTPPROXY1", Until::Gone), false), no_cluster);
+        assert_eq!(check(&wait("RTPPROXY1", Until::Online), true), no_cluster);
+        assert_eq!(check(&wait("RTPPROXY1", Until::Gone), true), ok);
+    }
+
+    #[test]
+    fn help_and_version_answer() {
+        let fake = Fake::of_the_manual();
+        assert!(ask(&fake, "help").contains("modify CLUSTER delete NAME [now]\n    "));
+        assert_eq!(
+            ask(&fake, "version"),
+            format!("rtp_cluster {}\nOK\n", env!("CARGO_PKG_VERSION"))
+        );
+    }
 }

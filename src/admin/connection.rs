@@ -254,20 +254,13 @@ impl Connection {
             }
             Outcome::Wait(wait) => {
                 let view = operator.cluster(&wait.cluster);
-                match apply::check_wait(&wait, &view, false) {
-                    Some(reply) => self.reply(now, &reply),
-                    None => {
-                        self.parked = Some(Parked {
-                            until: now + wait.limit,
-                            wait,
-                        })
-                    }
+                if let Some(reply) = apply::check_wait(&wait, &view, false) {
+                    return self.reply(now, &reply);
                 }
+                let until = now + wait.limit;
+                self.parked = Some(Parked { wait, until });
             }
-            Outcome::Quit(reply) => {
-                self.reply(now, &reply);
-                self.close();
-            }
+            Outcome::Quit => self.close(),
         }
     }
 
@@ -346,5 +339,21 @@ impl fmt::Display for Peer {
             Some((uid, pid)) => write!(f, "uid {uid}, pid {pid}"),
             None => f.write_str("unknown user"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_is_known_by_user_and_process() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let uid = rustix::process::getuid().as_raw();
+        assert_eq!(
+            Peer::of(&ours).to_string(),
+            format!("uid {uid}, pid {}", std::process::id())
+        );
+        assert_eq!(Peer(None).to_string(), "unknown user");
     }
 }

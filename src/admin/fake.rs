@@ -1,7 +1,8 @@
 //! A server for the tests of this room: clusters in memory that do at once what they are told.
 
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
@@ -20,6 +21,33 @@ pub(crate) struct Fake {
     pub(crate) reload: Mutex<Result<Loaded, Refusal>>,
     /// Every change, in the order in which it was made.
     pub(crate) changes: Mutex<Vec<String>>,
+}
+
+/// A directory of its own for one test, gone with it.
+pub(crate) struct Place(PathBuf);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "rtp-admin-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A name that is one.
@@ -173,14 +201,14 @@ impl Operator for Fake {
     fn suspend(&self, cluster: &str, name: &str) -> Result<(), Refusal> {
         let done = format!("suspend {name}");
         self.change(done, cluster, name, |members, at| {
-            members[at].member.status = Status::Suspended
+            members[at].member.status = Status::Suspended;
         })
     }
 
     fn resume(&self, cluster: &str, name: &str) -> Result<(), Refusal> {
         let done = format!("resume {name}");
         self.change(done, cluster, name, |members, at| {
-            members[at].member.status = Status::Active
+            members[at].member.status = Status::Active;
         })
     }
 

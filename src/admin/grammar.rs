@@ -541,3 +541,274 @@ fn shown(word: &str) -> String {
         None => word.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Command {
+        match parse(line) {
+            Ok(Some((_, command))) => command,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    /// The last line of the reply that refuses `line`.
+    fn error(line: &str) -> String {
+        match parse(line) {
+            Err(reply) => reply.verdict(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn commands_and_keywords_are_taken_in_any_case_and_names_keep_theirs() {
+        for line in [
+            "modify C1 delete R1 now",
+            "MODIFY C1 Delete R1 NOW",
+            " modify\tC1  remove R1 now ",
+        ] {
+            let (cluster, name) = ("C1".to_owned(), "R1".to_owned());
+            assert_eq!(
+                command(line),
+                Command::Delete {
+                    cluster,
+                    name,
+                    now: true
+                },
+                "{line}"
+            );
+        }
+        let (cluster, name) = ("c1".to_owned(), "r1".to_owned());
+        assert_eq!(command("modify c1 PAUSE r1"), Command::Suspend { cluster, name });
+        assert_eq!(command("EXIT"), Command::Quit);
+        assert_eq!(command("q"), Command::Quit);
+        assert_eq!(command("Stats --JSON"), Command::Stats(StatsForm::Json));
+    }
+
+    #[test]
+    fn a_blank_line_is_no_command() {
+        assert_eq!(parse(""), Ok(None));
+        assert_eq!(parse(" \t "), Ok(None));
+    }
+
+    #[test]
+    fn ls_takes_its_options_before_the_name() {
+        let ls = |cluster: Option<&str>, form| Command::Ls {
+            cluster: cluster.map(str::to_owned),
+            form,
+        };
+        assert_eq!(command("ls"), ls(None, ListForm::Plain));
+        assert_eq!(
+            command("ls Supercluster#1"),
+            ls(Some("Supercluster#1"), ListForm::Plain)
+        );
+        assert_eq!(command("ls -v C"), ls(Some("C"), ListForm::Verbose));
+        assert_eq!(command("ls --json"), ls(None, ListForm::Json));
+        assert_eq!(command("ls -- -v"), ls(Some("-v"), ListForm::Plain));
+        assert_eq!(
+            error("ls -x"),
+            "ERROR: ls: unknown option \"-x\": want ls [-v|--json] [CLUSTER]"
+        );
+        assert!(error("ls -v --json").contains("exclude each other"));
+        assert!(error("ls C D").starts_with("ERROR: ls: unexpected \"D\": want ls "));
+    }
+
+    #[test]
+    fn a_member_without_status_is_active() {
+        let line = "modify Supercluster#2 add name=another_proxy,protocol=udp,address=1.2.3.4:567,capacity=120,weight=300";
+        let Command::Add { cluster, member } = command(line) else {
+            panic!("no add")
+        };
+        assert_eq!(cluster, "Supercluster#2");
+        assert_eq!(member.name.as_str(), "another_proxy");
+        assert_eq!(member.status, model::Status::Active);
+        assert_eq!((member.weight, member.capacity), (300, 120));
+        // Blanks after the commas are no part of a key, keys come in any case and order.
+        let same = "modify Supercluster#2 add weight=300, CAPACITY=120, address=1.2.3.4:567, protocol=UDP, name=another_proxy";
+        assert_eq!(command(same), command(line));
+    }
+
+    #[test]
+    fn wrong_values_name_the_key_the_value_and_what_would_be_right() {
+        let add = |pairs: &str| error(&format!("modify C add {pairs}"));
+        let good = "name=R,protocol=udp,address=1.2.3.4:5,capacity=1";
+        for (reply, parts) in [
+            (add(&format!("{good},weight=1e3")), ["weight", "\"1e3\"", "65535"]),
+            (
+                add(&format!("{good},weight=65536")),
+                ["weight", "\"65536\"", "65535"],
+            ),
+            (add(&format!("{good},weight=1,colour=red")), ["colour", "", ""]),
+            (add(good), ["weight", "", ""]),
+            (
+                add(&format!("{good},weight=1,Weight=2")),
+                ["Weight", "\"2\"", "once"],
+            ),
+            (add("frob"), ["modify add", "\"frob\"", "KEY=VALUE"]),
+            (
+                add(""),
+                [
+                    "modify add",
+                    "KEY=VALUE is missing",
+                    "modify CLUSTER add name=NAME",
+                ],
+            ),
+            (error("modify C set R weight=x"), ["weight", "\"x\"", "65535"]),
+            (
+                error("modify C set R"),
+                ["modify set", "KEY=VALUE is missing", "want modify CLUSTER set"],
+            ),
+        ] {
+            assert!(
+                parts.iter().all(|part| reply.contains(part)),
+                "{reply}: want {parts:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn ten_thousand_pairs_are_refused_whole() {
+        let reply = error(&format!("modify C add {}", vec!["a=1"; 10_000].join(",")));
+        assert_eq!(reply, "ERROR: modify add: 10000 pairs: want at most 32");
+    }
+
+    #[test]
+    fn unknown_words_are_named_before_the_error() {
+        let Err(reply) = parse("frob x") else {
+            panic!("taken")
+        };
+        assert_eq!(reply.verdict(), "ERROR: unknown command");
+        let mut sent = Vec::new();
+        reply.write_to(&mut sent);
+        assert!(sent.starts_with(b"frob: no such command; there are ls, modify, cluster, "));
+        assert_eq!(
+            error("modify C explode R"),
+            "ERROR: unsupported action: \"explode\""
+        );
+        assert_eq!(error("cluster explode"), "ERROR: unsupported action: \"explode\"");
+    }
+
+    #[test]
+    fn missing_words_are_named_with_the_whole_form() {
+        for (line, missing, form) in [
+            ("modify", "CLUSTER", "add, delete"),
+            ("modify C", "what to do", "suspend, resume, set"),
+            (
+                "modify C delete",
+                "NAME is missing",
+                "modify CLUSTER delete NAME [now]",
+            ),
+            ("cluster", "what to do", "add, delete"),
+            (
+                "cluster delete",
+                "CLUSTER is missing",
+                "cluster delete CLUSTER [now]",
+            ),
+            ("locate C", "CALL-ID is missing", "locate CLUSTER CALL-ID"),
+            ("check", "FILE is missing", "check FILE"),
+            ("sessions", "CLUSTER is missing", "sessions CLUSTER"),
+            (
+                "wait C R",
+                "online, offline or gone is missing",
+                "wait CLUSTER NAME",
+            ),
+            (
+                "modify C delete R later",
+                "unexpected \"later\"",
+                "modify CLUSTER delete NAME [now]",
+            ),
+            ("reload now", "unexpected \"now\"", "want reload"),
+        ] {
+            let reply = error(line);
+            assert!(reply.contains(missing) && reply.contains(form), "{line}: {reply}");
+        }
+    }
+
+    #[test]
+    fn waits_have_a_bound() {
+        let Command::Wait(wait) = command("wait C R GONE -t 2.5") else {
+            panic!("no wait")
+        };
+        assert_eq!(
+            (wait.until, wait.limit),
+            (Until::Gone, Duration::from_millis(2500))
+        );
+        let Command::Wait(wait) = command("wait C R online") else {
+            panic!("no wait")
+        };
+        assert_eq!((wait.until, wait.limit), (Until::Online, WAIT_MAX));
+        for seconds in ["-1", "86401", "NaN", "inf", "1e99", "soon"] {
+            assert_eq!(
+                error(&format!("wait C R gone -t {seconds}")),
+                format!("ERROR: wait: -t \"{seconds}\": want a number from 0 to 86400")
+            );
+        }
+        assert!(error("wait C R here").contains("\"here\": want online, offline or gone"));
+    }
+
+    #[test]
+    fn sessions_take_a_member_and_a_limit() {
+        let sessions = |member: Option<&str>, limit| Command::Sessions {
+            cluster: "C".into(),
+            member: member.map(str::to_owned),
+            limit,
+        };
+        assert_eq!(command("sessions C"), sessions(None, SESSIONS_LISTED));
+        assert_eq!(command("sessions C R limit=5"), sessions(Some("R"), 5));
+        assert_eq!(command("sessions C Limit=0"), sessions(None, 0));
+        assert_eq!(
+            error("sessions C limit=x"),
+            "ERROR: limit \"x\": want a whole number from 0 to 100000"
+        );
+        assert!(error("sessions C limit=100001").contains("100001"));
+        assert!(error("sessions C R S").contains("unexpected \"S\""));
+    }
+
+    #[test]
+    fn paths_are_absolute_and_may_hold_blanks() {
+        assert_eq!(
+            command("check /etc/my file.xml"),
+            Command::Check("/etc/my file.xml".into())
+        );
+        assert_eq!(
+            command("save --force"),
+            Command::Save {
+                file: None,
+                force: true
+            }
+        );
+        assert_eq!(
+            command("save /x"),
+            Command::Save {
+                file: Some("/x".into()),
+                force: false
+            }
+        );
+        assert_eq!(
+            error("check rtp.xml"),
+            "ERROR: \"rtp.xml\": want a path that starts with /"
+        );
+    }
+
+    #[test]
+    fn help_shows_the_forms_of_one_command() {
+        let rows = |line: &str| match command(line) {
+            Command::Help(rows) => rows.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(rows("help"), commands::COMMANDS.len());
+        assert_eq!(rows("help MODIFY"), 5);
+        assert_eq!(rows("help modify set"), 1);
+        assert!(error("help frob").contains("\"frob\" is no command"));
+    }
+
+    #[test]
+    fn a_message_shows_the_beginning_of_a_long_word() {
+        let reply = error(&format!("modify C {} R", "é".repeat(30_000)));
+        assert_eq!(
+            reply,
+            format!("ERROR: unsupported action: \"{}…\"", "é".repeat(64))
+        );
+    }
+}

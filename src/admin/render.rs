@@ -238,3 +238,185 @@ pub fn help(rows: &[&Entry]) -> String {
 pub fn version() -> String {
     format!("rtp_cluster {}\n", env!("CARGO_PKG_VERSION"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::fake::{Fake, cluster, member};
+    use crate::admin::view::Operator;
+
+    #[test]
+    fn the_list_of_clusters_is_that_of_the_manual() {
+        let manual = "\
+Cluster: #0
+    name = Supercluster#1
+    address = /var/run/rtpproxy.sock
+    active members = 2
+    inactive members = 0
+
+Cluster: #1
+    name = Supercluster#2
+    address = /var/run/rtpproxy1.sock
+    active members = 0
+    inactive members = 2
+";
+        assert_eq!(clusters(&Fake::of_the_manual().clusters(), false), manual);
+        assert_eq!(clusters(&[], false), "");
+    }
+
+    #[test]
+    fn the_list_of_members_is_that_of_the_manual() {
+        let manual = "\
+Active members of the cluster #0:
+    RTPproxy: #0
+        name = RTPPROXY1
+        address = 127.0.0.1:22222
+        weight = 100
+        capacity = 2500
+        state = online
+        active sessions = 0
+        status = ACTIVE
+
+    RTPproxy: #1
+        name = RTPPROXY2
+        address = 127.0.0.1:22223
+        weight = 0
+        capacity = 1500
+        state = online
+        active sessions = 0
+        status = ACTIVE
+
+Inactive members of the cluster #0:
+
+";
+        assert_eq!(
+            members(
+                0,
+                &Fake::of_the_manual().cluster("Supercluster#1").unwrap(),
+                false
+            ),
+            manual
+        );
+    }
+
+    #[test]
+    fn an_empty_first_list_is_followed_by_its_blank_line_alone() {
+        let listing = "\
+Active members of the cluster #1:
+
+Inactive members of the cluster #1:
+    RTPproxy: #0
+        name = RTPPROXY3
+        address = 127.0.0.1:22224
+        weight = 100
+        capacity = 2500
+        state = offline
+        active sessions = UNKNOWN
+        status = ACTIVE
+
+    RTPproxy: #1
+        name = RTPPROXY4
+        address = 127.0.0.1:22225
+        weight = 100
+        capacity = 2500
+        state = offline
+        active sessions = UNKNOWN
+        status = ACTIVE
+";
+        assert_eq!(
+            members(
+                1,
+                &Fake::of_the_manual().cluster("Supercluster#2").unwrap(),
+                false
+            ),
+            listing
+        );
+        let empty = "Active members of the cluster #2:\n\nInactive members of the cluster #2:\n\n";
+        assert_eq!(members(2, &cluster("C", "/c", vec![]), false), empty);
+    }
+
+    #[test]
+    fn each_list_numbers_from_zero() {
+        let mut all = vec![member("A", 1, 1, 1), member("B", 2, 1, 1), member("C", 3, 1, 1)];
+        all[1].online = false;
+        let listing = members(0, &cluster("C", "/c", all), false);
+        let heads: Vec<_> = listing
+            .lines()
+            .filter(|line| line.contains("RTPproxy: ") || line.contains("name"))
+            .collect();
+        assert_eq!(
+            heads,
+            [
+                "    RTPproxy: #0",
+                "        name = A",
+                "    RTPproxy: #1",
+                "        name = C",
+                "    RTPproxy: #0",
+                "        name = B"
+            ]
+        );
+    }
+
+    #[test]
+    fn sessions_of_a_member_are_unknown_before_the_first_count_and_while_offline() {
+        let mut view = member("A", 1, 1, 1);
+        view.active_sessions = None;
+        assert!(block(0, &view, false).contains("active sessions = UNKNOWN\n"));
+        (view.online, view.active_sessions) = (false, Some(9));
+        assert!(block(0, &view, true).contains("active sessions = UNKNOWN\n"));
+        assert!(block(0, &view, true).contains("capacity utilization = UNKNOWN\n"));
+    }
+
+    #[test]
+    fn the_verbose_lines_come_after_the_status() {
+        let mut view = member("A", 1, 100, 2500);
+        (view.active_sessions, view.bound) = (Some(25), 24);
+        view.member.wan_address = Some([203, 0, 113, 4].into());
+        let (plain, verbose) = (block(0, &view, false), block(0, &view, true));
+        let more = verbose.strip_prefix(&plain).unwrap();
+        let want = [
+            "wan_address = 203.0.113.4",
+            "lan_address = none",
+            "cmd_out_address = none",
+            "bound sessions = 24",
+            "capacity utilization = 1.0%",
+            "average delay = 0.312 ms",
+            "reason = answers, since 90 s",
+        ];
+        let more: Vec<_> = more
+            .lines()
+            .map(|line| line.strip_prefix("        ").unwrap())
+            .collect();
+        assert_eq!(more, want);
+    }
+
+    #[test]
+    fn call_ids_survive_being_shown_and_typed() {
+        for bytes in [&b"a1@host"[..], b"a\\b", b"\n\xff\0", b"\\xzz", b"\\"] {
+            assert_eq!(call_id_bytes(&call_id_text(bytes)), bytes, "{bytes:?}");
+        }
+        assert_eq!(call_id_text(b"b\n2"), "b\\x0a2");
+    }
+
+    #[test]
+    fn every_counter_is_shown() {
+        let text = stats(&Fake::of_the_manual().clusters(), Duration::from_secs(5));
+        for (name, _) in CLUSTER_COUNTERS {
+            assert_eq!(
+                text.matches(&format!("\n    {} = 5\n", name.replace('_', " ")))
+                    .count(),
+                2,
+                "{name}"
+            );
+        }
+        for (name, _) in MEMBER_COUNTERS {
+            assert_eq!(
+                text.matches(&format!("\n        {} = 7\n", name.replace('_', " ")))
+                    .count(),
+                4,
+                "{name}"
+            );
+        }
+        assert!(text.contains("    command U = 10 answered, 1 with an error, 2 refused by rtp_cluster\n"));
+    }
+}

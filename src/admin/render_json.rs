@@ -11,7 +11,7 @@ use crate::config::model::{self, CapacityLimit, NoMembers, Policy};
 pub fn clusters<'a>(clusters: impl Iterator<Item = (usize, &'a ClusterView)>, uptime: Duration) -> String {
     document(uptime, |json| {
         json.key("clusters").array(clusters, |json, (n, view)| {
-            json.object(|json| cluster(json, n, view))
+            json.object(|json| cluster(json, n, view));
         });
     })
 }
@@ -64,7 +64,7 @@ fn cluster(json: &mut Json, n: usize, view: &ClusterView) {
     json.key("settings").object(|json| settings(json, cluster));
     cluster_counters(json, view);
     json.key("members").array(view.members.iter(), |json, view| {
-        json.object(|json| member(json, view))
+        json.object(|json| member(json, view));
     });
 }
 

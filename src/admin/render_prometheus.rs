@@ -60,103 +60,91 @@ fn of_clusters(out: &mut Exposition, clusters: &[ClusterView]) {
     }
 }
 
-fn of_members(out: &mut Exposition, clusters: &[ClusterView]) {
-    out.member_gauge(
-        "member_up",
-        "whether the member answers probes",
-        clusters,
-        |view| Some(f64::from(u8::from(view.online))),
-    );
-    out.member_gauge("member_weight", "share of new sessions", clusters, |view| {
+/// What a member is now: name, help, value; a value that is not known gives no sample.
+type MemberGauge = (&'static str, &'static str, fn(&MemberView) -> Option<f64>);
+
+const MEMBER_GAUGES: &[MemberGauge] = &[
+    ("up", "whether the member answers probes", |view| {
+        Some(f64::from(u8::from(view.online)))
+    }),
+    ("weight", "share of new sessions", |view| {
         Some(f64::from(view.member.weight))
-    });
-    out.member_gauge(
-        "member_capacity_sessions",
-        "sessions that the member should carry at most",
-        clusters,
+    }),
+    (
+        "capacity_sessions",
+        "sessions that it should carry at most",
         |view| Some(f64::from(view.member.capacity)),
-    );
-    out.member_gauge(
-        "member_active_sessions",
-        "sessions by the member's own count",
-        clusters,
-        |view| view.active_sessions.map(gauge_value),
-    );
-    out.member_gauge(
-        "member_utilization_ratio",
-        "active sessions over capacity",
-        clusters,
-        |view| utilization(view).map(|percent| percent / 100.0),
-    );
-    out.member_gauge(
-        "member_bound_sessions",
-        "call-ids bound to the member",
-        clusters,
-        |view| Some(gauge_value(view.bound)),
-    );
-    out.member_gauge(
-        "member_commands_in_flight",
-        "commands waiting for the member",
-        clusters,
-        |view| Some(gauge_value(view.in_flight)),
-    );
-    out.member_gauge(
-        "member_deferred_deletes",
-        "deletes that wait for its return",
-        clusters,
-        |view| Some(gauge_value(view.deferred_deletes)),
-    );
-    out.member_gauge(
-        "member_state_seconds",
-        "time since it went online or offline",
-        clusters,
-        |view| Some(view.since.as_secs_f64()),
-    );
+    ),
+    ("active_sessions", "sessions by its own count", |view| {
+        view.active_sessions.map(float)
+    }),
+    ("utilization_ratio", "active sessions over capacity", |view| {
+        utilization(view).map(|percent| percent / 100.0)
+    }),
+    ("bound_sessions", "call-ids bound to it now", |view| {
+        Some(float(view.bound))
+    }),
+    ("commands_in_flight", "commands waiting for it", |view| {
+        Some(float(view.in_flight))
+    }),
+    ("deferred_deletes", "deletes that wait for its return", |view| {
+        Some(float(view.deferred_deletes))
+    }),
+    ("state_seconds", "time since it went online or offline", |view| {
+        Some(view.since.as_secs_f64())
+    }),
+];
+
+fn of_members(out: &mut Exposition, clusters: &[ClusterView]) {
+    for (name, help, value) in MEMBER_GAUGES {
+        let name = format!("member_{name}");
+        out.head(&name, "gauge", help);
+        for (labels, view) in members(clusters) {
+            if let Some(value) = value(view) {
+                out.sample(&name, &labels, value);
+            }
+        }
+    }
     let name = "member_status";
     out.head(
         name,
         "gauge",
         "always 1; what the administrator wants of the member is in the label",
     );
-    for (cluster, view) in members(clusters) {
-        let member = view.member.name.as_str();
+    for ([cluster, member], view) in members(clusters) {
         out.sample(
             name,
-            &[
-                ("cluster", cluster),
-                ("member", member),
-                ("status", view.member.status.as_str()),
-            ],
+            &[cluster, member, ("status", view.member.status.as_str())],
             1,
         );
     }
     for (n, (name, help)) in MEMBER_COUNTERS.iter().enumerate() {
         let name = format!("member_{name}_total");
         out.head(&name, "counter", help);
-        for (cluster, view) in members(clusters) {
+        for (labels, view) in members(clusters) {
             if let Some(count) = view.counters.get(n) {
-                out.sample(
-                    &name,
-                    &[("cluster", cluster), ("member", view.member.name.as_str())],
-                    count,
-                );
+                out.sample(&name, &labels, count);
             }
         }
     }
+    delays(out, clusters);
+}
+
+/// The histogram of each member. Buckets are cumulated here: a view counts each alone.
+fn delays(out: &mut Exposition, clusters: &[ClusterView]) {
     out.head(
         "member_delay_seconds",
         "histogram",
         "time from a command to its reply",
     );
-    for (cluster, view) in members(clusters) {
-        let labels = [("cluster", cluster), ("member", view.member.name.as_str())];
+    for (labels, view) in members(clusters) {
+        let [cluster, member] = labels;
         let mut count = 0_u64;
         let bounds = DELAY_BUCKETS
             .iter()
             .map(|&bound| Duration::from_micros(bound).as_secs_f64().to_string());
         for (bound, in_bucket) in bounds.chain(["+Inf".to_owned()]).zip(&view.delay_histogram) {
             count = count.saturating_add(*in_bucket);
-            let [cluster, member] = labels;
             out.sample(
                 "member_delay_seconds_bucket",
                 &[cluster, member, ("le", &bound)],
@@ -168,12 +156,15 @@ fn of_members(out: &mut Exposition, clusters: &[ClusterView]) {
     }
 }
 
-/// Each member with the name of its cluster.
-fn members(clusters: &[ClusterView]) -> impl Iterator<Item = (&str, &MemberView)> {
+type Label<'a> = (&'static str, &'a str);
+
+/// Each member with its labels.
+fn members(clusters: &[ClusterView]) -> impl Iterator<Item = ([Label<'_>; 2], &MemberView)> {
     clusters.iter().flat_map(|view| {
+        let cluster = ("cluster", view.cluster.name.as_str());
         view.members
             .iter()
-            .map(|member| (view.cluster.name.as_str(), member))
+            .map(move |view| ([cluster, ("member", view.member.name.as_str())], view))
     })
 }
 
@@ -181,7 +172,7 @@ fn members(clusters: &[ClusterView]) -> impl Iterator<Item = (&str, &MemberView)
     clippy::cast_precision_loss,
     reason = "the format's values are 64-bit floats; exact below 2⁵³"
 )]
-fn gauge_value(count: u64) -> f64 {
+fn float(count: u64) -> f64 {
     count as f64
 }
 
@@ -218,26 +209,6 @@ impl Exposition {
         self.head(name, "gauge", help);
         for view in clusters {
             self.sample(name, &[("cluster", view.cluster.name.as_str())], value(view));
-        }
-    }
-
-    /// What is not known has no sample.
-    fn member_gauge(
-        &mut self,
-        name: &str,
-        help: &str,
-        clusters: &[ClusterView],
-        value: impl Fn(&MemberView) -> Option<f64>,
-    ) {
-        self.head(name, "gauge", help);
-        for (cluster, view) in members(clusters) {
-            if let Some(value) = value(view) {
-                self.sample(
-                    name,
-                    &[("cluster", cluster), ("member", view.member.name.as_str())],
-                    value,
-                );
-            }
         }
     }
 }

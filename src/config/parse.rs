@@ -477,3 +477,217 @@ fn title(node: &Node, number: usize) -> String {
         Some(name) => name.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::super::elements::ELEMENTS;
+    use super::super::model::{Address, CapacityLimit, Name, NoMembers, Policy, Status};
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        parse(Path::new("f.xml"), text.as_bytes())
+            .unwrap_or_else(|faults| panic!("{faults}"))
+            .config
+    }
+
+    /// The one cluster of a file that says `elements` of it beside what it must.
+    fn cluster(elements: &str) -> Cluster {
+        let text = format!(
+            "<rtp_cluster_config><rtp_cluster><name>C1</name><protocol>UNIX</protocol>\
+             <address>/run/c1.sock</address>{elements}</rtp_cluster></rtp_cluster_config>"
+        );
+        config(&text).clusters.remove(0)
+    }
+
+    fn bare() -> Cluster {
+        Cluster::new(
+            Name::new("C1").unwrap(),
+            Protocol::Unix,
+            Address::Path("/run/c1.sock".into()),
+        )
+    }
+
+    #[test]
+    fn the_elements_of_a_file_become_values() {
+        let text = include_str!("../../tests/corpus/config/good/all-elements.xml");
+        let member = Member {
+            name: Name::new("RTPPROXY1").unwrap(),
+            protocol: Protocol::Udp,
+            address: Address::Ip("127.0.0.1:22222".parse().unwrap()),
+            weight: 100,
+            capacity: 2_500,
+            status: Status::Active,
+            wan_address: Some([203, 0, 113, 4].into()),
+            lan_address: Some([10, 0, 0, 4].into()),
+            cmd_out_address: Some([10, 0, 0, 1].into()),
+        };
+        let name = Name::new("Supercluster#1").unwrap();
+        let cluster = Cluster {
+            disconnect_notify: Some(DisconnectNotify {
+                inbound_address: "192.0.2.1:12131".parse().unwrap(),
+                dest_socket_prefix: "/var/run/b2bua.sock".to_owned(),
+                on_member_loss: None,
+            }),
+            members: vec![member],
+            ..Cluster::new(
+                name,
+                Protocol::Unix,
+                Address::Path("/var/run/rtpproxy.sock".into()),
+            )
+        };
+        assert_eq!(
+            config(text),
+            Config {
+                clusters: vec![cluster]
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        assert_eq!(cluster(""), bare());
+        assert_eq!(
+            cluster("<failover/><health/><sessions/><socket/><capacity_limit/><balancing/>"),
+            bare()
+        );
+    }
+
+    #[test]
+    fn the_defaults_of_the_table_are_those_of_the_values() {
+        let elements = elements::children(CLUSTER).filter(|e| !e.attributes.is_empty() && e.name != NOTIFY);
+        let said: String = elements
+            .map(|element| {
+                let attributes = element
+                    .attributes
+                    .iter()
+                    .filter(|attribute| !attribute.default.is_empty());
+                let said: Vec<_> = attributes
+                    .map(|a| format!("{}=\"{}\"", a.name, a.default))
+                    .collect();
+                format!("<{} {}/>", element.name, said.join(" "))
+            })
+            .collect::<Vec<_>>()
+            .concat();
+        assert!(said.contains("<health interval=\"1s\""), "{said}");
+        assert_eq!(cluster(&said), bare());
+        let status = ELEMENTS.iter().find(|element| element.name == "status").unwrap();
+        assert_eq!(STATUS.read(status.default), Ok(Status::default()));
+    }
+
+    #[test]
+    fn all_tuning_is_read() {
+        let tuned = cluster(
+            "<capacity_limit type='hard'/><balancing policy='least-loaded'/>\
+             <failover timeout='3s' attempts='16'/>\
+             <health interval='100ms' timeout='60s' fall='100' rise='3' retry='1h' slow_start='30m'/>\
+             <sessions max='1' expire='30d'/><socket owner='kamailio:sip' mode='0600'/><no_members reply='silent'/>\
+             <disconnect_notify on_member_loss='30s'><inbound_address>:9</inbound_address>\
+             <dest_socket_prefix>/p</dest_socket_prefix></disconnect_notify>",
+        );
+        let expected = Cluster {
+            capacity_limit: CapacityLimit::Hard,
+            policy: Policy::LeastLoaded,
+            failover: Failover {
+                timeout: Duration::from_secs(3),
+                attempts: 16,
+            },
+            health: Health {
+                interval: Duration::from_millis(100),
+                timeout: Duration::from_secs(60),
+                fall: 100,
+                rise: 3,
+                retry: Duration::from_secs(3_600),
+                slow_start: Duration::from_secs(1_800),
+            },
+            sessions: Sessions {
+                max: 1,
+                expire: Duration::from_secs(30 * 86_400),
+            },
+            socket: SocketRights {
+                user: Some("kamailio".to_owned()),
+                group: Some("sip".to_owned()),
+                mode: Some(0o600),
+            },
+            no_members: NoMembers::Silent,
+            disconnect_notify: Some(DisconnectNotify {
+                inbound_address: "0.0.0.0:9".parse().unwrap(),
+                dest_socket_prefix: "/p".to_owned(),
+                on_member_loss: Some(Duration::from_secs(30)),
+            }),
+            ..bare()
+        };
+        assert_eq!(tuned, expected);
+    }
+
+    /// Every order of the children that a member must have: whatever comes first, the address is read by the
+    /// protocol.
+    #[test]
+    fn the_order_of_elements_means_nothing() {
+        let children = [
+            "<name>A</name>",
+            "<protocol>UDP</protocol>",
+            "<address>10.0.0.4</address>",
+            "<weight>1</weight>",
+            "<capacity>2</capacity>",
+        ];
+        let expected = cluster(&format!("<rtpproxy>{}</rtpproxy>", children.concat()));
+        let mut orders = 0;
+        permute(&mut children.to_vec(), 0, &mut |order| {
+            orders += 1;
+            assert_eq!(
+                cluster(&format!("<rtpproxy>{}</rtpproxy>", order.concat())),
+                expected,
+                "{order:?}"
+            );
+        });
+        assert_eq!(orders, 120);
+    }
+
+    fn permute<'a>(items: &mut Vec<&'a str>, from: usize, each: &mut impl FnMut(&[&'a str])) {
+        if from == items.len() {
+            return each(items);
+        }
+        for n in from..items.len() {
+            items.swap(from, n);
+            permute(items, from + 1, each);
+            items.swap(from, n);
+        }
+    }
+
+    #[test]
+    fn a_bad_file_gives_nothing_but_its_faults() {
+        let text = "<rtp_cluster_config><rtp_cluster><name>C 1</name><protocol>x</protocol>\
+                    <address>y</address></rtp_cluster></rtp_cluster_config>";
+        let faults = parse(Path::new("/etc/f.xml"), text.as_bytes()).unwrap_err();
+        let lines: Vec<_> = faults.iter().map(ToString::to_string).collect();
+        assert_eq!(lines.len(), 2);
+        assert!(
+            lines[0].starts_with("/etc/f.xml:1:40: cluster C 1: name \"C 1\": want a name of 1 to 255 bytes")
+        );
+        assert!(lines[1].starts_with("/etc/f.xml:1:60: cluster C 1: protocol \"x\": want UNIX, CUNIX"));
+    }
+
+    #[test]
+    fn more_than_a_file_may_hold_is_refused_unread() {
+        let faults = parse(Path::new("f.xml"), &vec![b' '; FILE_MAX + 1]).unwrap_err();
+        assert_eq!(
+            faults.to_string(),
+            "f.xml:1:1: the file has 4194305 bytes: want at most 4194304"
+        );
+    }
+
+    #[test]
+    fn a_long_name_is_cut_in_messages() {
+        let long = "n".repeat(300);
+        let text = format!(
+            "<rtp_cluster_config><rtp_cluster><name>{long}</name></rtp_cluster></rtp_cluster_config>"
+        );
+        let faults = parse(Path::new("f.xml"), text.as_bytes()).unwrap_err();
+        assert!(
+            faults.iter().all(|fault| fault.to_string().len() < 300),
+            "{faults}"
+        );
+    }
+}

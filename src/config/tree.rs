@@ -495,7 +495,7 @@ mod tests {
             format!("<a>{text}</a>"),
             format!("<a><!--{text}--></a>"),
         ] {
-            assert_eq!(read(&long).fault.map(|f| f.1), Some(limits()), "{:.9}", long);
+            assert_eq!(read(&long).fault.map(|f| f.1), Some(limits()), "{long:.9}");
         }
         let many = format!("<a>{}</a>", "<b/>".repeat(ELEMENTS_MAX));
         assert_eq!(fault(&many).1, "want no more than 250000 elements");

@@ -24,7 +24,9 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// come up in between are told by [`Outbox::wake_timer`].
     pub fn expire(&mut self, now: Instant, out: &mut Outbox<C, L>) -> Option<Instant> {
         for _ in 0..BATCH {
-            let Some(slot) = self.pending.next_due(now) else { break };
+            let Some(slot) = self.pending.next_due(now) else {
+                break;
+            };
             self.due(now, slot, out);
         }
         if self.next_sweep <= now && !self.sessions.is_empty() {
@@ -40,7 +42,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Something of this transaction is due.
     fn due(&mut self, now: Instant, slot: Slot, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         if transaction.give_up <= now {
             self.give_up(now, slot, out);
             return;
@@ -57,8 +61,12 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Sends one exchange again if it is time, under the same cookie. Says whether its member has had its time.
     fn resend_if_due(&mut self, now: Instant, slot: Slot, place: usize, out: &mut Outbox<C, L>) -> bool {
-        let Some(transaction) = self.pending.get_mut(slot) else { return false };
-        let Some(exchange) = transaction.exchanges.get_mut(place) else { return false };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return false;
+        };
+        let Some(exchange) = transaction.exchanges.get_mut(place) else {
+            return false;
+        };
         if exchange.fate != Fate::Waiting {
             return false;
         }
@@ -67,7 +75,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             exchange.patience = None;
         }
         if exchange.resend.is_some_and(|resend| resend <= now) {
-            let Some(member) = self.members.get_mut(usize::from(exchange.member.index)) else { return impatient };
+            let Some(member) = self.members.get_mut(usize::from(exchange.member.index)) else {
+                return impatient;
+            };
             exchange.pause = member.delay.next_retransmission(exchange.pause);
             exchange.resend = Some(now + exchange.pause);
             exchange.resent = true;
@@ -87,10 +97,16 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The time of a transaction is up.
     fn give_up(&mut self, now: Instant, slot: Slot, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let job = transaction.job;
         let mut silent = Vec::new();
-        for exchange in transaction.exchanges.iter_mut().filter(|e| e.fate == Fate::Waiting) {
+        for exchange in transaction
+            .exchanges
+            .iter_mut()
+            .filter(|e| e.fate == Fate::Waiting)
+        {
             exchange.fate = Fate::Failed;
             silent.push(exchange.member);
         }
@@ -107,7 +123,8 @@ impl<C, L: Clone> Dispatch<C, L> {
             Job::Idle => {}
             Job::Probe(_) => {
                 self.close(slot);
-                out.probed.extend(silent.into_iter().map(|id| (id, Probed::Missed)));
+                out.probed
+                    .extend(silent.into_iter().map(|id| (id, Probed::Missed)));
             }
             Job::Direct => self.home_failed(now, slot, silent.first().copied(), out),
             Job::Create => {
@@ -129,7 +146,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// A U that was never answered may have created a session all the same.
     fn undo_unanswered(&mut self, now: Instant, slot: Slot, silent: &[MemberId], out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         if transaction.asks() != Verb::Update || silent.is_empty() {
             return;
         }
@@ -141,7 +160,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The home of a call did not answer, and nobody else can.
     fn home_failed(&mut self, now: Instant, slot: Slot, home: Option<MemberId>, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         if transaction.key.verb != Verb::Delete {
             self.fail_with(slot, own::HOME_SILENT, out);
             return;
@@ -159,7 +180,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// A delete that nobody waits for was not answered: it waits for its member.
     fn keep_delete(&mut self, now: Instant, slot: Slot, at: Option<MemberId>, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let text = core::mem::take(&mut transaction.text);
         self.close(slot);
         if let Some(at) = at {
@@ -188,7 +211,14 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// A member came online, or went offline for the reason given.
-    pub fn set_online(&mut self, now: Instant, id: MemberId, online: bool, why: String, out: &mut Outbox<C, L>) {
+    pub fn set_online(
+        &mut self,
+        now: Instant,
+        id: MemberId,
+        online: bool,
+        why: String,
+        out: &mut Outbox<C, L>,
+    ) {
         let Some(member) = self.member_mut(id) else { return };
         let before = core::mem::replace(&mut member.online, online);
         member.why = why;
@@ -227,7 +257,10 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The next delete that waits for a member.
     pub(super) fn send_deferred(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) {
-        let next = self.member_mut(id).filter(|member| member.online).and_then(|member| member.next_deferred(now));
+        let next = self
+            .member_mut(id)
+            .filter(|member| member.online)
+            .and_then(|member| member.next_deferred(now));
         if let Some(text) = next {
             self.send_quietly(now, id, &text, true, out);
         }
@@ -237,7 +270,9 @@ impl<C, L: Clone> Dispatch<C, L> {
     pub(super) fn fail_all(&mut self, now: Instant, id: MemberId, probes: bool, out: &mut Outbox<C, L>) {
         let slots: Vec<Slot> = self.pending.slots().collect();
         for slot in slots {
-            let Some(transaction) = self.pending.get_mut(slot) else { continue };
+            let Some(transaction) = self.pending.get_mut(slot) else {
+                continue;
+            };
             if matches!(transaction.job, Job::Probe(_)) && !probes {
                 continue;
             }
@@ -248,9 +283,20 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// One exchange has failed before its time.
-    fn fail_exchange(&mut self, now: Instant, slot: Slot, place: usize, from: MemberId, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
-        let Some(exchange) = transaction.exchanges.get_mut(place) else { return };
+    fn fail_exchange(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        place: usize,
+        from: MemberId,
+        out: &mut Outbox<C, L>,
+    ) {
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
+        let Some(exchange) = transaction.exchanges.get_mut(place) else {
+            return;
+        };
         if exchange.member != from || exchange.fate != Fate::Waiting {
             return;
         }
@@ -263,7 +309,6 @@ impl<C, L: Clone> Dispatch<C, L> {
         let job = transaction.job;
         let gone = !self.member(from).is_some_and(Member::serves);
         match job {
-            Job::Idle | Job::Wait => {}
             Job::Probe(_) => {
                 self.close(slot);
                 out.probed.push((from, Probed::Refused));
@@ -290,14 +335,26 @@ impl<C, L: Clone> Dispatch<C, L> {
             Job::Capability if !waiting => self.conclude_capability(slot, out),
             Job::Statistics if !waiting => self.conclude_statistics(slot, out),
             Job::DeleteAll if !waiting => self.conclude_delete_all(slot, out),
-            Job::Seek | Job::Ask | Job::Capability | Job::Statistics | Job::DeleteAll => {}
+            // The others may still answer.
+            Job::Seek
+            | Job::Ask
+            | Job::Capability
+            | Job::Statistics
+            | Job::DeleteAll
+            | Job::Idle
+            | Job::Wait => {}
         }
     }
 
     /// Nobody who was asked has the call.
     pub(super) fn conclude(&mut self, now: Instant, slot: Slot, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
-        let silent = transaction.exchanges.iter().any(|exchange| exchange.fate != Fate::Answered);
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
+        let silent = transaction
+            .exchanges
+            .iter()
+            .any(|exchange| exchange.fate != Fate::Answered);
         let job = transaction.job;
         let followers = self.end_question(slot);
         if job == Job::Seek {
@@ -313,11 +370,23 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// The answer to a command whose call nobody has.
-    pub(super) fn conclude_unfound(&mut self, now: Instant, slot: Slot, silent: bool, out: &mut Outbox<C, L>) {
-        let offline: Vec<MemberId> =
-            self.members.iter().filter(|member| member.present && !member.online).map(|member| member.id).collect();
+    pub(super) fn conclude_unfound(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        silent: bool,
+        out: &mut Outbox<C, L>,
+    ) {
+        let offline: Vec<MemberId> = self
+            .members
+            .iter()
+            .filter(|member| member.present && !member.online)
+            .map(|member| member.id)
+            .collect();
         let nobody = self.online().is_empty();
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let verb = transaction.key.verb;
         let code = if nobody {
             own::NO_ONE_ONLINE
@@ -352,7 +421,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Answers with a member's word, or with `0`, and closes.
     pub(super) fn finish(&mut self, slot: Slot, text: &[u8], out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let verb = transaction.key.verb;
         if let Some(client) = transaction.client.take() {
             out.reply(client, |bytes| bytes.extend_from_slice(text));
@@ -363,7 +434,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Nobody may join this question any more. Gives who has.
     pub(super) fn end_question(&mut self, slot: Slot) -> Vec<Slot> {
-        let Some(transaction) = self.pending.get_mut(slot) else { return Vec::new() };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return Vec::new();
+        };
         let hash = transaction.key.hash;
         let followers = core::mem::take(&mut transaction.followers);
         if self.questions.get(&hash) == Some(&slot) {
@@ -381,7 +454,11 @@ impl<C, L: Clone> Dispatch<C, L> {
         out: &mut Outbox<C, L>,
     ) {
         for slot in followers {
-            if self.pending.get_mut(slot).is_some_and(|transaction| transaction.job == Job::Wait) {
+            if self
+                .pending
+                .get_mut(slot)
+                .is_some_and(|transaction| transaction.job == Job::Wait)
+            {
                 self.take_again(now, slot, found, out);
             }
         }
@@ -389,7 +466,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Routes a command once more, as if it came now, with its client and its deadline.
     pub(super) fn take_again(&mut self, now: Instant, slot: Slot, found: Found, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let text = core::mem::take(&mut transaction.text);
         let (started, origin, client) = (transaction.started, transaction.origin, transaction.client.take());
         self.close(slot);

@@ -19,18 +19,37 @@ const EXCERPT: usize = 64;
 
 impl<C, L: Clone> Dispatch<C, L> {
     /// Takes a reply of a member to the exchange that `cookie` names: its bytes without cookie and line end.
-    pub fn reply(&mut self, now: Instant, from: MemberId, cookie: Cookie, text: &[u8], out: &mut Outbox<C, L>) {
+    pub fn reply(
+        &mut self,
+        now: Instant,
+        from: MemberId,
+        cookie: Cookie,
+        text: &[u8],
+        out: &mut Outbox<C, L>,
+    ) {
         let found = self.pending.find(cookie);
         let ours = found.is_some() || self.pending.is_ours(cookie);
-        let Some(member) = self.member_mut(from) else { return };
-        let Some((slot, place)) = found else {
-            member.count(if ours { Count::LateReplies } else { Count::SpoofedReplies });
+        let Some(member) = self.member_mut(from) else {
             return;
         };
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some((slot, place)) = found else {
+            member.count(if ours {
+                Count::LateReplies
+            } else {
+                Count::SpoofedReplies
+            });
+            return;
+        };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let verb = transaction.asks();
-        let Some(exchange) = transaction.exchanges.get_mut(place) else { return };
-        let Some(member) = self.members.get_mut(usize::from(from.index)) else { return };
+        let Some(exchange) = transaction.exchanges.get_mut(place) else {
+            return;
+        };
+        let Some(member) = self.members.get_mut(usize::from(from.index)) else {
+            return;
+        };
         if exchange.member != from {
             member.count(Count::SpoofedReplies);
             return;
@@ -83,12 +102,25 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// Writes a member's reply to the client.
-    fn hand_over(&mut self, slot: Slot, from: MemberId, text: &[u8], outcome: Outcome, out: &mut Outbox<C, L>) {
-        let Some(member) = self.members.get(usize::from(from.index)) else { return };
+    fn hand_over(
+        &mut self,
+        slot: Slot,
+        from: MemberId,
+        text: &[u8],
+        outcome: Outcome,
+        out: &mut Outbox<C, L>,
+    ) {
+        let Some(member) = self.members.get(usize::from(from.index)) else {
+            return;
+        };
         let (wan, has_lan) = (member.config.wan_address, member.config.lan_address.is_some());
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let verb = transaction.key.verb;
-        let Some(client) = transaction.client.take() else { return };
+        let Some(client) = transaction.client.take() else {
+            return;
+        };
         let rewrites = wan.is_some() && matches!(verb, Verb::Update | Verb::Lookup);
         out.reply(client, |bytes| match command::parse(&transaction.text) {
             Ok(command) if rewrites => rewrite::reply(&command, text, wan, has_lan, bytes),
@@ -130,10 +162,15 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// The first positive answer to a new session.
     fn won(&mut self, now: Instant, slot: Slot, winner: MemberId, text: &[u8], out: &mut Outbox<C, L>) {
         let tick = self.tick(now);
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let (hash, ends) = (transaction.key.hash, transaction.key.ends);
         let call_id = transaction.call_id();
-        let known = self.sessions.find(tick, hash, call_id).map(|binding| (binding.member, binding.stage));
+        let known = self
+            .sessions
+            .find(tick, hash, call_id)
+            .map(|binding| (binding.member, binding.stage));
         let serves = |home: MemberId| {
             let member = self.members.get(usize::from(home.index));
             member.is_some_and(|member| member.id == home && member.serves())
@@ -143,7 +180,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             && serves(home)
         {
             // Another command of the call was faster elsewhere. All of a call is on one member.
-            let Some(transaction) = self.pending.get_mut(slot) else { return };
+            let Some(transaction) = self.pending.get_mut(slot) else {
+                return;
+            };
             let command = transaction.text.clone();
             transaction.job = Job::Direct;
             transaction.give_up = now + ANSWER_WITHIN / 2;
@@ -171,7 +210,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The client has its answer. Attempts that are still unanswered are watched for a while longer.
     fn leave_late(&mut self, now: Instant, slot: Slot, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         if !transaction.is_waiting() {
             self.close(slot);
             return;
@@ -199,9 +240,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         out: &mut Outbox<C, L>,
     ) {
         let tick = self.tick(now);
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         if outcome == Outcome::Positive {
-            let home = self.sessions.find(tick, transaction.key.hash, transaction.call_id());
+            let home = self
+                .sessions
+                .find(tick, transaction.key.hash, transaction.call_id());
             let home = home.map(|binding| binding.member);
             if transaction.asks() == Verb::Update && home != Some(from) {
                 let text = transaction.text.clone();
@@ -213,7 +258,11 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
             }
         }
-        if self.pending.get_mut(slot).is_some_and(|transaction| !transaction.is_waiting()) {
+        if self
+            .pending
+            .get_mut(slot)
+            .is_some_and(|transaction| !transaction.is_waiting())
+        {
             self.close(slot);
         }
     }
@@ -221,13 +270,14 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Forgets that a call was to be at one of the members that this command tried.
     pub(super) fn unbind_tentative(&mut self, now: Instant, slot: Slot) {
         let tick = self.tick(now);
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let hash = transaction.key.hash;
         let call_id = transaction.call_id();
-        let tentative = self
-            .sessions
-            .find(tick, hash, call_id)
-            .is_some_and(|binding| binding.stage == Stage::Tentative && transaction.has_tried(binding.member));
+        let tentative = self.sessions.find(tick, hash, call_id).is_some_and(|binding| {
+            binding.stage == Stage::Tentative && transaction.has_tried(binding.member)
+        });
         if tentative {
             self.sessions.forget(hash, call_id);
         }
@@ -235,7 +285,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// A new session has no further member to go to: it is over unless one of those tried may still answer.
     pub(super) fn lost_unless_waiting(&mut self, now: Instant, slot: Slot, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         if transaction.is_waiting() {
             // They have until the end now.
             for exchange in &mut transaction.exchanges {
@@ -245,7 +297,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             return;
         }
         self.unbind_tentative(now, slot);
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         if transaction.verdict.is_empty() {
             self.fail_with(slot, own::HOME_SILENT, out);
             return;
@@ -269,7 +323,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         out: &mut Outbox<C, L>,
     ) {
         let tick = self.tick(now);
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let has_it = match outcome {
             Outcome::Positive => true,
             Outcome::Zero => transaction.asks() != Verb::Lookup,
@@ -287,14 +343,24 @@ impl<C, L: Clone> Dispatch<C, L> {
             return;
         }
         let hash = transaction.key.hash;
-        let stage = if transaction.key.ends { Stage::Ended } else { Stage::Bound };
+        let stage = if transaction.key.ends {
+            Stage::Ended
+        } else {
+            Stage::Bound
+        };
         let fresh = self.sessions.find(tick, hash, transaction.call_id()).is_none();
-        self.sessions.bind(tick, hash, transaction.call_id(), from, stage).ok();
+        self.sessions
+            .bind(tick, hash, transaction.call_id(), from, stage)
+            .ok();
         if fresh {
             self.total(super::Total::SessionsBound);
         }
         let followers = self.end_question(slot);
-        if self.pending.get_mut(slot).is_some_and(|transaction| transaction.job == Job::Ask) {
+        if self
+            .pending
+            .get_mut(slot)
+            .is_some_and(|transaction| transaction.job == Job::Ask)
+        {
             self.hand_over(slot, from, text, outcome, out);
             self.leave_late(now, slot, out);
         } else {
@@ -305,12 +371,18 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The home of a U has been found: the question is over, the command itself goes there.
     fn go_home(&mut self, now: Instant, slot: Slot, home: MemberId, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         transaction.job = Job::Direct;
         transaction.verdict.clear();
         transaction.give_up = now + ANSWER_WITHIN;
         // The exchanges stay in the list, since their cookies must never be used again.
-        for exchange in transaction.exchanges.iter_mut().filter(|exchange| exchange.fate == Fate::Waiting) {
+        for exchange in transaction
+            .exchanges
+            .iter_mut()
+            .filter(|exchange| exchange.fate == Fate::Waiting)
+        {
             exchange.fate = Fate::Failed;
             if let Some(member) = self.members.get_mut(usize::from(exchange.member.index)) {
                 member.in_flight = member.in_flight.saturating_sub(1);
@@ -321,7 +393,10 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// A delete that nobody waits for has been answered; the next that waits for the same member follows.
     fn quietly_done(&mut self, now: Instant, slot: Slot, from: MemberId, out: &mut Outbox<C, L>) {
-        let chained = self.pending.get_mut(slot).is_some_and(|transaction| transaction.chained);
+        let chained = self
+            .pending
+            .get_mut(slot)
+            .is_some_and(|transaction| transaction.chained);
         self.close(slot);
         if chained {
             self.send_deferred(now, from, out);
@@ -330,7 +405,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     fn probed(&mut self, slot: Slot, from: MemberId, ask: Ask, text: &[u8], out: &mut Outbox<C, L>) {
         self.close(slot);
-        let Some(member) = self.member_mut(from) else { return };
+        let Some(member) = self.member_mut(from) else {
+            return;
+        };
         let result = match ask {
             Ask::Version if text == b"20040107" => Probed::Version,
             Ask::Version => Probed::WrongVersion,
@@ -341,7 +418,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             Ask::Counts(counted_at) => match reply::parse_info(text) {
                 Some(counts) => {
-                    member.heartbeat(counts.clone(), counted_at);
+                    member.heartbeat(counts, counted_at);
                     Probed::Counts(counts)
                 }
                 None => Probed::Odd,

@@ -113,7 +113,12 @@ impl Key {
         let start = (command.call_id.as_ptr() as usize).wrapping_sub(command.text.as_ptr() as usize);
         let start = u16::try_from(start).unwrap_or(0);
         let length = u16::try_from(command.call_id.len()).unwrap_or(0);
-        Self { verb: command.verb, call_id: start..start.saturating_add(length), hash, ends: command.ends_session }
+        Self {
+            verb: command.verb,
+            call_id: start..start.saturating_add(length),
+            hash,
+            ends: command.ends_session,
+        }
     }
 }
 
@@ -162,7 +167,12 @@ impl<C> Transaction<C> {
             job: Job::Idle,
             client: None,
             text: Vec::new(),
-            key: Key { verb: Verb::Version, call_id: 0..0, hash: 0, ends: false },
+            key: Key {
+                verb: Verb::Version,
+                call_id: 0..0,
+                hash: 0,
+                ends: false,
+            },
             origin: Origin::Unix,
             rewritten: false,
             started: now,
@@ -217,23 +227,35 @@ impl<C> Transaction<C> {
 
     /// Whether somebody has still to answer.
     pub fn is_waiting(&self) -> bool {
-        self.exchanges.iter().any(|exchange| exchange.fate == Fate::Waiting)
+        self.exchanges
+            .iter()
+            .any(|exchange| exchange.fate == Fate::Waiting)
     }
 
     /// Whether `member` has been tried as the home of the call.
     pub fn has_tried(&self, member: MemberId) -> bool {
-        self.exchanges.iter().any(|exchange| exchange.member == member && !exchange.asked)
+        self.exchanges
+            .iter()
+            .any(|exchange| exchange.member == member && !exchange.asked)
     }
 
     /// The letter of what is sent to members, which is that of the command unless they are asked for its home.
     pub fn asks(&self) -> Verb {
-        if self.job == Job::Seek { Verb::Query } else { self.key.verb }
+        if self.job == Job::Seek {
+            Verb::Query
+        } else {
+            self.key.verb
+        }
     }
 
     /// The earliest moment at which something is to be done.
     pub fn due(&self) -> Instant {
         let mut due = self.give_up;
-        for exchange in self.exchanges.iter().filter(|exchange| exchange.fate == Fate::Waiting) {
+        for exchange in self
+            .exchanges
+            .iter()
+            .filter(|exchange| exchange.fate == Fate::Waiting)
+        {
             for moment in [exchange.resend, exchange.patience].into_iter().flatten() {
                 due = due.min(moment);
             }

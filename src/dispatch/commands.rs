@@ -69,7 +69,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             _ => {}
         }
-        let Some(slot) = self.open(now, started, command, hash, origin, client, out) else { return };
+        let Some(slot) = self.open(now, started, command, hash, origin, client, out) else {
+            return;
+        };
         match (chosen, id) {
             (Route::Home, Some(id)) => {
                 if command.ends_session {
@@ -87,11 +89,15 @@ impl<C, L: Clone> Dispatch<C, L> {
             (Route::Move, Some(old)) => {
                 // What the old home still has of the call is not to live on when it is back.
                 let mut delete = Vec::new();
-                rewrite::delete_for(command, &mut delete);
+                rewrite::end_for(command, &mut delete);
                 self.defer(now, old, &delete, out);
                 self.create(now, slot, out);
             }
-            (Route::Capability, _) => self.ask_capability(now, slot, command.number.unwrap_or(0), out),
+            (Route::Capability, _) => match command.number {
+                Some(number) => self.ask_capability(now, slot, number, out),
+                // RTPproxy compares texts: no other way of writing a number is known to it.
+                None => self.finish(slot, b"0", out),
+            },
             (Route::Statistics, _) => self.ask_statistics(now, slot, out),
             (Route::DeleteAll, _) => self.delete_all(now, slot, out),
             _ => self.create(now, slot, out),
@@ -110,7 +116,11 @@ impl<C, L: Clone> Dispatch<C, L> {
         };
         binding.touch(tick);
         let id = binding.member;
-        let Some(member) = self.members.get(usize::from(id.index)).filter(|m| m.present && m.id == id) else {
+        let Some(member) = self
+            .members
+            .get(usize::from(id.index))
+            .filter(|m| m.present && m.id == id)
+        else {
             return (Home::Unknown, None);
         };
         if !member.online {
@@ -125,7 +135,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         // The other leg's delete leaves it as it is; whoever goes on talking makes it whole again.
         let revives = matches!(command.verb, Verb::Update | Verb::Lookup) && !command.ends_session;
         if ended && revives && (member.takes_sessions() || command.verb == Verb::Lookup) {
-            self.sessions.bind(tick, hash, command.call_id, id, Stage::Bound).ok();
+            self.sessions
+                .bind(tick, hash, command.call_id, id, Stage::Bound)
+                .ok();
             if let Some(member) = self.member_mut(id) {
                 member.took_session();
             }
@@ -135,7 +147,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// A call has been deleted: its binding is remembered a while for the other leg.
     fn end(&mut self, now: Instant, hash: u64, command: &Command<'_>, id: MemberId) {
-        self.sessions.bind(self.tick(now), hash, command.call_id, id, Stage::Ended).ok();
+        self.sessions
+            .bind(self.tick(now), hash, command.call_id, id, Stage::Ended)
+            .ok();
     }
 
     /// A place in flight for a client's command. When there is none, the client is told so.
@@ -176,7 +190,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// A new session: the first member is chosen and tried.
     pub(super) fn create(&mut self, now: Instant, slot: Slot, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         transaction.job = Job::Create;
         transaction.give_up = (transaction.started + ANSWER_WITHIN).max(now + ANSWER_WITHIN / 2);
         let call_id = core::mem::take(&mut transaction.text);
@@ -200,7 +216,9 @@ impl<C, L: Clone> Dispatch<C, L> {
     pub(super) fn create_elsewhere(&mut self, now: Instant, slot: Slot, out: &mut Outbox<C, L>) -> bool {
         let tick = self.tick(now);
         let attempts_max = self.rules.failover.attempts;
-        let Some(transaction) = self.pending.get_mut(slot) else { return false };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return false;
+        };
         if transaction.attempts >= attempts_max {
             return false;
         }
@@ -208,9 +226,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         let range = usize::from(transaction.key.call_id.start)..usize::from(transaction.key.call_id.end);
         let call_id = text.get(range).unwrap_or_default();
         // Another command of the call, a second stream say, may have gone elsewhere already: they stay together.
-        let moved = self.sessions.find(tick, hash, call_id).map(|binding| binding.member);
+        let moved = self
+            .sessions
+            .find(tick, hash, call_id)
+            .map(|binding| binding.member);
         let moved = moved.filter(|id| self.member(*id).is_some_and(Member::takes_sessions));
-        let tried = |id: MemberId, this: &mut Self| this.pending.get_mut(slot).is_none_or(|t| t.has_tried(id));
+        let tried =
+            |id: MemberId, this: &mut Self| this.pending.get_mut(slot).is_none_or(|t| t.has_tried(id));
         let next = match moved {
             Some(id) if !tried(id, self) => Some(id),
             _ => match self.choose(now, Some(slot), call_id) {
@@ -233,12 +255,17 @@ impl<C, L: Clone> Dispatch<C, L> {
         let tick = self.tick(now);
         let Some(member) = self.member(id) else { return };
         let in_time: Duration = member.delay.in_time(failover.timeout);
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         transaction.attempts += 1;
         let patience = (transaction.attempts < failover.attempts).then_some(in_time);
         let hash = transaction.key.hash;
         let call_id = transaction.call_id();
-        let known = self.sessions.find(tick, hash, call_id).map(|binding| (binding.member, binding.stage));
+        let known = self
+            .sessions
+            .find(tick, hash, call_id)
+            .map(|binding| (binding.member, binding.stage));
         if known.is_none_or(|(home, stage)| home != id || stage == Stage::Ended) {
             // A firm binding to a member that is away is replaced as well: the call moves.
             let bound = self.sessions.bind(tick, hash, call_id, id, Stage::Tentative);
@@ -262,7 +289,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Asks every online member: who has this call? Commands of the same call share one question.
     fn ask(&mut self, now: Instant, slot: Slot, job: Job, within: Duration, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let hash = transaction.key.hash;
         if let Some(&asker) = self.questions.get(&hash)
             && let Some(other) = self.pending.get_mut(asker)
@@ -274,7 +303,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         self.total(Total::AskedAll);
         let online = self.online();
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         transaction.job = job;
         transaction.give_up = now + within;
         if online.is_empty() {
@@ -304,14 +335,20 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Counts how a command came out: 0 positively, 1 an error of a member, 2 an error of ours.
     pub(super) fn outcome(&mut self, verb: Verb, how: usize) {
-        if let Some(counter) = self.outcomes.get_mut(verb as usize).and_then(|outcomes| outcomes.get_mut(how)) {
+        if let Some(counter) = self
+            .outcomes
+            .get_mut(verb as usize)
+            .and_then(|outcomes| outcomes.get_mut(how))
+        {
             *counter += 1;
         }
     }
 
     /// A reply that carries one of our own codes.
     pub(super) fn fail_with(&mut self, slot: Slot, code: u16, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let verb = transaction.key.verb;
         if let Some(client) = transaction.client.take() {
             self.answer(verb, client, code, out);
@@ -321,8 +358,14 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The transaction is over; whatever is still unanswered counts for nobody.
     pub(super) fn close(&mut self, slot: Slot) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
-        for exchange in transaction.exchanges.iter().filter(|e| e.fate == super::Fate::Waiting) {
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
+        for exchange in transaction
+            .exchanges
+            .iter()
+            .filter(|e| e.fate == super::Fate::Waiting)
+        {
             if let Some(member) = self.members.get_mut(usize::from(exchange.member.index)) {
                 member.in_flight = member.in_flight.saturating_sub(1);
             }
@@ -334,4 +377,3 @@ impl<C, L: Clone> Dispatch<C, L> {
         self.pending.close(slot);
     }
 }
-

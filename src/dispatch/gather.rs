@@ -21,8 +21,9 @@ const ALWAYS: [u64; 2] = [20_040_107, 20_050_322];
 /// What RTPproxies of today can do, for when nobody is online to ask; the two kinds of notification need a
 /// member that says so.
 const USUAL: [u64; 17] = [
-    20_060_704, 20_071_116, 20_071_218, 20_080_403, 20_081_102, 20_090_810, 20_140_323, 20_141_004, 20_150_330,
-    20_150_420, 20_191_015, 20_200_226, 20_230_314, 20_251_015, 20_260_306, 20_260_308, 20_260_309,
+    20_060_704, 20_071_116, 20_071_218, 20_080_403, 20_081_102, 20_090_810, 20_140_323, 20_141_004,
+    20_150_330, 20_150_420, 20_191_015, 20_200_226, 20_230_314, 20_251_015, 20_260_306, 20_260_308,
+    20_260_309,
 ];
 /// Capabilities whose last answer is remembered.
 const REMEMBERED: usize = 64;
@@ -38,7 +39,12 @@ impl<C, L: Clone> Dispatch<C, L> {
         let mut sum = SessionCounts::default();
         let mut loads = 0.0;
         let mut weights = 0.0;
-        for counts in self.members.iter().filter(|member| member.serves()).filter_map(|m| m.counts.as_ref()) {
+        for counts in self
+            .members
+            .iter()
+            .filter(|member| member.serves())
+            .filter_map(|m| m.counts.as_ref())
+        {
             sum.created = sum.created.saturating_add(counts.created);
             sum.active = sum.active.saturating_add(counts.active);
             sum.streams = sum.streams.saturating_add(counts.streams);
@@ -49,7 +55,10 @@ impl<C, L: Clone> Dispatch<C, L> {
             loads += counts.load.unwrap_or(0.0) * weight;
             weights += weight;
         }
-        let wants_load = command.modifiers.iter().any(|letter| letter.eq_ignore_ascii_case(&b'l'));
+        let wants_load = command
+            .modifiers
+            .iter()
+            .any(|letter| letter.eq_ignore_ascii_case(&b'l'));
         sum.load = wants_load.then_some(if weights > 0.0 { loads / weights } else { 0.0 });
         self.outcome(Verb::Info, 0);
         // The last line end is the reply's own.
@@ -63,7 +72,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// `VF n`: from what is known, or asked of those who have not said yet.
     pub(super) fn ask_capability(&mut self, now: Instant, slot: Slot, number: u64, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         transaction.job = Job::Capability;
         if ALWAYS.contains(&number) {
             self.finish(slot, b"1", out);
@@ -112,12 +123,22 @@ impl<C, L: Clone> Dispatch<C, L> {
         crate::protocol::command::parse(&transaction.text).ok()?.number
     }
 
-    pub(super) fn capability_said(&mut self, slot: Slot, from: MemberId, text: &[u8], out: &mut Outbox<C, L>) {
+    pub(super) fn capability_said(
+        &mut self,
+        slot: Slot,
+        from: MemberId,
+        text: &[u8],
+        out: &mut Outbox<C, L>,
+    ) {
         let number = self.capability_asked(slot);
         if let (Some(number), Some(member)) = (number, self.member_mut(from)) {
             member.set_capability(number, text == b"1");
         }
-        if self.pending.get_mut(slot).is_some_and(|transaction| !transaction.is_waiting()) {
+        if self
+            .pending
+            .get_mut(slot)
+            .is_some_and(|transaction| !transaction.is_waiting())
+        {
             self.conclude_capability(slot, out);
         }
     }
@@ -125,7 +146,9 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// A capability is there when every online member has said so; with nobody online, what was last known.
     pub(super) fn conclude_capability(&mut self, slot: Slot, out: &mut Outbox<C, L>) {
         self.early.retain(|early| *early != slot);
-        let Some(number) = self.capability_asked(slot) else { return };
+        let Some(number) = self.capability_asked(slot) else {
+            return;
+        };
         let mut online = self.members.iter().filter(|member| member.serves()).peekable();
         let has = if online.peek().is_some() {
             let has = online.all(|member| member.capability(number) == Some(true));
@@ -144,7 +167,11 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     pub(super) fn ask_statistics(&mut self, now: Instant, slot: Slot, out: &mut Outbox<C, L>) {
         self.ask_everybody(now, slot, Job::Statistics, GATHER_FOR, out);
-        if self.pending.get_mut(slot).is_some_and(|transaction| !transaction.is_waiting()) {
+        if self
+            .pending
+            .get_mut(slot)
+            .is_some_and(|transaction| !transaction.is_waiting())
+        {
             self.conclude_statistics(slot, out);
         }
     }
@@ -174,7 +201,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         outcome: Outcome,
         out: &mut Outbox<C, L>,
     ) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         if matches!(outcome, Outcome::Error(_)) {
             transaction.verdict.clear();
             transaction.verdict.extend_from_slice(text);
@@ -187,15 +216,25 @@ impl<C, L: Clone> Dispatch<C, L> {
                 transaction.text = names;
             }
         }
-        if self.pending.get_mut(slot).is_some_and(|transaction| !transaction.is_waiting()) {
+        if self
+            .pending
+            .get_mut(slot)
+            .is_some_and(|transaction| !transaction.is_waiting())
+        {
             self.conclude_statistics(slot, out);
         }
     }
 
     /// Sums what the members said; one that is silent or away counts with what it said last.
     pub(super) fn conclude_statistics(&mut self, slot: Slot, out: &mut Outbox<C, L>) {
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
-        let known = self.members.iter().filter(|m| m.present).filter_map(|m| m.statistics(&transaction.text));
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
+        let known = self
+            .members
+            .iter()
+            .filter(|m| m.present)
+            .filter_map(|m| m.statistics(&transaction.text));
         let sum = Statistics::sum(known);
         let mut text = Vec::new();
         if let Some(sum) = sum {
@@ -220,24 +259,41 @@ impl<C, L: Clone> Dispatch<C, L> {
             member.owes_delete_all = true;
         }
         self.ask_everybody(now, slot, Job::DeleteAll, ANSWER_WITHIN, out);
-        if self.pending.get_mut(slot).is_some_and(|transaction| !transaction.is_waiting()) {
+        if self
+            .pending
+            .get_mut(slot)
+            .is_some_and(|transaction| !transaction.is_waiting())
+        {
             self.conclude_delete_all(slot, out);
         }
     }
 
-    pub(super) fn all_deleted(&mut self, slot: Slot, from: MemberId, outcome: Outcome, out: &mut Outbox<C, L>) {
+    pub(super) fn all_deleted(
+        &mut self,
+        slot: Slot,
+        from: MemberId,
+        outcome: Outcome,
+        out: &mut Outbox<C, L>,
+    ) {
         if !matches!(outcome, Outcome::Error(_))
             && let Some(member) = self.member_mut(from)
         {
             member.owes_delete_all = false;
         }
-        if self.pending.get_mut(slot).is_some_and(|transaction| !transaction.is_waiting()) {
+        if self
+            .pending
+            .get_mut(slot)
+            .is_some_and(|transaction| !transaction.is_waiting())
+        {
             self.conclude_delete_all(slot, out);
         }
     }
 
     pub(super) fn conclude_delete_all(&mut self, slot: Slot, out: &mut Outbox<C, L>) {
-        let owed = self.members.iter().any(|member| member.serves() && member.owes_delete_all);
+        let owed = self
+            .members
+            .iter()
+            .any(|member| member.serves() && member.owes_delete_all);
         let unanswered = self
             .pending
             .get_mut(slot)

@@ -56,6 +56,7 @@ pub struct Deferred {
 
 /// One RTPproxy.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Member<L> {
     /// Its place in the cluster, and which of those that have had it.
     pub id: MemberId,
@@ -177,7 +178,10 @@ impl<L> Member<L> {
 
     /// What it said to `VF n`, if it has been asked since it came back.
     pub fn capability(&self, number: u64) -> Option<bool> {
-        self.capabilities.iter().find(|(n, _)| *n == number).map(|(_, has)| *has)
+        self.capabilities
+            .iter()
+            .find(|(n, _)| *n == number)
+            .map(|(_, has)| *has)
     }
 
     /// Remembers what it said to `VF n`.
@@ -211,7 +215,10 @@ impl<L> Member<L> {
 
     /// What it last said to a `G` for `names`.
     pub fn statistics(&self, names: &[u8]) -> Option<&Statistics> {
-        self.statistics.iter().find(|(known, _)| **known == *names).map(|(_, statistics)| statistics)
+        self.statistics
+            .iter()
+            .find(|(known, _)| **known == *names)
+            .map(|(_, statistics)| statistics)
     }
 
     /// Keeps a delete until the member is back; gives the number of older ones that had to go for it.
@@ -224,7 +231,10 @@ impl<L> Member<L> {
             self.deferred.pop_front();
             dropped += 1;
         }
-        self.deferred.push_back(Deferred { expires: now + DEFERRED_FOR, text: text.into() });
+        self.deferred.push_back(Deferred {
+            expires: now + DEFERRED_FOR,
+            text: text.into(),
+        });
         dropped
     }
 

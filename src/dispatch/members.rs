@@ -19,9 +19,16 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// The place that the next member gets, for its link to be made; `None` when there are [`MEMBERS_MAX`].
     /// Operators' changes come one after another, so it stays free until [`Dispatch::add_member`].
     pub fn next_member(&self) -> Option<MemberId> {
-        let place = self.members.iter().position(|member| !member.present).unwrap_or(self.members.len());
+        let place = self
+            .members
+            .iter()
+            .position(|member| !member.present)
+            .unwrap_or(self.members.len());
         let index = u16::try_from(place).ok().filter(|_| place < MEMBERS_MAX)?;
-        Some(MemberId { index, generation: self.generation.wrapping_add(1) })
+        Some(MemberId {
+            index,
+            generation: self.generation.wrapping_add(1),
+        })
     }
 
     /// A new member at the end of the list, not probed yet, at the place that [`Dispatch::next_member`] gave.
@@ -52,7 +59,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The member of that name.
     pub fn member_named(&self, name: &str) -> Option<&Member<L>> {
-        self.members.iter().find(|member| member.present && member.config.name.as_str() == name)
+        self.members
+            .iter()
+            .find(|member| member.present && member.config.name.as_str() == name)
     }
 
     /// A member, if it is still there.
@@ -62,7 +71,9 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Changes the definition of a member in place.
     pub fn change_member(&mut self, id: MemberId, change: impl FnOnce(&mut model::Member)) -> bool {
-        let Some(member) = self.member_mut(id) else { return false };
+        let Some(member) = self.member_mut(id) else {
+            return false;
+        };
         change(&mut member.config);
         true
     }
@@ -83,7 +94,9 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Whether a command of a client is in flight.
     pub fn clients_waiting(&mut self) -> bool {
         let slots: Vec<Slot> = self.pending.slots().collect();
-        slots.into_iter().any(|slot| self.pending.get_mut(slot).is_some_and(|t| t.client.is_some()))
+        slots
+            .into_iter()
+            .any(|slot| self.pending.get_mut(slot).is_some_and(|t| t.client.is_some()))
     }
 
     /// Members in the order of listings.
@@ -100,12 +113,18 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Call-ids bound in all.
     pub fn bound(&self) -> u64 {
-        self.members.iter().filter(|member| member.present).map(|member| self.sessions.bound(member.id)).sum()
+        self.members
+            .iter()
+            .filter(|member| member.present)
+            .map(|member| self.sessions.bound(member.id))
+            .sum()
     }
 
     /// Whether a member that takes new sessions is left.
     pub fn has_takers(&self) -> bool {
-        self.members.iter().any(|member| member.present && member.config.status == Status::Active)
+        self.members
+            .iter()
+            .any(|member| member.present && member.config.status == Status::Active)
     }
 
     /// Commands in flight.
@@ -121,7 +140,10 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Other rules from now on.
     pub fn set_rules(&mut self, rules: &model::Cluster) {
         self.sessions.set_limits(rules.sessions);
-        self.rules = model::Cluster { members: Vec::new(), ..rules.clone() };
+        self.rules = model::Cluster {
+            members: Vec::new(),
+            ..rules.clone()
+        };
     }
 
     /// Counters, in the order of [`crate::admin::view::CLUSTER_COUNTERS`].
@@ -136,7 +158,10 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Everything that is known of each member.
     pub fn member_views(&self, now: Instant) -> Vec<MemberView> {
-        self.members_in_order().into_iter().map(|member| self.view_of(now, member)).collect()
+        self.members_in_order()
+            .into_iter()
+            .map(|member| self.view_of(now, member))
+            .collect()
     }
 
     fn view_of(&self, now: Instant, member: &Member<L>) -> MemberView {
@@ -145,7 +170,11 @@ impl<C, L: Clone> Dispatch<C, L> {
             online: member.online,
             why: member.why.clone(),
             since: now.saturating_duration_since(member.since),
-            active_sessions: member.counts.as_ref().filter(|_| member.online).map(|counts| counts.active),
+            active_sessions: member
+                .counts
+                .as_ref()
+                .filter(|_| member.online)
+                .map(|counts| counts.active),
             bound: self.sessions.bound(member.id),
             delay: member.delay.smoothed(),
             deferred_deletes: member.deferred.len() as u64,
@@ -162,20 +191,34 @@ impl<C, L: Clone> Dispatch<C, L> {
         let mut listed = Vec::new();
         self.sessions.for_each(tick, |call_id, binding| {
             let asked = of.is_none_or(|id| id == binding.member);
-            if let Some(member) = self.member(binding.member).filter(|_| asked && listed.len() < limit) {
+            if let Some(member) = self
+                .member(binding.member)
+                .filter(|_| asked && listed.len() < limit)
+            {
                 let ended = binding.stage == Stage::Ended;
-                listed.push((call_id.to_vec(), member.config.name.clone(), tick.since(binding.used), ended));
+                listed.push((
+                    call_id.to_vec(),
+                    member.config.name.clone(),
+                    tick.since(binding.used),
+                    ended,
+                ));
             }
             listed.len() < limit
         });
-        SessionsView { bound: of.map_or_else(|| self.bound(), |id| self.bound_to(id)), listed }
+        SessionsView {
+            bound: of.map_or_else(|| self.bound(), |id| self.bound_to(id)),
+            listed,
+        }
     }
 
     /// The member that serves a call and the age of its last command.
     pub fn locate(&mut self, now: Instant, call_id: &[u8]) -> Option<(model::Name, Duration)> {
         let tick = self.tick(now);
         let hash = self.sessions.hash(call_id);
-        let (id, used) = self.sessions.find(tick, hash, call_id).map(|binding| (binding.member, binding.used))?;
+        let (id, used) = self
+            .sessions
+            .find(tick, hash, call_id)
+            .map(|binding| (binding.member, binding.used))?;
         let member = self.member(id)?;
         Some((member.config.name.clone(), tick.since(used)))
     }

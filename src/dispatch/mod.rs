@@ -169,16 +169,24 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     fn member(&self, id: MemberId) -> Option<&Member<L>> {
-        self.members.get(usize::from(id.index)).filter(|member| member.present && member.id == id)
+        self.members
+            .get(usize::from(id.index))
+            .filter(|member| member.present && member.id == id)
     }
 
     fn member_mut(&mut self, id: MemberId) -> Option<&mut Member<L>> {
-        self.members.get_mut(usize::from(id.index)).filter(|member| member.present && member.id == id)
+        self.members
+            .get_mut(usize::from(id.index))
+            .filter(|member| member.present && member.id == id)
     }
 
     /// Members that can be asked.
     fn online(&self) -> Vec<MemberId> {
-        self.members.iter().filter(|member| member.serves()).map(|member| member.id).collect()
+        self.members
+            .iter()
+            .filter(|member| member.serves())
+            .map(|member| member.id)
+            .collect()
     }
 
     /// Chooses a member for a new session, one that `slot` has not tried.
@@ -189,13 +197,18 @@ impl<C, L: Clone> Dispatch<C, L> {
                 member.share = slow_share(now.saturating_duration_since(member.since), ramp);
             }
         }
-        let tried = slot.and_then(|slot| self.pending.get_mut(slot)).map_or(&[][..], |t| &t.exchanges[..]);
+        let tried = slot
+            .and_then(|slot| self.pending.get_mut(slot))
+            .map_or(&[][..], |t| &t.exchanges[..]);
         choose(
             self.rules.policy,
             self.rules.capacity_limit,
             &self.members,
             |_, member| {
-                member.takes_sessions() && !tried.iter().any(|tried| tried.member == member.id && !tried.asked)
+                member.takes_sessions()
+                    && !tried
+                        .iter()
+                        .any(|tried| tried.member == member.id && !tried.asked)
             },
             call_id,
             &mut self.rng,
@@ -211,13 +224,21 @@ impl<C, L: Clone> Dispatch<C, L> {
         patience: Option<Duration>,
         out: &mut Outbox<C, L>,
     ) {
-        let Some(index) = self.pending.get_mut(slot).and_then(|t| u16::try_from(t.exchanges.len()).ok()) else {
+        let Some(index) = self
+            .pending
+            .get_mut(slot)
+            .and_then(|t| u16::try_from(t.exchanges.len()).ok())
+        else {
             return;
         };
         let nonce = self.pending.nonce(slot, index);
         let rules = &self.rules;
-        let Some(member) = self.members.get_mut(usize::from(to.index)).filter(|m| m.id == to) else { return };
-        let Some(transaction) = self.pending.get_mut(slot) else { return };
+        let Some(member) = self.members.get_mut(usize::from(to.index)).filter(|m| m.id == to) else {
+            return;
+        };
+        let Some(transaction) = self.pending.get_mut(slot) else {
+            return;
+        };
         let pause = member.delay.first_retransmission();
         let datagram = member.config.protocol.is_datagram();
         transaction.exchanges.push(Exchange {
@@ -233,7 +254,12 @@ impl<C, L: Clone> Dispatch<C, L> {
         });
         member.in_flight += 1;
         member.count(Count::Commands);
-        let cookie = Cookie { slot: slot.index, serial: slot.short_serial(), index, nonce };
+        let cookie = Cookie {
+            slot: slot.index,
+            serial: slot.short_serial(),
+            index,
+            nonce,
+        };
         let again = transaction.job.may_repeat(transaction.key.verb);
         out.send(member.link.clone(), to, cookie, again, |bytes| {
             write_command(transaction, rules, member, bytes);
@@ -252,7 +278,14 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// Opens a transaction of our own, with no client behind it.
-    fn open_own(&mut self, now: Instant, job: Job, verb: Verb, within: Duration, text: &[u8]) -> Option<Slot> {
+    fn open_own(
+        &mut self,
+        now: Instant,
+        job: Job,
+        verb: Verb,
+        within: Duration,
+        text: &[u8],
+    ) -> Option<Slot> {
         let slot = self.pending.open(now)?;
         let transaction = self.pending.get_mut(slot)?;
         transaction.job = job;
@@ -264,9 +297,18 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// Sends a delete that nobody waits for; when it stays unanswered, it is kept for the member.
-    fn send_quietly(&mut self, now: Instant, to: MemberId, text: &[u8], chained: bool, out: &mut Outbox<C, L>) {
+    fn send_quietly(
+        &mut self,
+        now: Instant,
+        to: MemberId,
+        text: &[u8],
+        chained: bool,
+        out: &mut Outbox<C, L>,
+    ) {
         let online = self.member(to).is_some_and(Member::serves);
-        let slot = online.then(|| self.open_own(now, Job::Quiet, Verb::Delete, ANSWER_WITHIN, text)).flatten();
+        let slot = online
+            .then(|| self.open_own(now, Job::Quiet, Verb::Delete, ANSWER_WITHIN, text))
+            .flatten();
         let Some(slot) = slot else {
             self.defer(now, to, text, out);
             return;
@@ -282,7 +324,10 @@ impl<C, L: Clone> Dispatch<C, L> {
         if let Some(member) = self.member_mut(to) {
             let deletes = member.defer(now, text);
             if deletes > 0 {
-                out.notes.push(Note::DeletesDropped { member: member.config.name.clone(), deletes });
+                out.notes.push(Note::DeletesDropped {
+                    member: member.config.name.clone(),
+                    deletes,
+                });
             }
         }
     }
@@ -349,7 +394,14 @@ fn write_command<C, L>(
             let relay = rules.disconnect_notify.as_ref();
             let relay = relay.map(|relay| (relay.dest_socket_prefix.as_str(), relay.inbound_address.port()));
             let notify = rewrite::notify_plan(socket, transaction.origin, relay, member.notifier());
-            rewrite::command(&command, &Towards { lan: member.config.lan_address, notify }, bytes);
+            rewrite::command(
+                &command,
+                &Towards {
+                    lan: member.config.lan_address,
+                    notify,
+                },
+                bytes,
+            );
         }
         // Only what has been parsed gets here.
         Err(_) => bytes.extend_from_slice(text),

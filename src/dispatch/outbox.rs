@@ -139,7 +139,13 @@ impl<C, L> Outbox<C, L> {
         self.bytes.push(b' ');
         write(&mut self.bytes);
         self.bytes.push(b'\n');
-        self.sends.push(Send { link, member, cookie, again, text: start..self.bytes.len() });
+        self.sends.push(Send {
+            link,
+            member,
+            cookie,
+            again,
+            text: start..self.bytes.len(),
+        });
     }
 
     /// Takes the replies out: each goes to `deliver` with its bytes, line end and all.
@@ -167,7 +173,9 @@ impl<C, L> Outbox<C, L> {
 
     /// Whether there is something for the health thread or the log.
     pub fn has_news(&self) -> bool {
-        !(self.probed.is_empty() && self.suspects.is_empty() && self.refused.is_empty() && self.notes.is_empty())
+        !(self.probed.is_empty()
+            && self.suspects.is_empty()
+            && self.refused.is_empty()
+            && self.notes.is_empty())
     }
 }
-

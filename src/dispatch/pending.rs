@@ -55,7 +55,13 @@ pub struct Pending<C> {
 impl<C> Pending<C> {
     /// An empty slab; `key` makes the cookies unpredictable.
     pub fn new(key: RandomState) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), alarms: BinaryHeap::new(), serial: 0, key }
+        Self {
+            slots: Vec::new(),
+            free: Vec::new(),
+            alarms: BinaryHeap::new(),
+            serial: 0,
+            key,
+        }
     }
 
     /// Transactions in flight.
@@ -80,7 +86,10 @@ impl<C> Pending<C> {
             self.slots.push(Transaction::idle(now));
             u32::try_from(self.slots.len() - 1).ok()?
         };
-        let slot = Slot { index, serial: self.serial };
+        let slot = Slot {
+            index,
+            serial: self.serial,
+        };
         if let Some(transaction) = self.slots.get_mut(index as usize) {
             transaction.open(slot, now);
         }
@@ -97,7 +106,9 @@ impl<C> Pending<C> {
 
     /// The transaction of that slot, if it still is.
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut Transaction<C>> {
-        self.slots.get_mut(slot.index as usize).filter(|transaction| transaction.slot == slot)
+        self.slots
+            .get_mut(slot.index as usize)
+            .filter(|transaction| transaction.slot == slot)
     }
 
     /// The transaction and the place of the exchange that a cookie names, if it is waited for.
@@ -121,26 +132,39 @@ impl<C> Pending<C> {
 
     /// All transactions in flight.
     pub fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.slots.iter().filter(|transaction| transaction.is_open()).map(|transaction| transaction.slot)
+        self.slots
+            .iter()
+            .filter(|transaction| transaction.is_open())
+            .map(|transaction| transaction.slot)
     }
 
     /// Sets the alarm of a transaction to the earliest of what it waits for. Gives the moment if it is earlier
     /// than what was set before.
     pub fn set_alarm(&mut self, slot: Slot) -> Option<Instant> {
-        let transaction = self.slots.get_mut(slot.index as usize).filter(|t| t.slot == slot)?;
+        let transaction = self
+            .slots
+            .get_mut(slot.index as usize)
+            .filter(|t| t.slot == slot)?;
         let due = transaction.due();
         if transaction.alarm.is_some_and(|at| at <= due) {
             return None;
         }
         transaction.alarm = Some(due);
-        self.alarms.push(Reverse(Alarm { at: due, index: slot.index, serial: slot.serial }));
+        self.alarms.push(Reverse(Alarm {
+            at: due,
+            index: slot.index,
+            serial: slot.serial,
+        }));
         Some(due)
     }
 
     /// The next transaction whose alarm is due at `now`.
     pub fn next_due(&mut self, now: Instant) -> Option<Slot> {
         while let Some(Reverse(alarm)) = self.alarms.peek().copied() {
-            let slot = Slot { index: alarm.index, serial: alarm.serial };
+            let slot = Slot {
+                index: alarm.index,
+                serial: alarm.serial,
+            };
             let live = self
                 .slots
                 .get_mut(alarm.index as usize)

@@ -85,7 +85,11 @@ fn update(has_to_tag: bool, home: Home) -> Route {
     match home {
         Home::Online { tentative: true, .. } => Route::Join,
         // A call that ended a moment ago does not hold a new one on a member that takes none.
-        Home::Online { active: false, ended: true, .. } => Route::Create,
+        Home::Online {
+            active: false,
+            ended: true,
+            ..
+        } => Route::Create,
         Home::Online { .. } => Route::Home,
         // Both sides' SDP is rewritten by a re-INVITE too, so a new home heals the call.
         Home::Offline => Route::Move,
@@ -99,29 +103,78 @@ mod tests {
     use super::*;
     use crate::protocol::command::parse;
 
-    const ONLINE: Home = Home::Online { active: true, ended: false, tentative: false };
-    const SUSPENDED: Home = Home::Online { active: false, ended: false, tentative: false };
-    const ENDED: Home = Home::Online { active: true, ended: true, tentative: false };
-    const ENDED_SUSPENDED: Home = Home::Online { active: false, ended: true, tentative: false };
-    const TENTATIVE: Home = Home::Online { active: true, ended: false, tentative: true };
+    const ONLINE: Home = Home::Online {
+        active: true,
+        ended: false,
+        tentative: false,
+    };
+    const SUSPENDED: Home = Home::Online {
+        active: false,
+        ended: false,
+        tentative: false,
+    };
+    const ENDED: Home = Home::Online {
+        active: true,
+        ended: true,
+        tentative: false,
+    };
+    const ENDED_SUSPENDED: Home = Home::Online {
+        active: false,
+        ended: true,
+        tentative: false,
+    };
+    const TENTATIVE: Home = Home::Online {
+        active: true,
+        ended: false,
+        tentative: true,
+    };
 
     /// The table of the protocol, a row a command, a column a home.
     #[test]
     fn the_table_of_the_protocol_holds() {
         use Route::{Ask, Create, Home as ToHome, HomeLost, Join, Later, Move, Seek};
-        let homes = [Home::Unknown, ONLINE, SUSPENDED, ENDED, ENDED_SUSPENDED, TENTATIVE, Home::Offline];
+        let homes = [
+            Home::Unknown,
+            ONLINE,
+            SUSPENDED,
+            ENDED,
+            ENDED_SUSPENDED,
+            TENTATIVE,
+            Home::Offline,
+        ];
         let table: &[(&str, [Route; 7])] = &[
-            ("U c 1.2.3.4 5 f", [Create, ToHome, ToHome, ToHome, Create, Join, Move]),
-            ("U c 1.2.3.4 5 f t", [Seek, ToHome, ToHome, ToHome, Create, Join, Move]),
-            ("U c 1.2.3.4 5 f unix:/x tag", [Create, ToHome, ToHome, ToHome, Create, Join, Move]),
-            ("U c 1.2.3.4 5 f t unix:/x tag", [Seek, ToHome, ToHome, ToHome, Create, Join, Move]),
-            ("L c 1.2.3.4 5 f t", [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost]),
+            (
+                "U c 1.2.3.4 5 f",
+                [Create, ToHome, ToHome, ToHome, Create, Join, Move],
+            ),
+            (
+                "U c 1.2.3.4 5 f t",
+                [Seek, ToHome, ToHome, ToHome, Create, Join, Move],
+            ),
+            (
+                "U c 1.2.3.4 5 f unix:/x tag",
+                [Create, ToHome, ToHome, ToHome, Create, Join, Move],
+            ),
+            (
+                "U c 1.2.3.4 5 f t unix:/x tag",
+                [Seek, ToHome, ToHome, ToHome, Create, Join, Move],
+            ),
+            (
+                "L c 1.2.3.4 5 f t",
+                [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost],
+            ),
             ("D c f t", [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, Later]),
-            ("P c prompt 0 f t", [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost]),
+            (
+                "P c prompt 0 f t",
+                [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost],
+            ),
             ("S c f t", [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost]),
             ("R c f t", [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost]),
             ("N c f t", [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost]),
-            ("C c target f t", [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost]),
+            (
+                "C c target f t",
+                [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost],
+            ),
             ("Q c f t", [Ask, ToHome, ToHome, ToHome, ToHome, ToHome, HomeLost]),
             ("V", [Route::Version; 7]),
             ("VF 20050322", [Route::Capability; 7]),

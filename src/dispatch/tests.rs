@@ -63,7 +63,15 @@ impl Bench {
         let now = crate::sync::now();
         let core = Dispatch::new(now, rules.clone(), 7, RandomState::new());
         let (out, ids, sent, replies) = (Outbox::default(), Vec::new(), Vec::new(), Vec::new());
-        let mut bench = Self { core, out, now, ids, clients: 0, sent, replies };
+        let mut bench = Self {
+            core,
+            out,
+            now,
+            ids,
+            clients: 0,
+            sent,
+            replies,
+        };
         for name in names {
             let id = bench.core.next_member().unwrap();
             bench.core.add_member(now, id, member(name), name);
@@ -79,18 +87,25 @@ impl Bench {
 
     fn online(&mut self, name: &str, online: bool) {
         let id = self.id(name);
-        self.core.set_online(self.now, id, online, "said so".to_owned(), &mut self.out);
+        self.core
+            .set_online(self.now, id, online, "said so".to_owned(), &mut self.out);
         self.collect();
     }
 
     fn collect(&mut self) {
         let replies = &mut self.replies;
         self.out.drain_replies(|client, text| {
-            replies.push((client, String::from_utf8(text.to_vec()).unwrap().trim_end().to_owned()));
+            replies.push((
+                client,
+                String::from_utf8(text.to_vec()).unwrap().trim_end().to_owned(),
+            ));
         });
         let sent = &mut self.sent;
         self.out.drain_sends(|send, text| {
-            let command = std::str::from_utf8(&text[Cookie::LEN + 1..]).unwrap().trim_end().to_owned();
+            let command = std::str::from_utf8(&text[Cookie::LEN + 1..])
+                .unwrap()
+                .trim_end()
+                .to_owned();
             sent.push((send.link, send.cookie, command));
         });
         self.out.reset();
@@ -99,7 +114,13 @@ impl Bench {
     /// A client's command; gives the client.
     fn command(&mut self, text: &str) -> u32 {
         self.clients += 1;
-        self.core.command(self.now, text.as_bytes(), Origin::Unix, self.clients, &mut self.out);
+        self.core.command(
+            self.now,
+            text.as_bytes(),
+            Origin::Unix,
+            self.clients,
+            &mut self.out,
+        );
         self.collect();
         self.clients
     }
@@ -121,14 +142,19 @@ impl Bench {
     /// A member answers.
     fn answer(&mut self, member: &str, cookie: Cookie, text: &str) {
         let id = self.id(member);
-        self.core.reply(self.now, id, cookie, text.as_bytes(), &mut self.out);
+        self.core
+            .reply(self.now, id, cookie, text.as_bytes(), &mut self.out);
         self.collect();
     }
 
     /// What the client has got, if anything; never more than one reply.
     fn got(&mut self, client: u32) -> Option<String> {
-        let mut got: Vec<String> =
-            self.replies.iter().filter(|(to, _)| *to == client).map(|(_, text)| text.clone()).collect();
+        let mut got: Vec<String> = self
+            .replies
+            .iter()
+            .filter(|(to, _)| *to == client)
+            .map(|(_, text)| text.clone())
+            .collect();
         assert!(got.len() <= 1, "two replies: {got:?}");
         got.pop()
     }
@@ -159,7 +185,9 @@ impl Bench {
     }
 
     fn home(&mut self, call_id: &str) -> Option<String> {
-        self.core.locate(self.now, call_id.as_bytes()).map(|(name, _)| name.to_string())
+        self.core
+            .locate(self.now, call_id.as_bytes())
+            .map(|(name, _)| name.to_string())
     }
 }
 
@@ -171,11 +199,20 @@ fn ms(millis: u64) -> Duration {
 fn a_call_stays_with_its_member() {
     let mut bench = Bench::new();
     let home = bench.call("c1");
-    for text in ["L c1 192.0.2.2 5000 from to", "U c1 192.0.2.1 4000 from to", "Q c1 from to", "D c1 from to"] {
+    for text in [
+        "L c1 192.0.2.2 5000 from to",
+        "U c1 192.0.2.1 4000 from to",
+        "Q c1 from to",
+        "D c1 from to",
+    ] {
         let client = bench.command(text);
         let (member, cookie, sent) = bench.one_sent();
         assert_eq!((member, sent.as_str()), (home, text));
-        let reply = if text.starts_with(['D', 'Q']) { "0" } else { "35002 192.0.2.9" };
+        let reply = if text.starts_with(['D', 'Q']) {
+            "0"
+        } else {
+            "35002 192.0.2.9"
+        };
         bench.answer(member, cookie, reply);
         if !text.starts_with('Q') {
             assert_eq!(bench.got(client).as_deref(), Some(reply));
@@ -187,7 +224,13 @@ fn a_call_stays_with_its_member() {
 fn a_command_is_passed_on_byte_for_byte() {
     let mut bench = Bench::new();
     bench.clients += 1;
-    bench.core.command(bench.now, b"uC0,8  call@id\t10.0.0.1 4000  tag;1 \r\n", Origin::Unix, 1, &mut bench.out);
+    bench.core.command(
+        bench.now,
+        b"uC0,8  call@id\t10.0.0.1 4000  tag;1 \r\n",
+        Origin::Unix,
+        1,
+        &mut bench.out,
+    );
     bench.collect();
     assert_eq!(bench.one_sent().2, "uC0,8  call@id\t10.0.0.1 4000  tag;1");
 }
@@ -208,7 +251,11 @@ fn a_silent_member_is_failed_over_in_time_and_its_late_session_undone() {
     let client = bench.command("U c1 192.0.2.1 4000 from;1");
     let (slow, late, _) = bench.one_sent();
     bench.pass(ms(251));
-    let (other, cookie, text) = bench.take_sent().into_iter().find(|(member, ..)| *member != slow).unwrap();
+    let (other, cookie, text) = bench
+        .take_sent()
+        .into_iter()
+        .find(|(member, ..)| *member != slow)
+        .unwrap();
     assert_eq!(text, "U c1 192.0.2.1 4000 from;1");
     bench.answer(other, cookie, "35000 192.0.2.9");
     assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
@@ -225,7 +272,11 @@ fn the_first_positive_answer_wins_though_it_is_late() {
     let client = bench.command("U c1 192.0.2.1 4000 from");
     let (first, cookie, _) = bench.one_sent();
     bench.pass(ms(300));
-    let second = bench.take_sent().into_iter().find(|(member, ..)| *member != first).unwrap();
+    let second = bench
+        .take_sent()
+        .into_iter()
+        .find(|(member, ..)| *member != first)
+        .unwrap();
     bench.answer(first, cookie, "36000 192.0.2.8");
     assert_eq!(bench.got(client).as_deref(), Some("36000 192.0.2.8"));
     assert_eq!(bench.home("c1").as_deref(), Some(first));
@@ -239,7 +290,11 @@ fn a_weak_session_is_undone_as_a_weak_one() {
     bench.command("Uw c1 192.0.2.1 4000 from;2");
     let (slow, late, _) = bench.one_sent();
     bench.pass(ms(251));
-    let (other, cookie, _) = bench.take_sent().into_iter().find(|(member, ..)| *member != slow).unwrap();
+    let (other, cookie, _) = bench
+        .take_sent()
+        .into_iter()
+        .find(|(member, ..)| *member != slow)
+        .unwrap();
     bench.answer(other, cookie, "35000 192.0.2.9");
     bench.answer(slow, late, "36000 192.0.2.8");
     assert_eq!(bench.one_sent().2, "Dw c1 - from;2");
@@ -251,7 +306,11 @@ fn a_member_that_never_answers_gets_the_delete_when_it_is_back() {
     bench.command("U c1 192.0.2.1 4000 from");
     let (slow, ..) = bench.one_sent();
     bench.pass(ms(251));
-    let (other, cookie, _) = bench.take_sent().into_iter().find(|(member, ..)| *member != slow).unwrap();
+    let (other, cookie, _) = bench
+        .take_sent()
+        .into_iter()
+        .find(|(member, ..)| *member != slow)
+        .unwrap();
     bench.answer(other, cookie, "35000 192.0.2.9");
     bench.online(slow, false);
     bench.take_sent();
@@ -263,7 +322,13 @@ fn a_member_that_never_answers_gets_the_delete_when_it_is_back() {
 
 #[test]
 fn not_here_not_now_goes_elsewhere_and_a_fault_of_the_command_does_not() {
-    for (error, elsewhere) in [("E71", true), ("E98", true), ("E99", true), ("E31", false), ("E50", false)] {
+    for (error, elsewhere) in [
+        ("E71", true),
+        ("E98", true),
+        ("E99", true),
+        ("E31", false),
+        ("E50", false),
+    ] {
         let mut bench = Bench::new();
         let client = bench.command("U c1 192.0.2.1 4000 from");
         let (first, cookie, _) = bench.one_sent();
@@ -302,7 +367,11 @@ fn two_streams_of_a_call_fail_over_together() {
     assert_eq!(sent[0].0, sent[1].0, "one call, one member");
     let slow = sent[0].0;
     bench.pass(ms(251));
-    let again: Vec<_> = bench.take_sent().into_iter().filter(|(member, ..)| *member != slow).collect();
+    let again: Vec<_> = bench
+        .take_sent()
+        .into_iter()
+        .filter(|(member, ..)| *member != slow)
+        .collect();
     assert_eq!(again.len(), 2);
     assert_eq!(again[0].0, again[1].0, "both went to the same member");
     for (member, cookie, _) in again {
@@ -325,12 +394,19 @@ fn nobody_online_is_said_at_once() {
         bench.online(name, true);
     }
     let sent: Vec<String> = bench.take_sent().into_iter().map(|(_, _, text)| text).collect();
-    assert_eq!(sent, vec!["D c1 from to"; 3], "the delete is carried out where the call may be");
+    assert_eq!(
+        sent,
+        vec!["D c1 from to"; 3],
+        "the delete is carried out where the call may be"
+    );
 }
 
 #[test]
 fn a_silent_cluster_gives_no_reply_when_told_so() {
-    let rules = model::Cluster { no_members: model::NoMembers::Silent, ..rules() };
+    let rules = model::Cluster {
+        no_members: model::NoMembers::Silent,
+        ..rules()
+    };
     let mut bench = Bench::with(&rules, &[]);
     let client = bench.command("U c1 192.0.2.1 4000 from");
     assert_eq!(bench.got(client), None);
@@ -340,13 +416,19 @@ fn a_silent_cluster_gives_no_reply_when_told_so() {
 #[test]
 fn all_members_full_is_said_under_a_hard_limit_only() {
     for (limit, answered) in [(CapacityLimit::Hard, false), (CapacityLimit::Soft, true)] {
-        let rules = model::Cluster { capacity_limit: limit, ..rules() };
+        let rules = model::Cluster {
+            capacity_limit: limit,
+            ..rules()
+        };
         let mut bench = Bench::with(&rules, &["A"]);
         let id = bench.id("A");
         bench.core.change_member(id, |member| member.capacity = 1);
         bench.call("c1");
         let client = bench.command("U c2 192.0.2.1 4000 from");
-        assert_eq!(bench.got(client).as_deref(), if answered { None } else { Some("E998") });
+        assert_eq!(
+            bench.got(client).as_deref(),
+            if answered { None } else { Some("E998") }
+        );
     }
 }
 
@@ -356,14 +438,20 @@ fn an_unknown_call_is_asked_of_all_and_the_one_that_has_it_gets_it() {
     let client = bench.command("U c1 192.0.2.1 4000 from to");
     let asked = bench.take_sent();
     assert_eq!(asked.len(), 3);
-    assert!(asked.iter().all(|(_, _, text)| text == "Q c1 from to"), "{asked:?}");
+    assert!(
+        asked.iter().all(|(_, _, text)| text == "Q c1 from to"),
+        "{asked:?}"
+    );
     bench.answer("A", asked[0].1, "E50");
     assert!(bench.take_sent().is_empty());
     // The third is silent, which delays nothing.
     bench.answer("B", asked[1].1, "60 0 0 0 0");
     let (member, cookie, text) = bench.one_sent();
     assert_eq!((member, text.as_str()), ("B", "U c1 192.0.2.1 4000 from to"));
-    assert!(asked.iter().all(|(_, asked, _)| *asked != cookie), "a cookie is never used twice");
+    assert!(
+        asked.iter().all(|(_, asked, _)| *asked != cookie),
+        "a cookie is never used twice"
+    );
     bench.answer("B", cookie, "35000 192.0.2.9");
     assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
     assert_eq!(bench.home("c1").as_deref(), Some("B"));
@@ -391,7 +479,11 @@ fn silence_about_an_unknown_call_ends_after_300_ms() {
     bench.pass(ms(299));
     assert!(bench.take_sent().iter().all(|(_, _, text)| text.starts_with('Q')));
     bench.pass(ms(2));
-    let started: Vec<_> = bench.take_sent().into_iter().filter(|(_, _, text)| text.starts_with('U')).collect();
+    let started: Vec<_> = bench
+        .take_sent()
+        .into_iter()
+        .filter(|(_, _, text)| text.starts_with('U'))
+        .collect();
     assert_eq!(started.len(), 1);
 }
 
@@ -448,7 +540,11 @@ fn a_silent_member_may_have_what_nobody_else_has() {
         bench.online("C", false);
         bench.online("C", true);
         let late: Vec<_> = bench.take_sent().into_iter().map(|(_, _, text)| text).collect();
-        let carried_out = if text.starts_with('D') { vec![text.to_owned()] } else { Vec::new() };
+        let carried_out = if text.starts_with('D') {
+            vec![text.to_owned()]
+        } else {
+            Vec::new()
+        };
         assert_eq!(late, carried_out, "a delete is carried out later");
     }
 }
@@ -480,7 +576,7 @@ fn a_re_invite_finds_a_new_home_when_the_old_one_is_gone() {
     assert_eq!(bench.home("c1").as_deref(), Some(member));
     bench.online(home, true);
     let (back, _, text) = bench.one_sent();
-    assert_eq!((back, text.as_str()), (home, "D c1 from"));
+    assert_eq!((back, text.as_str()), (home, "D c1 from to"));
 }
 
 #[test]
@@ -520,7 +616,10 @@ fn a_lost_datagram_is_sent_again_under_the_same_cookie() {
     bench.pass(ms(2999));
     let sent = bench.take_sent();
     assert!(sent.len() >= 13, "{} transmissions", sent.len());
-    assert!(sent.iter().all(|(_, cookie, text)| *cookie == sent[0].1 && text == "Q c1 from to"));
+    assert!(
+        sent.iter()
+            .all(|(_, cookie, text)| *cookie == sent[0].1 && text == "Q c1 from to")
+    );
 }
 
 #[test]
@@ -530,7 +629,14 @@ fn foreign_late_and_double_replies_change_nothing() {
     let (member, cookie, _) = bench.one_sent();
     let other = *NAMES.iter().find(|name| **name != member).unwrap();
     bench.answer(other, cookie, "1 6.6.6.6");
-    bench.answer(member, Cookie { nonce: cookie.nonce ^ 1, ..cookie }, "1 6.6.6.6");
+    bench.answer(
+        member,
+        Cookie {
+            nonce: cookie.nonce ^ 1,
+            ..cookie
+        },
+        "1 6.6.6.6",
+    );
     assert_eq!(bench.got(client), None);
     bench.answer(member, cookie, "35000 192.0.2.9");
     bench.answer(member, cookie, "35002 192.0.2.9");
@@ -583,7 +689,11 @@ fn an_ended_call_is_remembered_for_its_other_leg() {
     bench.pass(ms(5_000));
     bench.take_sent();
     bench.command("D c1 to from");
-    assert_eq!(bench.take_sent().len(), 3, "forgotten after a minute: everybody is asked");
+    assert_eq!(
+        bench.take_sent().len(),
+        3,
+        "forgotten after a minute: everybody is asked"
+    );
 }
 
 #[test]
@@ -602,7 +712,10 @@ fn a_member_that_is_deleted_now_takes_its_calls_along() {
     let mut bench = Bench::new();
     let home = bench.call("c1");
     let id = bench.id(home);
-    assert_eq!(bench.core.remove_member(bench.now, id, &mut bench.out), Some(home));
+    assert_eq!(
+        bench.core.remove_member(bench.now, id, &mut bench.out),
+        Some(home)
+    );
     bench.collect();
     assert_eq!(bench.home("c1"), None);
     let client = bench.command("L c1 192.0.2.2 5000 from to");
@@ -617,7 +730,9 @@ fn suspended_members_serve_and_take_nothing_new() {
     let mut bench = Bench::new();
     let home = bench.call("c1");
     let id = bench.id(home);
-    bench.core.change_member(id, |member| member.status = Status::Suspended);
+    bench
+        .core
+        .change_member(id, |member| member.status = Status::Suspended);
     bench.command("L c1 192.0.2.2 5000 from to");
     assert_eq!(bench.one_sent().0, home);
     for call in 0..50 {
@@ -651,7 +766,9 @@ fn heartbeats_are_summed_and_what_was_bound_since_counts() {
     let mut bench = Bench::new();
     for (name, active) in NAMES.into_iter().zip([1, 2, 3]) {
         let id = bench.id(name);
-        bench.core.probe(bench.now, id, Ask::Counts(0), ms(1000), &mut bench.out);
+        bench
+            .core
+            .probe(bench.now, id, Ask::Counts(0), ms(1000), &mut bench.out);
         bench.collect();
         let (_, cookie, text) = bench.one_sent();
         assert_eq!(text, "Ib");
@@ -695,14 +812,26 @@ fn delete_all_empties_the_table_and_is_repeated_where_it_was_missed() {
 
 #[test]
 fn a_full_table_serves_calls_unbound() {
-    let rules = model::Cluster { sessions: model::Sessions { max: 1, ..rules().sessions }, ..rules() };
+    let rules = model::Cluster {
+        sessions: model::Sessions {
+            max: 1,
+            ..rules().sessions
+        },
+        ..rules()
+    };
     let mut bench = Bench::with(&rules, &NAMES);
     bench.call("c1");
     bench.call("c2");
     assert_eq!(bench.home("c2"), None);
     bench.command("L c2 192.0.2.2 5000 from to");
     assert_eq!(bench.take_sent().len(), 3, "its later commands are asked of all");
-    assert!(bench.out.notes.iter().any(|note| matches!(note, Note::TableFull { calls: 1 })));
+    assert!(
+        bench
+            .out
+            .notes
+            .iter()
+            .any(|note| matches!(note, Note::TableFull { calls: 1 }))
+    );
 }
 
 #[test]
@@ -719,5 +848,9 @@ fn nothing_is_left_behind_after_many_calls() {
     assert_eq!(bench.core.bound(), 0);
     bench.pass(ms(120_000));
     assert!(bench.core.sessions.is_empty(), "ended calls are swept");
-    assert_eq!(bench.core.expire(bench.now, &mut bench.out), None, "the timer may sleep for ever");
+    assert_eq!(
+        bench.core.expire(bench.now, &mut bench.out),
+        None,
+        "the timer may sleep for ever"
+    );
 }

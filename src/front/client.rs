@@ -24,7 +24,9 @@ impl Client {
                 rustix::net::send(&stream, text, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).ok();
                 // Closing with bytes unread would reset the connection under the reply.
                 let mut unread = [0; 512];
-                while rustix::net::recv(&stream, &mut unread, RecvFlags::DONTWAIT).is_ok_and(|(n, _)| n == 512) {}
+                while rustix::net::recv(&stream, &mut unread, RecvFlags::DONTWAIT)
+                    .is_ok_and(|(n, _)| n == 512)
+                {}
             }
             Self::Nobody => {}
         }

@@ -73,12 +73,26 @@ impl Front<'_> {
     /// Waits for something to do and does it; false when told to stop.
     fn turn(&mut self, stop: &UnixStream) -> bool {
         let accepting = self.paused_until.is_none();
-        let deadline = [self.fresh.front().map(|fresh| fresh.until), self.paused_until].into_iter().flatten().min();
+        let deadline = [self.fresh.front().map(|fresh| fresh.until), self.paused_until]
+            .into_iter()
+            .flatten()
+            .min();
         let timeout = deadline.map(|at| timespec(at.saturating_duration_since(now())));
         let mut fds = Vec::with_capacity(2 + self.fresh.len());
         fds.push(PollFd::new(stop, PollFlags::IN));
-        fds.push(PollFd::new(&self.listener, if accepting { PollFlags::IN } else { PollFlags::empty() }));
-        fds.extend(self.fresh.iter().map(|fresh| PollFd::new(&fresh.stream, PollFlags::IN)));
+        fds.push(PollFd::new(
+            &self.listener,
+            if accepting {
+                PollFlags::IN
+            } else {
+                PollFlags::empty()
+            },
+        ));
+        fds.extend(
+            self.fresh
+                .iter()
+                .map(|fresh| PollFd::new(&fresh.stream, PollFlags::IN)),
+        );
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
@@ -108,7 +122,9 @@ impl Front<'_> {
     /// Reads those of the clients accepted before that have written by now.
     fn read_fresh(&mut self, readable: &[bool]) {
         for ready in readable {
-            let Some(fresh) = self.fresh.pop_front() else { return };
+            let Some(fresh) = self.fresh.pop_front() else {
+                return;
+            };
             if *ready {
                 self.read(fresh.stream, fresh.place, Some(fresh.until));
             } else {
@@ -121,7 +137,10 @@ impl Front<'_> {
     fn accept(&mut self) {
         for _ in 0..ACCEPT_BATCH {
             if self.cluster.connections.count() >= CONNECTIONS_MAX {
-                self.pause(&io::Error::new(io::ErrorKind::QuotaExceeded, "as many connections as allowed"));
+                self.pause(&io::Error::new(
+                    io::ErrorKind::QuotaExceeded,
+                    "as many connections as allowed",
+                ));
                 return;
             }
             match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
@@ -150,7 +169,9 @@ impl Front<'_> {
                         let text = text.get(..length).unwrap_or_default();
                         let client = Client::Unix(stream, place);
                         let origin = Origin::Unix;
-                        self.cluster.act(&mut self.out, |now, core, out| core.command(now, text, origin, client, out));
+                        self.cluster.act(&mut self.out, |now, core, out| {
+                            core.command(now, text, origin, client, out);
+                        });
                     }
                     First::More | First::TooLong => {
                         let text = text.to_vec();
@@ -196,5 +217,8 @@ impl Front<'_> {
 
 /// A span as poll(2) takes it, a little longer rather than shorter.
 pub(super) fn timespec(span: Duration) -> Timespec {
-    Timespec { tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX), tv_nsec: i64::from(span.subsec_nanos()) }
+    Timespec {
+        tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(span.subsec_nanos()),
+    }
 }

@@ -42,7 +42,13 @@ pub struct Slow {
 impl Slow {
     /// A client that has sent `text` so far.
     pub fn new(stream: UnixStream, place: Place, text: Vec<u8>, now: Instant) -> Self {
-        Self { stream, place, text, deadline: now + DEADLINE, taken_at: None }
+        Self {
+            stream,
+            place,
+            text,
+            deadline: now + DEADLINE,
+            taken_at: None,
+        }
     }
 
     fn due(&self) -> Instant {
@@ -74,7 +80,7 @@ impl SlowClients {
     pub fn take(&mut self, slow: Slow) {
         self.queue.try_send(slow).ok();
         // A full pipe wakes it as well.
-        self.wake.write(&[0]).ok();
+        let _ = self.wake.write(&[0]);
     }
 }
 
@@ -104,7 +110,11 @@ pub fn run(cluster: &Arc<Cluster>, inbox: &Inbox) {
         let timeout = deadline.map(|at| timespec(at.saturating_duration_since(now())));
         let mut fds = Vec::with_capacity(1 + clients.len());
         fds.push(PollFd::new(&inbox.woken, PollFlags::IN));
-        fds.extend(clients.iter().map(|client| PollFd::new(&client.stream, PollFlags::IN)));
+        fds.extend(
+            clients
+                .iter()
+                .map(|client| PollFd::new(&client.stream, PollFlags::IN)),
+        );
         poll(&mut fds, timeout.as_ref()).ok();
         let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
         drop(fds);
@@ -115,21 +125,36 @@ pub fn run(cluster: &Arc<Cluster>, inbox: &Inbox) {
         }
         // From the end, since a client that is done makes room for the last one.
         for place in (0..clients.len()).rev() {
-            let Some(client) = clients.get_mut(place) else { continue };
+            let Some(client) = clients.get_mut(place) else {
+                continue;
+            };
             // One that has just come may have written in the meantime.
             let readable = place >= known || ready.get(place + 1) == Some(&true);
-            let next = if readable { read(client, &mut buffer, now) } else { look(client, now) };
+            let next = if readable {
+                read(client, &mut buffer, now)
+            } else {
+                look(client, now)
+            };
             match next {
                 Next::Wait => {}
                 Next::Take(length) => {
-                    let Slow { stream, place: share, text, .. } = clients.swap_remove(place);
+                    let Slow {
+                        stream,
+                        place: share,
+                        text,
+                        ..
+                    } = clients.swap_remove(place);
                     let text = text.get(..length).unwrap_or_default();
                     let client = Client::Unix(stream, share);
-                    cluster.act(&mut out, |now, core, out| core.command(now, text, Origin::Unix, client, out));
+                    cluster.act(&mut out, |now, core, out| {
+                        core.command(now, text, Origin::Unix, client, out);
+                    });
                 }
                 Next::Refuse(code) => {
                     cluster.front.closed.fetch_add(1, Ordering::Relaxed);
-                    let Slow { stream, place: share, .. } = clients.swap_remove(place);
+                    let Slow {
+                        stream, place: share, ..
+                    } = clients.swap_remove(place);
                     if let Some(code) = code {
                         let mut reply = Vec::new();
                         write_error(code.0, &mut reply);
@@ -144,7 +169,10 @@ pub fn run(cluster: &Arc<Cluster>, inbox: &Inbox) {
 
 /// Takes in those who have been handed over; false when nobody will be any more.
 fn take_in(inbox: &Inbox, buffer: &mut [u8], clients: &mut Vec<Slow>) -> bool {
-    let open = !matches!(rustix::net::recv(&inbox.woken, &mut *buffer, RecvFlags::DONTWAIT), Ok((0, _)));
+    let open = !matches!(
+        rustix::net::recv(&inbox.woken, &mut *buffer, RecvFlags::DONTWAIT),
+        Ok((0, _))
+    );
     clients.extend(inbox.clients.try_iter());
     open
 }
@@ -159,7 +187,9 @@ fn read(client: &mut Slow, buffer: &mut [u8], now: Instant) -> Next {
             Err(code) => Next::Refuse(Some(code)),
         },
         Ok((length, _)) => {
-            client.text.extend_from_slice(buffer.get(..length).unwrap_or_default());
+            client
+                .text
+                .extend_from_slice(buffer.get(..length).unwrap_or_default());
             judge(client, fresh, now)
         }
         Err(Errno::AGAIN | Errno::INTR) => look(client, now),
@@ -172,7 +202,13 @@ fn read(client: &mut Slow, buffer: &mut [u8], now: Instant) -> Next {
 fn judge(client: &mut Slow, fresh: bool, now: Instant) -> Next {
     match first(&client.text) {
         First::TooLong => Next::Refuse(Some(ErrorCode(5))),
-        First::Command(length) if fresh || client.text.get(..length).is_some_and(|text| text.contains(&b'\n')) => {
+        First::Command(length)
+            if fresh
+                || client
+                    .text
+                    .get(..length)
+                    .is_some_and(|text| text.contains(&b'\n')) =>
+        {
             Next::Take(length)
         }
         First::Command(_) => {

@@ -87,7 +87,10 @@ pub struct Health {
 impl Health {
     /// Not started yet.
     pub fn waiting(inbox: Receiver<Message>) -> Self {
-        Self { inbox: Some(inbox), thread: None }
+        Self {
+            inbox: Some(inbox),
+            thread: None,
+        }
     }
 
     /// Starts the thread.
@@ -149,7 +152,11 @@ impl Round {
     /// When the next probe is due.
     fn next_alarm(&mut self) -> Option<Instant> {
         while let Some(Reverse((at, cluster, member))) = self.alarms.peek().copied() {
-            if self.watched.get(&(cluster, member)).is_some_and(|watched| watched.due == at) {
+            if self
+                .watched
+                .get(&(cluster, member))
+                .is_some_and(|watched| watched.due == at)
+            {
                 return Some(at);
             }
             self.alarms.pop();
@@ -166,18 +173,35 @@ impl Round {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Watch { cluster, member, rules } => {
+            Message::Watch {
+                cluster,
+                member,
+                rules,
+            } => {
                 let key = (cluster.number, member);
                 let now = now();
                 let watch = Watch::new(now);
-                self.watched.insert(key, Watched { cluster, rules, watch, due: now, empty: 0 });
+                self.watched.insert(
+                    key,
+                    Watched {
+                        cluster,
+                        rules,
+                        watch,
+                        due: now,
+                        empty: 0,
+                    },
+                );
                 self.set_alarm(key);
             }
             Message::Forget { cluster, member } => {
                 self.watched.remove(&(cluster, member));
             }
             Message::Rules { cluster, rules } => {
-                for (_, watched) in self.watched.iter_mut().filter(|((number, _), _)| *number == cluster) {
+                for (_, watched) in self
+                    .watched
+                    .iter_mut()
+                    .filter(|((number, _), _)| *number == cluster)
+                {
                     watched.rules = rules;
                 }
             }
@@ -187,7 +211,12 @@ impl Round {
                     self.set_alarm((cluster, member));
                 }
             }
-            Message::Probed { cluster, member, result, at } => self.probed((cluster, member), &result, at),
+            Message::Probed {
+                cluster,
+                member,
+                result,
+                at,
+            } => self.probed((cluster, member), &result, at),
             Message::Stop => {}
         }
     }
@@ -198,9 +227,13 @@ impl Round {
         while let Some(at) = self.next_alarm()
             && at <= now
         {
-            let Some(Reverse((_, cluster, member))) = self.alarms.pop() else { return };
+            let Some(Reverse((_, cluster, member))) = self.alarms.pop() else {
+                return;
+            };
             let key = (cluster, member);
-            let Some(watched) = self.watched.get_mut(&key) else { continue };
+            let Some(watched) = self.watched.get_mut(&key) else {
+                continue;
+            };
             if let Some(probe) = watched.watch.next(now, &watched.rules) {
                 let ask = match probe {
                     Probe::Version => Ask::Version,
@@ -208,7 +241,9 @@ impl Round {
                     Probe::Counts => Ask::Counts(0),
                 };
                 let timeout = watched.rules.timeout;
-                watched.cluster.act(&mut self.out, |now, core, out| core.probe(now, member, ask, timeout, out));
+                watched.cluster.act(&mut self.out, |now, core, out| {
+                    core.probe(now, member, ask, timeout, out);
+                });
             }
             self.set_alarm(key);
         }
@@ -216,13 +251,17 @@ impl Round {
 
     /// A probe has ended.
     fn probed(&mut self, key: Key, result: &Probed, at: Instant) {
-        let Some(watched) = self.watched.get_mut(&key) else { return };
+        let Some(watched) = self.watched.get_mut(&key) else {
+            return;
+        };
         let rules = watched.rules;
         let answer = match result {
             Probed::Version => Some(Answer::Version),
             Probed::WrongVersion => Some(Answer::WrongVersion),
             Probed::Capability(..) => Some(Answer::Capability),
-            Probed::Counts(counts) => Some(Answer::Counts { created: counts.created }),
+            Probed::Counts(counts) => Some(Answer::Counts {
+                created: counts.created,
+            }),
             Probed::Odd => Some(Answer::Odd),
             Probed::Missed | Probed::Refused => None,
         };
@@ -241,8 +280,12 @@ impl Round {
     /// A draining member goes when it has had no session, less those that other clusters have bound at the same
     /// address, at two heartbeats in a row.
     fn look_at_drain(&mut self, key: Key, counts: &SessionCounts) {
-        let Some(watched) = self.watched.get(&key) else { return };
-        let definition = watched.cluster.look(|_, core| core.member_of(key.1).map(|member| member.config.clone()));
+        let Some(watched) = self.watched.get(&key) else {
+            return;
+        };
+        let definition = watched
+            .cluster
+            .look(|_, core| core.member_of(key.1).map(|member| member.config.clone()));
         let Some(definition) = definition.filter(|member| member.status == Status::Draining) else {
             if let Some(watched) = self.watched.get_mut(&key) {
                 watched.empty = 0;
@@ -255,11 +298,22 @@ impl Round {
             .filter(|((cluster, _), _)| *cluster != key.0)
             .map(|((_, member), other)| other.cluster.bound_at(*member, &definition.address))
             .sum();
-        let Some(watched) = self.watched.get_mut(&key) else { return };
-        watched.empty = if counts.active <= elsewhere { watched.empty + 1 } else { 0 };
+        let Some(watched) = self.watched.get_mut(&key) else {
+            return;
+        };
+        watched.empty = if counts.active <= elsewhere {
+            watched.empty + 1
+        } else {
+            0
+        };
         if watched.empty >= EMPTY_HEARTBEATS && watched.watch.state() == State::Online {
             let cluster = Arc::clone(&watched.cluster);
-            log::info!("member {} of {} ({}): drained, removed", definition.name, cluster.name, definition.address);
+            log::info!(
+                "member {} of {} ({}): drained, removed",
+                definition.name,
+                cluster.name,
+                definition.address
+            );
             self.watched.remove(&key);
             cluster.remove_member(key.1);
         }
@@ -272,7 +326,10 @@ fn post(watched: &Watched, member: MemberId, change: Change) {
     let tell = |from: &str, to: &str, why: &str| {
         let definition = cluster.look(|_, core| core.member_of(member).map(|member| member.config.clone()));
         if let Some(model::Member { name, address, .. }) = definition {
-            log::info!("member {name} of {} ({address}): {from} -> {to}: {why}", cluster.name);
+            log::info!(
+                "member {name} of {} ({address}): {from} -> {to}: {why}",
+                cluster.name
+            );
         }
     };
     match change {
@@ -280,12 +337,20 @@ fn post(watched: &Watched, member: MemberId, change: Change) {
         Change::Online => {
             let why = watched.watch.why().to_string();
             tell("offline", "online", &why);
-            cluster.post(Post::State { member, online: true, why });
+            cluster.post(Post::State {
+                member,
+                online: true,
+                why,
+            });
         }
         Change::Offline(why) => {
             let why = why.to_string();
             tell("online", "offline", &why);
-            cluster.post(Post::State { member, online: false, why });
+            cluster.post(Post::State {
+                member,
+                online: false,
+                why,
+            });
             cluster.refresh_link(member);
         }
         Change::Absent(why) => {
@@ -295,7 +360,11 @@ fn post(watched: &Watched, member: MemberId, change: Change) {
             cluster.refresh_link(member);
         }
         Change::Restarted { last_good } => {
-            tell("online", "online", "it has been restarted; its calls are forgotten");
+            tell(
+                "online",
+                "online",
+                "it has been restarted; its calls are forgotten",
+            );
             cluster.post(Post::Restarted { member, last_good });
         }
     }

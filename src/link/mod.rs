@@ -113,13 +113,20 @@ fn without_cookie(text: &[u8]) -> &[u8] {
 
 /// Whether `reply` is all of the reply to `command` on a stream: one line, or five of an `I`, six with its load.
 fn is_whole(command: &[u8], reply: &[u8]) -> bool {
-    let lines = reply.iter().filter(|byte| **byte == b'\n').count();
+    let lines = reply.split(|byte| *byte == b'\n').count() - 1;
     let mut word = command.iter().take_while(|byte| !byte.is_ascii_whitespace());
-    let is_info = word.next().is_some_and(|letter| letter.eq_ignore_ascii_case(&b'I'));
+    let is_info = word
+        .next()
+        .is_some_and(|letter| letter.eq_ignore_ascii_case(&b'I'));
     if !is_info || reply.first() == Some(&b'E') {
         return lines >= 1;
     }
-    lines >= if word.any(|letter| letter.eq_ignore_ascii_case(&b'l')) { 6 } else { 5 }
+    lines
+        >= if word.any(|letter| letter.eq_ignore_ascii_case(&b'l')) {
+            6
+        } else {
+            5
+        }
 }
 
 /// The address of a member, looked up when it is a name. Blocks on DNS: only for threads of a link.
@@ -129,10 +136,16 @@ fn resolve(protocol: Protocol, address: &Address) -> io::Result<SocketAddr> {
         Address::Host(host, port) => (&**host, *port)
             .to_socket_addrs()?
             .find(|found| found.is_ipv6() == protocol.is_v6())
-            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address of the family"))),
-        Address::Path(path) => {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is a path", path.display())))
-        }
+            .ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("{host} has no address of the family"),
+                )
+            }),
+        Address::Path(path) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{} is a path", path.display()),
+        )),
     }
 }
 

@@ -74,7 +74,11 @@ impl Stream {
             // It waits for its time-out as if the member were silent, which it is.
             return Ok(());
         }
-        state.waiting.push_back(Waiting { cookie, again, text: text.into() });
+        state.waiting.push_back(Waiting {
+            cookie,
+            again,
+            text: text.into(),
+        });
         match &state.open {
             Some(socket) => put(socket, text),
             None => {
@@ -166,7 +170,9 @@ impl Stream {
                 Err(_) => return,
             };
             filled += read;
-            let Some(taken) = self.hand_out(buffer.get(..filled).unwrap_or_default(), sink) else { return };
+            let Some(taken) = self.hand_out(buffer.get(..filled).unwrap_or_default(), sink) else {
+                return;
+            };
             buffer.copy_within(taken..filled, 0);
             filled -= taken;
         }
@@ -202,7 +208,10 @@ impl Stream {
         let mut kept = VecDeque::new();
         for waiting in state.waiting.drain(..) {
             if waiting.again {
-                kept.push_back(Waiting { again: false, ..waiting });
+                kept.push_back(Waiting {
+                    again: false,
+                    ..waiting
+                });
             } else {
                 failed.push(waiting.cookie);
             }
@@ -220,8 +229,13 @@ impl Stream {
 
 /// Length of the whole reply to `command` at the start of `bytes`, line end and all.
 fn reply_length(command: &[u8], bytes: &[u8]) -> Option<usize> {
-    let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
-    ends.into_iter().find(|end| is_whole(command, bytes.get(..*end).unwrap_or_default()))
+    let ends = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at + 1);
+    ends.into_iter()
+        .find(|end| is_whole(command, bytes.get(..*end).unwrap_or_default()))
 }
 
 /// Writes without waiting. A connection that does not take a whole command is shut down: the reader sees it and

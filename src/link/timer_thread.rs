@@ -57,7 +57,9 @@ pub fn run(cluster: &Arc<Cluster>, posts: &Receiver<Post>) {
             Ok(Post::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(Post::Wake) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Post::State { member, online, why }) => {
-                cluster.act(&mut out, |now, core, out| core.set_online(now, member, online, why, out));
+                cluster.act(&mut out, |now, core, out| {
+                    core.set_online(now, member, online, why, out);
+                });
             }
             Ok(Post::Probed { member, why }) => {
                 cluster.act(&mut out, |now, core, out| core.set_probed(now, member, why, out));

@@ -60,7 +60,9 @@ impl Udp {
     pub(super) fn send(&self, text: &[u8]) -> Result<(), Refused> {
         let datagram = text.strip_suffix(b"\n").unwrap_or(text);
         let guard = self.socket.read();
-        let Some(socket) = guard.as_ref() else { return Err(Refused) };
+        let Some(socket) = guard.as_ref() else {
+            return Err(Refused);
+        };
         match socket.send(datagram) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(Refused),
             _ => Ok(()),
@@ -165,11 +167,16 @@ impl Udp {
 
     /// Whether the socket was shut down rather than an empty datagram read.
     fn is_shut(&self, socket: &UdpSocket) -> bool {
-        let zero = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        let zero = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
         let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
         self.stopped.load(Ordering::Acquire)
             || rustix::event::poll(&mut fds, Some(&zero)).is_ok()
-                && fds.first().is_some_and(|fd| fd.revents().contains(rustix::event::PollFlags::HUP))
+                && fds
+                    .first()
+                    .is_some_and(|fd| fd.revents().contains(rustix::event::PollFlags::HUP))
     }
 }
 

@@ -51,7 +51,9 @@ struct Shared {
 
 impl core::fmt::Debug for Shared {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Shared").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -70,9 +72,17 @@ impl Unix {
     pub fn open(path: &Path, label: Label, sink: Arc<dyn Sink>) -> Self {
         let (sender, queue) = bounded(QUEUE);
         // Without the pair workers are waited for until their command times out.
-        let (ours, theirs) = UnixStream::pair().map_or((None, None), |(ours, theirs)| (Some(ours), Some(theirs)));
+        let (ours, theirs) =
+            UnixStream::pair().map_or((None, None), |(ours, theirs)| (Some(ours), Some(theirs)));
         let idle = AtomicUsize::new(0);
-        let shared = Arc::new(Shared { path: path.into(), label, sink, queue, idle, leash: theirs });
+        let shared = Arc::new(Shared {
+            path: path.into(),
+            label,
+            sink,
+            queue,
+            idle,
+            leash: theirs,
+        });
         Self {
             shared,
             jobs: Mutex::new(Some(sender)),
@@ -82,14 +92,19 @@ impl Unix {
     }
 
     pub(super) fn send(&self, cookie: Cookie, again: bool, text: &[u8]) -> Result<(), Refused> {
-        let Some(jobs) = self.jobs.lock().clone() else { return Err(Refused) };
+        let Some(jobs) = self.jobs.lock().clone() else {
+            return Err(Refused);
+        };
         if self.shared.idle.load(Ordering::Acquire) <= jobs.len() {
             self.start_worker();
         }
-        match jobs.try_send(Job { cookie, again, text: text.into() }) {
-            Ok(()) => Ok(()),
-            // The command waits for its time-out as if the member were silent, which it is.
-            Err(TrySendError::Full(_)) => Ok(()),
+        match jobs.try_send(Job {
+            cookie,
+            again,
+            text: text.into(),
+        }) {
+            // With a full queue the command waits for its time-out as if the member were silent, which it is.
+            Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
             Err(TrySendError::Disconnected(_)) => Err(Refused),
         }
     }
@@ -135,7 +150,10 @@ impl Shared {
         let from = self.label.member;
         let until = now() + ANSWER_WITHIN;
         for last in [false, true] {
-            let stream = kept.take().filter(still_open).map_or_else(|| connect(&self.path), Ok);
+            let stream = kept
+                .take()
+                .filter(still_open)
+                .map_or_else(|| connect(&self.path), Ok);
             let outcome = stream.and_then(|mut stream| {
                 let length = self.exchange(&mut stream, &job.text, until, buffer)?;
                 *kept = Some(stream);
@@ -145,7 +163,11 @@ impl Shared {
                 Ok(length) => {
                     let reply = buffer.get(..length).unwrap_or_default();
                     // Too long to be a reply: an empty text is judged as garbage.
-                    let reply = if length > REPLY_MAX { b"" } else { reply.trim_ascii_end() };
+                    let reply = if length > REPLY_MAX {
+                        b""
+                    } else {
+                        reply.trim_ascii_end()
+                    };
                     self.sink.reply(from, job.cookie, reply);
                     return;
                 }
@@ -212,7 +234,10 @@ fn timespec(span: Duration) -> Timespec {
 /// A kept connection that the member has closed in the meantime is readable.
 fn still_open(stream: &UnixStream) -> bool {
     let mut fds = [PollFd::new(stream, PollFlags::IN)];
-    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let zero = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     matches!(poll(&mut fds, Some(&zero)), Ok(0))
 }
 

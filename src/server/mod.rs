@@ -63,7 +63,9 @@ impl Shared {
     /// The running cluster of that name.
     fn find(&self, name: &str) -> Result<Arc<Running>, Refusal> {
         let clusters = self.clusters.read();
-        let found = clusters.iter().find(|running| running.cluster.name.as_str() == name);
+        let found = clusters
+            .iter()
+            .find(|running| running.cluster.name.as_str() == name);
         found.cloned().ok_or_else(|| Refusal::NoCluster(name.to_owned()))
     }
 
@@ -89,7 +91,10 @@ impl Service for Server {
         }
         let mut admin_doors = Vec::new();
         let admin_rights = rights::of_admin_socket(options).map_err(|error| StartError::new(1, error))?;
-        let paths = [(Some(&options.admin_socket), false), (options.readonly_socket.as_ref(), true)];
+        let paths = [
+            (Some(&options.admin_socket), false),
+            (options.readonly_socket.as_ref(), true),
+        ];
         for (path, read_only) in paths {
             let Some(path) = path else { continue };
             match bind_unix(path, &admin_rights) {
@@ -99,8 +104,15 @@ impl Service for Server {
         }
         if let Some(first) = errors.first() {
             // Whatever else is wrong, another instance is the reason that helps most.
-            let exit = if errors.iter().any(|error| error.exit == 75) { 75 } else { first.exit };
-            return Err(StartError { exit, messages: errors.into_iter().flat_map(|error| error.messages).collect() });
+            let exit = if errors.iter().any(|error| error.exit == 75) {
+                75
+            } else {
+                first.exit
+            };
+            return Err(StartError {
+                exit,
+                messages: errors.into_iter().flat_map(|error| error.messages).collect(),
+            });
         }
         let shared = Shared {
             clusters: RwLock::default(),
@@ -140,7 +152,10 @@ impl Service for Server {
 
     fn reload(&self) -> Result<String, String> {
         match self.shared.reload() {
-            Ok(loaded) => Ok(format!("Loaded {} clusters and {} RTP proxies", loaded.clusters, loaded.members)),
+            Ok(loaded) => Ok(format!(
+                "Loaded {} clusters and {} RTP proxies",
+                loaded.clusters, loaded.members
+            )),
             Err(refusal) => Err(refusal.to_string()),
         }
     }

@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::running::{Door, Running};
 use super::Shared;
+use super::running::{Door, Running};
 use crate::admin::view::{ClusterView, Loaded, Operator, Refusal, SessionsView, Setting};
 use crate::cluster::Cluster;
 use crate::config::fields;
@@ -20,7 +20,12 @@ fn member(cluster: &Cluster, name: &str) -> Result<(MemberId, model::Member, u64
     cluster
         .look(|_, core| {
             let member = core.member_named(name)?;
-            Some((member.id, member.config.clone(), core.bound_to(member.id), member.online))
+            Some((
+                member.id,
+                member.config.clone(),
+                core.bound_to(member.id),
+                member.online,
+            ))
         })
         .ok_or_else(|| Refusal::NoMember(name.to_owned()))
 }
@@ -28,8 +33,15 @@ fn member(cluster: &Cluster, name: &str) -> Result<(MemberId, model::Member, u64
 /// The definition of a cluster as it runs, members and all.
 pub(super) fn definition(running: &Running) -> model::Cluster {
     running.cluster.look(|_, core| {
-        let members = core.members_in_order().into_iter().map(|member| member.config.clone()).collect();
-        model::Cluster { members, ..core.rules().clone() }
+        let members = core
+            .members_in_order()
+            .into_iter()
+            .map(|member| member.config.clone())
+            .collect();
+        model::Cluster {
+            members,
+            ..core.rules().clone()
+        }
     })
 }
 
@@ -42,7 +54,9 @@ impl Shared {
         let _change = self.changes.lock();
         let running = self.find(cluster)?;
         let (id, ..) = member(&running.cluster, name)?;
-        running.cluster.look(|_, core| core.change_member(id, |member| member.status = status));
+        running
+            .cluster
+            .look(|_, core| core.change_member(id, |member| member.status = status));
         if status != Status::Active {
             running.cluster.warn_if_nobody_takes();
         }
@@ -51,7 +65,10 @@ impl Shared {
 
     /// The cluster's view, with what only the server knows of it.
     fn view_of(running: &Running) -> ClusterView {
-        ClusterView { draining: running.is_draining(), ..running.cluster.view() }
+        ClusterView {
+            draining: running.is_draining(),
+            ..running.cluster.view()
+        }
     }
 }
 
@@ -78,7 +95,10 @@ impl Operator for Shared {
         }
         check_member_fits(&definition, &member).map_err(Refusal::Other)?;
         let (name, address) = (member.name.clone(), member.address.clone());
-        running.cluster.add_member(member).map_err(|error| other(format!("{name} ({address}): {error}")))?;
+        running
+            .cluster
+            .add_member(member)
+            .map_err(|error| other(format!("{name} ({address}): {error}")))?;
         Ok(())
     }
 
@@ -132,14 +152,18 @@ impl Operator for Shared {
                 before.address
             )));
         }
-        running.cluster.change_member(id, &before, &after).map_err(|error| other(format!("{name}: {error}")))
+        running
+            .cluster
+            .change_member(id, &before, &after)
+            .map_err(|error| other(format!("{name}: {error}")))
     }
 
     fn add_cluster(&self, cluster: model::Cluster) -> Result<(), Refusal> {
         let _change = self.changes.lock();
         let others = self.running().clusters;
         check_cluster_fits(&others, &cluster).map_err(Refusal::Other)?;
-        let door = Door::open(&cluster, &self.options).map_err(|error| Refusal::Other(error.messages.join("; ")))?;
+        let door =
+            Door::open(&cluster, &self.options).map_err(|error| Refusal::Other(error.messages.join("; ")))?;
         self.start_cluster(&cluster, door).map_err(other)
     }
 
@@ -152,7 +176,10 @@ impl Operator for Shared {
         }
         running.draining.store(true, Ordering::Release);
         let members = running.cluster.look(|_, core| {
-            core.members_in_order().into_iter().map(|member| (member.id, member.online)).collect::<Vec<_>>()
+            core.members_in_order()
+                .into_iter()
+                .map(|member| (member.id, member.online))
+                .collect::<Vec<_>>()
         });
         for (id, online) in members {
             if online {
@@ -171,11 +198,16 @@ impl Operator for Shared {
             Some(name) => Some(member(&running.cluster, name)?.0),
             None => None,
         };
-        Ok(running.cluster.look(|now, core| core.sessions_view(now, id, limit)))
+        Ok(running
+            .cluster
+            .look(|now, core| core.sessions_view(now, id, limit)))
     }
 
     fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(Name, Duration)>, Refusal> {
-        Ok(self.find(cluster)?.cluster.look(|now, core| core.locate(now, call_id)))
+        Ok(self
+            .find(cluster)?
+            .cluster
+            .look(|now, core| core.locate(now, call_id)))
     }
 
     fn reload(&self) -> Result<Loaded, Refusal> {
@@ -184,12 +216,17 @@ impl Operator for Shared {
 
     fn running(&self) -> Config {
         let clusters: Vec<Arc<Running>> = self.clusters.read().clone();
-        let clusters = clusters.iter().filter(|running| !running.is_draining()).map(|running| {
-            let mut cluster = definition(running);
-            cluster.members.retain(|member| member.status != Status::Draining);
-            cluster
-        });
-        Config { clusters: clusters.collect() }
+        let clusters = clusters
+            .iter()
+            .filter(|running| !running.is_draining())
+            .map(|running| {
+                let mut cluster = definition(running);
+                cluster.members.retain(|member| member.status != Status::Draining);
+                cluster
+            });
+        Config {
+            clusters: clusters.collect(),
+        }
     }
 
     fn file(&self) -> (PathBuf, Vec<u8>) {

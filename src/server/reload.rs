@@ -7,8 +7,8 @@ use super::Shared;
 use super::operate::definition;
 use super::running::{Door, Running};
 use crate::admin::view::{Loaded, Operator, Refusal};
-use crate::config::{self, Parsed, model};
 use crate::config::model::Status;
+use crate::config::{self, Parsed, model};
 
 impl Shared {
     /// Reads the file again and makes the running state what it says.
@@ -30,15 +30,20 @@ impl Shared {
             members: config.clusters.iter().map(|cluster| cluster.members.len()).sum(),
         };
         let running: Vec<Arc<Running>> = self.clusters.read().clone();
-        for cluster in running.iter().filter(|cluster| !config.clusters.iter().any(|c| c.name == cluster.cluster.name)) {
+        for cluster in running
+            .iter()
+            .filter(|cluster| !config.clusters.iter().any(|c| c.name == cluster.cluster.name))
+        {
             log::info!("cluster {}: no longer in the file", cluster.cluster.name);
             self.close_cluster(cluster);
         }
         for (wanted, door) in config.clusters.iter().zip(doors) {
-            match (running.iter().find(|running| running.cluster.name == wanted.name), door) {
-                (Some(running), door) => apply(running, wanted, door).map_err(|error| {
-                    Refusal::Other(format!("cluster {}: {error}", wanted.name))
-                })?,
+            match (
+                running.iter().find(|running| running.cluster.name == wanted.name),
+                door,
+            ) {
+                (Some(running), door) => apply(running, wanted, door)
+                    .map_err(|error| Refusal::Other(format!("cluster {}: {error}", wanted.name)))?,
                 (None, Some(door)) => self
                     .start_cluster(wanted, door)
                     .map_err(|error| Refusal::Other(format!("cluster {}: {error}", wanted.name)))?,
@@ -65,7 +70,8 @@ impl Shared {
         for wanted in &config.clusters {
             let same = self.find(wanted.name.as_str()).is_ok_and(|running| {
                 let now = definition(&running);
-                (now.protocol, &now.address, &now.socket) == (wanted.protocol, &wanted.address, &wanted.socket)
+                (now.protocol, &now.address, &now.socket)
+                    == (wanted.protocol, &wanted.address, &wanted.socket)
             });
             let door = if same {
                 None
@@ -81,22 +87,32 @@ impl Shared {
     /// Lists clusters in the order of the file.
     fn put_in_order(&self, config: &model::Config) {
         let place = |running: &Arc<Running>| {
-            config.clusters.iter().position(|cluster| cluster.name == running.cluster.name)
+            config
+                .clusters
+                .iter()
+                .position(|cluster| cluster.name == running.cluster.name)
         };
-        self.clusters.write().sort_by_key(|running| place(running).unwrap_or(usize::MAX));
+        self.clusters
+            .write()
+            .sort_by_key(|running| place(running).unwrap_or(usize::MAX));
     }
 }
 
 /// Makes one running cluster what the file says.
 fn apply(running: &Running, wanted: &model::Cluster, door: Option<Door>) -> std::io::Result<()> {
     let cluster = &running.cluster;
-    running.draining.store(false, core::sync::atomic::Ordering::Release);
+    running
+        .draining
+        .store(false, core::sync::atomic::Ordering::Release);
     if let Some(door) = door {
         running.move_to(door)?;
     }
     cluster.set_rules(wanted);
     let before = cluster.look(|_, core| {
-        core.members_in_order().into_iter().map(|m| (m.id, m.config.clone(), m.online)).collect::<Vec<_>>()
+        core.members_in_order()
+            .into_iter()
+            .map(|m| (m.id, m.config.clone(), m.online))
+            .collect::<Vec<_>>()
     });
     for (id, member, online) in &before {
         match wanted.members.iter().find(|wanted| wanted.name == member.name) {

@@ -67,10 +67,17 @@ impl Running {
     ///
     /// # Errors
     /// When the system has no more threads or descriptors.
-    pub(super) fn start(number: usize, config: &model::Cluster, door: Door, health: Sender<Message>) -> io::Result<Self> {
+    pub(super) fn start(
+        number: usize,
+        config: &model::Cluster,
+        door: Door,
+        health: Sender<Message>,
+    ) -> io::Result<Self> {
         let (cluster, posts) = Cluster::new(number, config, health);
         let shared = Arc::clone(&cluster);
-        let timer = spawn(format!("timer-{number}"), move || timer_thread::run(&shared, &posts))?;
+        let timer = spawn(format!("timer-{number}"), move || {
+            timer_thread::run(&shared, &posts);
+        })?;
         for member in &config.members {
             cluster.add_member(member.clone())?;
         }
@@ -141,6 +148,12 @@ fn serve(cluster: &Arc<Cluster>, door: Door) -> io::Result<Front> {
         cluster_thread::run(&shared, listener, slow, &stopped);
     })?);
     let shared = Arc::clone(cluster);
-    threads.push(spawn(format!("slow-{number}"), move || slow_thread::run(&shared, &inbox))?);
-    Ok(Front { stop, threads, _file: file })
+    threads.push(spawn(format!("slow-{number}"), move || {
+        slow_thread::run(&shared, &inbox);
+    })?);
+    Ok(Front {
+        stop,
+        threads,
+        _file: file,
+    })
 }
