@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 . tests/need.sh
 
-command -v cargo >/dev/null || fail "no cargo: install Rust first"
+command -v cargo >/dev/null || fail "no cargo: install Rust from https://rustup.rs"
 want gcc command -v cc
 want kamailio command -v kamailio
 want sip-tester command -v sipp

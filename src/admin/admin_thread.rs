@@ -28,6 +28,8 @@ const UNREAD_MAX: usize = 64 * 1024 * 1024;
 const WAIT_TICK: Duration = Duration::from_millis(100);
 /// How long no client is accepted after the system had no descriptor for one.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+/// Between two warnings of that.
+const WARNING_PAUSE: Duration = Duration::from_secs(60);
 
 /// One admin socket.
 #[derive(Debug)]
@@ -92,6 +94,7 @@ fn start_with(doors: Vec<AdminDoor>, operator: Arc<dyn Operator>, limits: Limits
         stopped,
         clients: Vec::new(),
         accept_from: None,
+        warned: None,
     };
     let thread = sync::spawn("admin", || admin.run())?;
     Ok(AdminHandle { stop, thread })
@@ -105,6 +108,8 @@ struct Admin {
     clients: Vec<Connection>,
     /// While it lies ahead, nobody is accepted.
     accept_from: Option<Instant>,
+    /// When it was last told that nobody can be accepted.
+    warned: Option<Instant>,
 }
 
 /// What one poll(2) found, in the order of what it was asked.
@@ -215,9 +220,10 @@ impl Admin {
             clients.len() < CLIENTS_MAX && !(door.read_only && watching >= READ_ONLY_CLIENTS_MAX)
         };
         let had_room = room(&self.clients);
-        loop {
-            let has_room = room(&self.clients);
-            if had_room && !has_room {
+        // Bounded, so that a crowd at the door does not keep us from those inside.
+        for _ in 0..CLIENTS_MAX {
+            let is_room = room(&self.clients);
+            if had_room && !is_room {
                 // Some may have left since the poll: those who stand here are refused only if the next one, which
                 // finds that out, leaves no room either.
                 break;
@@ -235,15 +241,18 @@ impl Admin {
                     continue;
                 }
                 Err(error) => {
-                    log::warn!(
-                        "admin: accept: {error}: trying again in {} s",
-                        ACCEPT_PAUSE.as_secs()
-                    );
+                    if self
+                        .warned
+                        .is_none_or(|last| now.duration_since(last) >= WARNING_PAUSE)
+                    {
+                        log::warn!("admin: accept: {error}: trying again each second");
+                        self.warned = Some(now);
+                    }
                     self.accept_from = Some(now + ACCEPT_PAUSE);
                     return;
                 }
             };
-            if !has_room {
+            if !is_room {
                 refuse(socket);
                 continue;
             }
@@ -507,7 +516,7 @@ mod tests {
 
     #[test]
     fn who_reads_slowly_gets_all_and_costs_the_others_nothing() {
-        let members: Vec<_> = (0..1_000)
+        let members: Vec<_> = (0..1_500)
             .map(|n| member(&format!("R{n}"), n + 1, 1, 1))
             .collect();
         let bed = Bed::with(Fake::with(vec![cluster("C", "/c", members)]), Limits::default());
@@ -615,7 +624,9 @@ mod tests {
                 std::thread::Builder::new().spawn(body).unwrap()
             })
             .collect();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         assert_eq!(bed.fake.changes.lock().len(), 100);
     }
 

@@ -20,4 +20,4 @@ mod save;
 pub mod view;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;

@@ -285,3 +285,122 @@ impl Json {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::admin::fake::{Fake, cluster, member};
+    use crate::admin::view::Operator;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn parsed(text: &str) -> Value {
+        assert_eq!(text.lines().count(), 1, "one line: {text}");
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn the_list_says_everything() {
+        let all = Fake::of_the_manual().clusters();
+        let json = parsed(&clusters(all.iter().enumerate(), HOUR));
+        assert_eq!(json["uptime"], 3600.0);
+        let first = &json["clusters"][0];
+        assert_eq!(
+            (&first["number"], &first["name"]),
+            (&0.into(), &"Supercluster#1".into())
+        );
+        assert_eq!(first["address"], "/var/run/rtpproxy.sock");
+        assert_eq!(first["active_members"], 2);
+        assert_eq!(first["settings"]["failover"]["timeout"], 0.25);
+        assert_eq!(first["settings"]["disconnect_notify"], Value::Null);
+        assert_eq!(first["commands"]["U"]["errors"], 1);
+        assert_eq!(first["counters"]["failovers"], 5);
+        let proxy = &first["members"][1];
+        assert_eq!(
+            (&proxy["name"], &proxy["weight"]),
+            (&"RTPPROXY2".into(), &0.into())
+        );
+        assert_eq!(
+            (&proxy["state"], &proxy["status"]),
+            (&"online".into(), &"ACTIVE".into())
+        );
+        assert_eq!(proxy["average_delay"], 0.000_312);
+        assert_eq!(
+            proxy["counters"].as_object().unwrap().len(),
+            MEMBER_COUNTERS.len()
+        );
+        let buckets = proxy["delay"]["buckets"].as_array().unwrap();
+        assert_eq!(buckets.len(), DELAY_BUCKETS.len() + 1);
+        assert_eq!(
+            (&buckets[0]["up_to"], &buckets[14]["up_to"]),
+            (&0.0001.into(), &Value::Null)
+        );
+        // What is not known is not zero.
+        let away = &json["clusters"][1]["members"][0];
+        assert_eq!(
+            (&away["state"], &away["active_sessions"]),
+            (&"offline".into(), &Value::Null)
+        );
+        assert_eq!(away["average_delay"], Value::Null);
+        assert_eq!(away["reason"], "2 probes unanswered");
+    }
+
+    #[test]
+    fn one_cluster_keeps_its_number() {
+        let all = Fake::of_the_manual().clusters();
+        let json = parsed(&clusters([(1, &all[1])].into_iter(), HOUR));
+        assert_eq!(json["clusters"].as_array().unwrap().len(), 1);
+        assert_eq!(json["clusters"][0]["number"], 1);
+    }
+
+    #[test]
+    fn the_counters_stand_alone_too() {
+        let json = parsed(&stats(&Fake::of_the_manual().clusters(), HOUR));
+        assert_eq!(
+            json["clusters"][1]["members"][1]["counters"]["spoofed_replies"],
+            7
+        );
+        assert_eq!(json["clusters"][1]["counters"]["commands"], 5);
+    }
+
+    #[test]
+    fn names_and_reasons_are_escaped() {
+        let odd = "\"\\#é</script>";
+        let mut proxy = member(odd, 1, 1, 1);
+        proxy.why = "line\nend \u{1} \u{7f} tab\t \u{2028}".into();
+        let all = [cluster(odd, "/tmp/a\"b\\c", vec![proxy])];
+        let json = parsed(&clusters(all.iter().enumerate(), HOUR));
+        assert_eq!(json["clusters"][0]["name"], odd);
+        assert_eq!(json["clusters"][0]["address"], "/tmp/a\"b\\c");
+        assert_eq!(
+            json["clusters"][0]["members"][0]["reason"],
+            "line\nend \u{1} \u{7f} tab\t \u{2028}"
+        );
+    }
+
+    #[test]
+    fn no_clusters_and_no_members_are_empty_lists() {
+        assert_eq!(
+            parsed(&clusters([].into_iter(), HOUR))["clusters"],
+            serde_json::json!([])
+        );
+        let all = [cluster("C", "/c", vec![])];
+        assert_eq!(
+            parsed(&stats(&all, HOUR))["clusters"][0]["members"],
+            serde_json::json!([])
+        );
+    }
+
+    #[test]
+    fn a_number_that_json_cannot_say_is_null() {
+        let mut json = Json::default();
+        json.array([f64::NAN, f64::INFINITY, 1.5, 1e300].into_iter(), Json::number);
+        let values = parsed(&json.text);
+        assert_eq!(
+            (&values[0], &values[1], &values[2]),
+            (&Value::Null, &Value::Null, &1.5.into())
+        );
+    }
+}

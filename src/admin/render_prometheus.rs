@@ -226,3 +226,96 @@ fn escaped(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::admin::fake::{Fake, cluster, member};
+    use crate::admin::view::Operator;
+
+    fn text() -> String {
+        stats(&Fake::of_the_manual().clusters(), Duration::from_millis(1500))
+    }
+
+    #[test]
+    fn samples_carry_the_names_of_cluster_and_member() {
+        let text = text();
+        for line in [
+            "rtp_cluster_uptime_seconds 1.5",
+            "rtp_cluster_failovers_total{cluster=\"Supercluster#1\"} 5",
+            "rtp_cluster_command_results_total{cluster=\"Supercluster#2\",command=\"U\",result=\"answered\"} 10",
+            "rtp_cluster_member_up{cluster=\"Supercluster#1\",member=\"RTPPROXY2\"} 1",
+            "rtp_cluster_member_up{cluster=\"Supercluster#2\",member=\"RTPPROXY3\"} 0",
+            "rtp_cluster_member_spoofed_replies_total{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 7",
+            "rtp_cluster_member_delay_seconds_bucket{cluster=\"Supercluster#1\",member=\"RTPPROXY1\",le=\"0.0001\"} 1",
+            "rtp_cluster_member_delay_seconds_bucket{cluster=\"Supercluster#1\",member=\"RTPPROXY1\",le=\"+Inf\"} 15",
+            "rtp_cluster_member_delay_seconds_sum{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 0.04",
+            "rtp_cluster_member_delay_seconds_count{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 15",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is not in\n{text}"
+            );
+        }
+        // What is not known has no sample.
+        assert!(!text.contains("rtp_cluster_member_active_sessions{cluster=\"Supercluster#2\""));
+    }
+
+    /// The rules of the format: every sample follows the head of its own metric, no head and no sample comes twice.
+    #[test]
+    fn the_text_keeps_the_rules_of_the_format() {
+        let text = text();
+        let (mut heads, mut series) = (HashSet::new(), HashSet::new());
+        let mut metric = ("", "");
+        for line in text.lines() {
+            if let Some(head) = line.strip_prefix("# TYPE ") {
+                metric = head.split_once(' ').unwrap();
+                assert!(heads.insert(metric.0), "{line} comes twice");
+                assert!(["counter", "gauge", "histogram"].contains(&metric.1), "{line}");
+                assert_eq!(metric.1 == "counter", metric.0.ends_with("_total"), "{line}");
+            } else if let Some(help) = line.strip_prefix("# HELP ") {
+                assert!(help.split_once(' ').unwrap().1.len() > 5, "{line}");
+            } else {
+                let (key, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+                assert!(series.insert(key), "{line} comes twice");
+                let name = key.split('{').next().unwrap();
+                let of_histogram = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .any(|end| name.strip_suffix(end) == Some(metric.0));
+                assert!(
+                    name == metric.0 || (metric.1 == "histogram" && of_histogram),
+                    "{line} below {metric:?}"
+                );
+                assert!(
+                    name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'),
+                    "{line}"
+                );
+            }
+        }
+        let names = CLUSTER_COUNTERS
+            .iter()
+            .map(|(name, _)| format!("rtp_cluster_{name}_total"));
+        let names = names.chain(
+            MEMBER_COUNTERS
+                .iter()
+                .map(|(name, _)| format!("rtp_cluster_member_{name}_total")),
+        );
+        for name in names {
+            assert!(heads.contains(&*name), "{name}");
+        }
+    }
+
+    #[test]
+    fn labels_are_escaped() {
+        let all = [cluster("a\"b\\c", "/c", vec![member("d\\", 1, 1, 1)])];
+        let text = stats(&all, Duration::ZERO);
+        assert!(
+            text.contains("rtp_cluster_member_up{cluster=\"a\\\"b\\\\c\",member=\"d\\\\\"} 1\n"),
+            "{text}"
+        );
+        assert_eq!(escaped("a\nb"), "a\\nb");
+    }
+}

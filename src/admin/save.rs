@@ -242,3 +242,206 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.push(suffix);
     PathBuf::from(name)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fake::{Fake, Place};
+    use super::*;
+
+    /// A fake server that has read `rtp_cluster.xml` in a place of its own, as its own `save` writes it.
+    fn running() -> (Place, PathBuf, Fake) {
+        let (place, fake) = (Place::new(), Fake::of_the_manual());
+        let path = place.path("rtp_cluster.xml");
+        let text = config::write(&fake.running()).into_bytes();
+        fs::write(&path, &text).unwrap();
+        *fake.file.lock() = (path.clone(), text);
+        (place, path, fake)
+    }
+
+    fn sent(reply: Result<Reply, Reply>) -> String {
+        let mut out = Vec::new();
+        reply.unwrap_or_else(|refused| refused).write_to(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    /// What is in the directory, in order.
+    fn names(place: &Place) -> Vec<String> {
+        let entries = fs::read_dir(place.path("")).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_runs_is_written_and_the_old_file_is_kept() {
+        let (place, path, fake) = running();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
+        let old = fs::read(&path).unwrap();
+        fake.suspend("Supercluster#1", "RTPPROXY2").unwrap();
+        fake.delete_member("Supercluster#2", "RTPPROXY4", false).unwrap();
+        let reply = format!("Saved 2 clusters and 3 RTP proxies to {}\nOK\n", path.display());
+        assert_eq!(sent(save(&fake, None, false)), reply);
+        let (parsed, text) = config::load(&path).unwrap();
+        assert_eq!(parsed.config, fake.running());
+        assert_eq!(
+            fake.file.lock().1,
+            text,
+            "the server knows what the file holds now"
+        );
+        assert_eq!(fs::read(place.path("rtp_cluster.xml.bak")).unwrap(), old);
+        assert_eq!(
+            (mode(&path), mode(&place.path("rtp_cluster.xml.bak"))),
+            (0o604, 0o604)
+        );
+        assert_eq!(names(&place), ["rtp_cluster.xml", "rtp_cluster.xml.bak"]);
+        // And again, over the copy of the last time.
+        assert_eq!(sent(save(&fake, None, false)), reply);
+        assert_eq!(fs::read(place.path("rtp_cluster.xml.bak")).unwrap(), text);
+    }
+
+    #[test]
+    fn a_file_that_has_changed_is_overwritten_by_force_only() {
+        let (place, path, fake) = running();
+        let edited = String::from_utf8(fs::read(&path).unwrap())
+            .unwrap()
+            .replace(">2500<", ">2600<");
+        fs::write(&path, &edited).unwrap();
+        let refusal = sent(save(&fake, None, false));
+        let (difference, error) = refusal.trim_end().rsplit_once('\n').unwrap();
+        assert_eq!(
+            error,
+            format!(
+                "ERROR: {}: has changed since it was read: want save --force to write it all the same",
+                path.display()
+            )
+        );
+        assert!(
+            difference.contains("2500") && difference.contains("2600"),
+            "{difference}"
+        );
+        assert_eq!(fs::read_to_string(&path).unwrap(), edited);
+        assert_eq!(names(&place), ["rtp_cluster.xml"]);
+        assert!(sent(save(&fake, None, true)).ends_with("OK\n"));
+        assert_eq!(config::load(&path).unwrap().0.config, fake.running());
+        assert_eq!(
+            fs::read_to_string(place.path("rtp_cluster.xml.bak")).unwrap(),
+            edited
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_broken_or_gone_is_overwritten_by_force_only() {
+        let (_place, path, fake) = running();
+        fs::write(&path, "<rtp_cluster_config>").unwrap();
+        let refusal = sent(save(&fake, None, false));
+        assert!(
+            refusal.starts_with(&format!("{}:1:", path.display())),
+            "{refusal}"
+        );
+        assert!(
+            refusal.contains("\nERROR: ") && refusal.contains("has changed since it was read"),
+            "{refusal}"
+        );
+        fs::remove_file(&path).unwrap();
+        assert!(sent(save(&fake, None, false)).contains("is gone since it was read"));
+        assert!(!path.exists());
+        assert!(sent(save(&fake, None, true)).ends_with("OK\n"));
+        assert_eq!(mode(&path), NEW_MODE);
+    }
+
+    #[test]
+    fn another_file_is_written_when_there_is_none() {
+        let (place, path, fake) = running();
+        let before = fs::read(&path).unwrap();
+        let other = place.path("copy.xml");
+        fake.suspend("Supercluster#1", "RTPPROXY2").unwrap();
+        assert!(sent(save(&fake, Some(other.clone()), false)).ends_with("OK\n"));
+        assert_eq!(config::load(&other).unwrap().0.config, fake.running());
+        assert_eq!(
+            (fs::read(&path).unwrap(), fake.file.lock().1.clone()),
+            (before.clone(), before)
+        );
+        assert!(sent(save(&fake, Some(other.clone()), false)).contains(": exists: want save --force"));
+        assert!(sent(save(&fake, Some(other), true)).ends_with("OK\n"));
+    }
+
+    #[test]
+    fn a_link_stays_a_link() {
+        let (place, path, fake) = running();
+        let link = place.path("link.xml");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        fake.file.lock().0 = link.clone();
+        fake.suspend("Supercluster#1", "RTPPROXY2").unwrap();
+        assert!(sent(save(&fake, None, false)).ends_with("OK\n"));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(config::load(&path).unwrap().0.config, fake.running());
+    }
+
+    #[test]
+    fn what_cannot_be_written_changes_nothing() {
+        let (place, path, fake) = running();
+        let nowhere = place.path("none").join("x.xml");
+        let refusal = sent(save(&fake, Some(nowhere.clone()), false));
+        assert!(
+            refusal.starts_with(&format!("ERROR: {}: cannot write: ", nowhere.display())),
+            "{refusal}"
+        );
+        // A directory in the place of the copy: the old file cannot be kept, so it is not replaced.
+        let before = fs::read(&path).unwrap();
+        fs::create_dir(place.path("rtp_cluster.xml.bak")).unwrap();
+        fake.suspend("Supercluster#1", "RTPPROXY2").unwrap();
+        let refusal = sent(save(&fake, None, false));
+        assert!(refusal.contains(": cannot keep the old file: "), "{refusal}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+        assert_eq!(names(&place), ["rtp_cluster.xml", "rtp_cluster.xml.bak"]);
+        let directory = place.path("");
+        assert!(sent(save(&fake, Some(directory), true)).contains("no regular file"));
+    }
+
+    #[test]
+    fn the_remains_of_a_save_that_was_cut_short_do_no_harm() {
+        let (place, _, fake) = running();
+        fs::write(place.path("rtp_cluster.xml.new"), "half").unwrap();
+        assert!(sent(save(&fake, None, false)).ends_with("OK\n"));
+        assert_eq!(names(&place), ["rtp_cluster.xml", "rtp_cluster.xml.bak"]);
+    }
+
+    #[test]
+    fn check_and_diff_say_what_they_find() {
+        let (place, path, fake) = running();
+        assert_eq!(sent(Ok(check(&path))), "2 clusters and 4 RTP proxies\nOK\n");
+        assert_eq!(sent(Ok(diff(&fake))), "OK\n");
+        fake.suspend("Supercluster#1", "RTPPROXY2").unwrap();
+        let difference = sent(Ok(diff(&fake)));
+        assert!(
+            difference.contains("RTPPROXY2") && difference.ends_with("\nOK\n"),
+            "{difference}"
+        );
+        let missing = place.path("missing.xml");
+        assert!(sent(Ok(check(&missing))).starts_with(&format!("ERROR: {}: ", missing.display())));
+        fs::write(
+            &path,
+            "<rtp_cluster_config><rtp_cluster/><nonsense/></rtp_cluster_config>",
+        )
+        .unwrap();
+        let faults = sent(Ok(check(&path)));
+        let (above, error) = faults.trim_end().rsplit_once('\n').unwrap();
+        assert!(
+            error.starts_with(&format!("ERROR: {}:1:", path.display())),
+            "{faults}"
+        );
+        assert!(
+            above
+                .lines()
+                .all(|line| line.starts_with(&format!("{}:1:", path.display()))),
+            "{faults}"
+        );
+        assert!(sent(Ok(diff(&fake))).contains("\nERROR: "));
+    }
+}

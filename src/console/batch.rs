@@ -74,3 +74,63 @@ fn tolerate(result: io::Result<()>) -> Result<(), Trouble> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::admin::admin_thread::{self, AdminDoor};
+    use crate::admin::fake::{Fake, Place};
+
+    /// How `input` ends as a script, and what it has changed.
+    fn run(input: &[u8]) -> (Result<Ending, String>, Vec<String>) {
+        let place = Place::new();
+        let listener = UnixListener::bind(place.path("admin")).unwrap();
+        let fake = Arc::new(Fake::of_the_manual());
+        let doors = vec![AdminDoor {
+            listener,
+            read_only: false,
+        }];
+        let handle = admin_thread::start(doors, Arc::<Fake>::clone(&fake)).unwrap();
+        let mut daemon = Daemon::connect(&place.path("admin"), None).unwrap();
+        let ending = script(&mut daemon, input, true).map_err(|trouble| trouble.to_string());
+        handle.stop();
+        let changes = fake.changes.lock().clone();
+        (ending, changes)
+    }
+
+    #[test]
+    fn a_script_goes_on_after_an_error_and_tells_of_it_at_the_end() {
+        let good = b"modify Supercluster#1 suspend RTPPROXY1\r\n\n  \nmodify Supercluster#1 resume RTPPROXY1";
+        let changes = vec!["suspend RTPPROXY1".to_owned(), "resume RTPPROXY1".to_owned()];
+        assert_eq!(run(good), (Ok(Ending::Good), changes));
+        let bad = b"modify Supercluster#1 suspend X\nmodify Supercluster#1 suspend RTPPROXY1\n";
+        assert_eq!(
+            run(bad),
+            (Ok(Ending::Refused), vec!["suspend RTPPROXY1".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_quit_ends_a_script() {
+        let script =
+            b"modify Supercluster#1 suspend RTPPROXY1\nQUIT\nmodify Supercluster#1 resume RTPPROXY1\n";
+        assert_eq!(
+            run(script),
+            (Ok(Ending::Good), vec!["suspend RTPPROXY1".to_owned()])
+        );
+        assert_eq!(run(b""), (Ok(Ending::Good), vec![]));
+    }
+
+    #[test]
+    fn a_line_without_bound_is_not_read() {
+        let (ending, changes) = run(&vec![b'x'; 1 << 20]);
+        assert_eq!(
+            ending,
+            Err("a line of standard input is longer than 65536 bytes".to_owned())
+        );
+        assert!(changes.is_empty());
+    }
+}

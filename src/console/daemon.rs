@@ -9,6 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::options::DEFAULT_TIMEOUT;
@@ -80,6 +82,15 @@ impl Daemon {
     pub(super) fn reconnect(&mut self) -> Result<(), Trouble> {
         *self = Self::connect(&self.path, self.timeout)?;
         Ok(())
+    }
+
+    /// Whether the other side has closed the connection, or said something that was not asked for: either way no
+    /// command should go over it any more.
+    pub(super) fn has_ended(&self) -> bool {
+        let mut byte = [0_u8; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let silent = rustix::net::recv(self.stream.get_ref(), &mut byte, flags) == Err(Errno::AGAIN);
+        !silent || !self.stream.buffer().is_empty()
     }
 
     /// Sends one command and gives each line of the reply, its last one too, to `each`, with its end. Says whether
@@ -158,4 +169,129 @@ impl Daemon {
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use crate::admin::fake::Place;
+
+    /// A daemon that serves one client by `serve`, and a connection to it.
+    fn with<T: Send + 'static>(
+        timeout: Option<Duration>,
+        serve: impl FnOnce(UnixStream) -> T + Send + 'static,
+    ) -> (Place, Daemon, std::thread::JoinHandle<T>) {
+        let place = Place::new();
+        let listener = UnixListener::bind(place.path("admin")).unwrap();
+        let body = move || serve(listener.accept().unwrap().0);
+        let thread = std::thread::Builder::new().spawn(body).unwrap();
+        let daemon = Daemon::connect(&place.path("admin"), timeout).unwrap();
+        (place, daemon, thread)
+    }
+
+    /// The reply as it came, and how it ended.
+    fn asked(daemon: &mut Daemon, command: &str) -> (String, Result<bool, String>) {
+        let mut reply = String::new();
+        let ending = daemon.ask(command.as_bytes(), |line, _| {
+            reply.push_str(core::str::from_utf8(line).unwrap());
+            Ok(())
+        });
+        (reply, ending.map_err(|trouble| trouble.to_string()))
+    }
+
+    /// Reads up to a line end, as a daemon does.
+    fn command(socket: &UnixStream) -> String {
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).unwrap();
+        line
+    }
+
+    #[test]
+    fn a_reply_ends_with_its_last_line() {
+        let (_place, mut daemon, thread) = with(None, |mut socket| {
+            let first = command(&socket);
+            socket.write_all(b"    name = OK\nOK\n").unwrap();
+            let second = command(&socket);
+            for byte in b"half\nERROR: no\n" {
+                socket.write_all(&[*byte]).unwrap();
+            }
+            (first, second)
+        });
+        assert_eq!(
+            asked(&mut daemon, "ls"),
+            ("    name = OK\nOK\n".to_owned(), Ok(true))
+        );
+        assert_eq!(
+            asked(&mut daemon, "reload"),
+            ("half\nERROR: no\n".to_owned(), Ok(false))
+        );
+        assert_eq!(thread.join().unwrap(), ("ls\n".to_owned(), "reload\n".to_owned()));
+    }
+
+    #[test]
+    fn a_reply_that_is_cut_short_is_told_from_a_whole_one() {
+        for (sent, shown) in [("", ""), ("a\n", "a\n"), ("a\nO", "a\n"), ("OK", "")] {
+            let (place, mut daemon, thread) = with(None, move |mut socket| {
+                command(&socket);
+                socket.write_all(sent.as_bytes()).unwrap();
+            });
+            let (reply, ending) = asked(&mut daemon, "ls");
+            assert_eq!(reply, shown);
+            let path = place.path("admin").display().to_string();
+            assert_eq!(
+                ending,
+                Err(format!("{path}: the daemon closed the connection within a reply"))
+            );
+            thread.join().unwrap();
+            assert!(daemon.has_ended());
+        }
+    }
+
+    #[test]
+    fn a_quit_is_answered_by_the_end() {
+        let (_place, mut daemon, thread) = with(None, |socket| command(&socket));
+        assert_eq!(asked(&mut daemon, "Exit"), (String::new(), Ok(true)));
+        assert_eq!(thread.join().unwrap(), "Exit\n");
+    }
+
+    #[test]
+    fn a_daemon_that_does_not_answer_is_left_in_time() {
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let (_place, mut daemon, thread) = with(Some(Duration::from_millis(50)), move |mut socket| {
+            socket.write_all(b"a line and no end\n").unwrap();
+            // Until the client has given up.
+            let _ = wait.recv();
+        });
+        let (reply, ending) = asked(&mut daemon, "ls");
+        assert_eq!(reply, "a line and no end\n");
+        assert!(
+            ending
+                .as_ref()
+                .is_err_and(|why| why.ends_with(": no whole reply within 0.05 s")),
+            "{ending:?}"
+        );
+        drop(done);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn who_is_refused_at_the_door_reads_why() {
+        let (_place, mut daemon, thread) =
+            with(None, |mut socket| socket.write_all(b"ERROR: full\n").unwrap());
+        thread.join().unwrap();
+        assert_eq!(asked(&mut daemon, "ls"), ("ERROR: full\n".to_owned(), Ok(false)));
+    }
+
+    #[test]
+    fn nobody_there_is_told_with_the_path() {
+        let place = Place::new();
+        let path = place.path("nowhere");
+        let trouble = Daemon::connect(&path, None).unwrap_err().to_string();
+        assert!(
+            trouble.starts_with(&format!("cannot connect to {}: No such file", path.display())),
+            "{trouble}"
+        );
+    }
 }

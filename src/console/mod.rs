@@ -3,6 +3,7 @@
 //! its replies say.
 
 mod batch;
+#[cfg(feature = "console")]
 mod completion;
 mod daemon;
 pub mod options;

@@ -1,11 +1,200 @@
-//! The prompt.
+//! The prompt: one command after another, with history and completion where the program was built with them. It
+//! outlives the daemon: after a restart the next command finds the new one.
 
 use std::io;
 
 use super::daemon::{Daemon, Trouble};
-use super::{Ending, batch};
+use super::{Ending, batch, complain};
 
-/// Runs it.
-pub(super) fn run(mut daemon: Daemon) -> Result<Ending, Trouble> {
-    batch::script(&mut daemon, io::stdin().lock(), false)
+const PROMPT: &str = "rtp_cluster> ";
+
+/// Runs commands until there are no more.
+pub(super) fn run(daemon: Daemon) -> Result<Ending, Trouble> {
+    let mut prompt = source::Prompt::new(daemon).map_err(Trouble::Streams)?;
+    while let Some(line) = prompt.next().map_err(Trouble::Streams)? {
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        if batch::is_quit(line.as_bytes()) {
+            break;
+        }
+        match prompt.daemon(|daemon| ask(daemon, line)) {
+            // The prompt itself can no longer be shown.
+            Err(Trouble::Streams(error)) => return Err(Trouble::Streams(error)),
+            Err(trouble) => complain(&trouble.to_string()),
+            Ok(()) => {}
+        }
+    }
+    Ok(Ending::Good)
+}
+
+/// One command. A connection that has ended since the last one is made anew before: never after, when it is not
+/// known what became of the command.
+fn ask(daemon: &mut Daemon, line: &str) -> Result<(), Trouble> {
+    if daemon.has_ended() {
+        daemon.reconnect()?;
+        complain("the daemon had closed the connection; this is a new one");
+    }
+    batch::one(daemon, line, false).map(drop)
+}
+
+#[cfg(feature = "console")]
+mod source {
+    use std::cell::RefCell;
+    use std::path::PathBuf;
+
+    use rustyline::completion::Completer;
+    use rustyline::error::ReadlineError;
+    use rustyline::highlight::Highlighter;
+    use rustyline::hint::Hinter;
+    use rustyline::history::DefaultHistory;
+    use rustyline::validate::Validator;
+    use rustyline::{CompletionType, Config, Context, Editor, Helper};
+
+    use super::super::completion::{self, Names};
+    use super::{Daemon, PROMPT, io};
+
+    /// Commands that are remembered from one prompt to the next.
+    const HISTORY_MAX: usize = 1_000;
+
+    /// A line editor whose completion asks the daemon.
+    pub(super) struct Prompt {
+        editor: Editor<Asking, DefaultHistory>,
+        history: Option<PathBuf>,
+    }
+
+    struct Asking(RefCell<Daemon>);
+
+    impl Completer for Asking {
+        type Candidate = String;
+
+        fn complete(
+            &self,
+            line: &str,
+            at: usize,
+            _: &Context<'_>,
+        ) -> rustyline::Result<(usize, Vec<String>)> {
+            let line = line.get(..at).unwrap_or(line);
+            Ok(completion::complete(line, &mut Live(&mut self.0.borrow_mut())))
+        }
+    }
+
+    /// The names that completion offers, asked for when they are needed. Without an answer there are none.
+    struct Live<'a>(&'a mut Daemon);
+
+    impl Live<'_> {
+        fn names(&mut self, command: &str) -> Vec<String> {
+            let mut names = Vec::new();
+            if self.0.has_ended() && self.0.reconnect().is_err() {
+                return names;
+            }
+            let asked = self.0.ask(command.as_bytes(), |line, _| {
+                let line = String::from_utf8_lossy(line);
+                names.extend(line.trim().strip_prefix("name = ").map(str::to_owned));
+                Ok(())
+            });
+            if asked.is_err() { Vec::new() } else { names }
+        }
+    }
+
+    impl Names for Live<'_> {
+        fn clusters(&mut self) -> Vec<String> {
+            self.names("ls")
+        }
+
+        fn members(&mut self, cluster: &str) -> Vec<String> {
+            self.names(&format!("ls -- {cluster}"))
+        }
+    }
+
+    impl Hinter for Asking {
+        type Hint = String;
+    }
+
+    impl Highlighter for Asking {}
+    impl Validator for Asking {}
+    impl Helper for Asking {}
+
+    impl Prompt {
+        pub(super) fn new(daemon: Daemon) -> io::Result<Self> {
+            let config = Config::builder()
+                .max_history_size(HISTORY_MAX)
+                .map_err(io::Error::other)?
+                .completion_type(CompletionType::List)
+                .auto_add_history(true);
+            let mut editor = Editor::with_config(config.build()).map_err(io::Error::other)?;
+            editor.set_helper(Some(Asking(RefCell::new(daemon))));
+            let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+            let history = home.map(|home| PathBuf::from(home).join(".rtp_cluster_history"));
+            if let Some(history) = &history {
+                // The first time there is none.
+                let _ = editor.load_history(history);
+            }
+            Ok(Self { editor, history })
+        }
+
+        /// The next line; `None` at the end.
+        pub(super) fn next(&mut self) -> io::Result<Option<String>> {
+            loop {
+                match self.editor.readline(PROMPT) {
+                    Ok(line) => return Ok(Some(line)),
+                    // Ctrl-C gives up the line, not the conversation.
+                    Err(ReadlineError::Interrupted) => {}
+                    Err(ReadlineError::Eof) => return Ok(None),
+                    Err(ReadlineError::Io(error)) => return Err(error),
+                    Err(error) => return Err(io::Error::other(error)),
+                }
+            }
+        }
+
+        pub(super) fn daemon<T>(&mut self, with: impl FnOnce(&mut Daemon) -> T) -> T {
+            #[expect(clippy::expect_used, reason = "set where the editor is made")]
+            let helper = self.editor.helper_mut().expect("the editor has its helper");
+            with(helper.0.get_mut())
+        }
+    }
+
+    impl Drop for Prompt {
+        fn drop(&mut self) {
+            if let Some(history) = &self.history {
+                // A home that cannot be written costs the history, nothing else.
+                let _ = self.editor.save_history(history);
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "console"))]
+mod source {
+    use super::{Daemon, PROMPT, io};
+
+    /// Lines as the terminal gives them.
+    pub(super) struct Prompt(Daemon);
+
+    #[expect(
+        clippy::unnecessary_wraps,
+        clippy::unused_self,
+        reason = "the same calls as the line editor's"
+    )]
+    impl Prompt {
+        pub(super) fn new(daemon: Daemon) -> io::Result<Self> {
+            Ok(Self(daemon))
+        }
+
+        /// The next line; `None` at the end.
+        pub(super) fn next(&mut self) -> io::Result<Option<String>> {
+            use std::io::Write as _;
+
+            let mut out = io::stdout().lock();
+            write!(out, "{PROMPT}")?;
+            out.flush()?;
+            let mut line = String::new();
+            Ok((io::stdin().read_line(&mut line)? > 0).then_some(line))
+        }
+
+        pub(super) fn daemon<T>(&mut self, with: impl FnOnce(&mut Daemon) -> T) -> T {
+            with(&mut self.0)
+        }
+    }
 }

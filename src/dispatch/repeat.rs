@@ -240,10 +240,10 @@ impl Repeats {
             if own.saturating_add(more) <= self.budget.saturating_sub(self.held) {
                 return true;
             }
-            let Some(oldest) = source.and_then(|source| source.oldest) else {
+            let oldest = source.and_then(|source| source.oldest);
+            if !oldest.is_some_and(|oldest| self.remove(oldest)) {
                 return false;
-            };
-            self.remove(oldest);
+            }
         }
     }
 
@@ -264,13 +264,11 @@ impl Repeats {
         self.index.insert_unique(hash, (hash, at), |&(hash, _)| hash);
     }
 
-    fn remove(&mut self, at: u32) {
-        let Some(kept) = usize::try_from(at)
-            .ok()
-            .and_then(|at| self.slots.get_mut(at))
-            .and_then(Option::take)
-        else {
-            return;
+    /// Says whether there was something to remove.
+    fn remove(&mut self, at: u32) -> bool {
+        let slot = usize::try_from(at).ok().and_then(|at| self.slots.get_mut(at));
+        let Some(kept) = slot.and_then(Option::take) else {
+            return false;
         };
         if let Ok(place) = self.index.find_entry(kept.hash, |&(_, other)| other == at) {
             place.remove();
@@ -297,6 +295,7 @@ impl Repeats {
                 self.sources.remove(&kept.from);
             }
         }
+        true
     }
 }
 

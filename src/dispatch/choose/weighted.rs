@@ -183,11 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn a_thousand_members_are_all_reached() {
-        let figures: Vec<(u16, u32, u64)> = (0..1000).map(|_| (1, 100, 0)).collect();
-        let seen = drawn(&members(&figures), 12);
-        let chi_square: f64 = seen.iter().map(|&n| (f64::from(n) - 100.0).powi(2) / 100.0).sum();
-        // The 0.1 % point for 999 degrees of freedom.
-        assert!(chi_square < 1142.8, "{chi_square}");
+    fn a_hundred_members_are_all_reached() {
+        let figures = [(1, 100, 0); 100];
+        let seen = tally(Policy::Weighted, &members(&figures), 20_000, 12);
+        let chi_square: f64 = seen.iter().map(|&n| (f64::from(n) - 200.0).powi(2) / 200.0).sum();
+        assert!(
+            chi_square < 148.23,
+            "{chi_square}: above the 0.1 % point for 99 degrees of freedom"
+        );
     }
 }
