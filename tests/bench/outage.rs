@@ -25,8 +25,10 @@ const STEADY_CALLS: u64 = 400;
 const CALL_TIME: Duration = Duration::from_secs(1);
 /// Workers, enough for every command of a second to wait its whole time-out.
 const WORKERS: usize = 64;
-/// Undisturbed time before the fault, and disturbed time.
-const PHASE: Duration = Duration::from_secs(8);
+/// Undisturbed time before the fault.
+const CALM: Duration = Duration::from_secs(8);
+/// How long the fault lasts: it ends just after a look at the member, which comes every other second.
+const OUTAGE: Duration = Duration::from_millis(8_100);
 /// The member whose turn it is.
 const VICTIM: usize = 0;
 
@@ -83,11 +85,8 @@ fn one(fault: Fault, table: &mut Table) {
             scope.spawn(move || {
                 paced(begin, NEW_RATE, new_ticket, stop, |call, due| {
                     let id = call_id(1, call);
-                    new.lock().unwrap().push(ask(
-                        control,
-                        &format!("U {id} 192.0.2.10 4000 from-tag;1"),
-                        due,
-                    ));
+                    let event = ask(control, &format!("U {id} 192.0.2.10 4000 from-tag;1"), due);
+                    new.lock().unwrap().push(event);
                     ending.lock().unwrap().push_back((due + CALL_TIME, id));
                 });
             });
@@ -110,21 +109,19 @@ fn one(fault: Fault, table: &mut Table) {
             scope.spawn(move || {
                 paced(begin, STEADY_RATE, old_ticket, stop, |number, due| {
                     let id = &steady[usize::try_from(number).expect("a small number") % steady.len()];
-                    old.lock().unwrap().push(ask(
-                        control,
-                        &format!("L {id} 192.0.2.20 4002 from-tag;1 to-tag;1"),
-                        due,
-                    ));
+                    let command = format!("L {id} 192.0.2.20 4002 from-tag;1 to-tag;1");
+                    let event = ask(control, &command, due);
+                    old.lock().unwrap().push(event);
                 });
             });
         }
-        thread::sleep(PHASE);
+        thread::sleep(CALM);
         let broken = Instant::now();
         match fault {
             Fault::Stopped => field.members[VICTIM].stop(),
             Fault::Killed => field.members[VICTIM].kill(),
         }
-        thread::sleep(PHASE);
+        thread::sleep(OUTAGE);
         match fault {
             Fault::Stopped => field.members[VICTIM].resume(),
             Fault::Killed => field.members[VICTIM].restart(),

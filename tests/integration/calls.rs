@@ -373,7 +373,11 @@ fn finds_members_again(bed: &mut Bed, end: impl Fn(&mut Daemon)) {
                 let reply = bed.ask(&format!("U {call} 127.0.0.1 4000 from to"));
                 assert_eq!(bed.of_reply(&reply).media(), *home);
             }
-            2 => assert_eq!(bed.ask(&format!("Q {call} from to")), "60 0 0 0 0", "fakes do not age"),
+            2 => assert_eq!(
+                bed.ask(&format!("Q {call} from to")),
+                "60 0 0 0 0",
+                "fakes do not age"
+            ),
             _ => assert_eq!(bed.ask(&delete(&call)), "0"),
         }
     }

@@ -133,11 +133,17 @@ fn survives(fault: impl Fn(&mut RealMember), repair: impl Fn(&mut RealMember), k
     });
     // One line for each change, no more.
     let of_r1 = |log: &str| -> Vec<String> {
-        log.lines().filter(|line| line.contains("member R1 ")).map(str::to_owned).collect()
+        log.lines()
+            .filter(|line| line.contains("member R1 "))
+            .map(str::to_owned)
+            .collect()
     };
     wait::until_true("the return in the log", LONG, || of_r1(&daemon.log()).len() == 3);
     let lines = of_r1(&daemon.log());
-    for (line, change) in lines.iter().zip(["-> online", "online -> offline", "offline -> online"]) {
+    for (line, change) in lines
+        .iter()
+        .zip(["-> online", "online -> offline", "offline -> online"])
+    {
         assert!(line.contains(change), "{change} in {lines:?}");
     }
 }
