@@ -87,10 +87,21 @@ impl Cluster {
 
     /// Takes one event: `event` decides under the lock, what it put into `out` is carried out after it.
     pub fn act<R>(&self, out: &mut Out, event: impl FnOnce(Instant, &mut Core, &mut Out) -> R) -> R {
-        let now = now();
-        let result = event(now, &mut self.core.lock(), out);
-        while self.carry_out(now, out) {}
+        let result = self.decide(out, event);
+        self.settle(out);
         result
+    }
+
+    /// Takes one event as [`Cluster::act`] does, and leaves what is to be done in `out` for [`Cluster::settle`].
+    pub fn decide<R>(&self, out: &mut Out, event: impl FnOnce(Instant, &mut Core, &mut Out) -> R) -> R {
+        let now = now();
+        event(now, &mut self.core.lock(), out)
+    }
+
+    /// Carries out what several events have left in `out`.
+    pub fn settle(&self, out: &mut Out) {
+        let now = now();
+        while self.carry_out(now, out) {}
     }
 
     /// Reads something under the lock.

@@ -29,6 +29,9 @@ const FRESH_FOR: Duration = Duration::from_millis(20);
 const FRESH_MAX: usize = 128;
 /// Connections accepted in a row before those that are waiting to be read get their turn.
 const ACCEPT_BATCH: usize = 64;
+/// Commands decided in a row before what they came to is carried out: a burst wakes each member once and not once a
+/// command, and the first of them waits some 100 us at most.
+const SETTLE_AFTER: usize = 16;
 /// How long accepting pauses when the process is out of descriptors or the cluster has too many connections.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Between two warnings of that.
@@ -48,6 +51,8 @@ struct Front<'a> {
     slow: SlowClients,
     fresh: VecDeque<Fresh>,
     out: Out,
+    /// Commands decided since `out` was last carried out.
+    undone: usize,
     buffer: Box<[u8]>,
     paused_until: Option<Instant>,
     warned: Option<Instant>,
@@ -61,6 +66,7 @@ pub fn run(cluster: &Arc<Cluster>, listener: UnixListener, slow: SlowClients, st
         slow,
         fresh: VecDeque::new(),
         out: Out::default(),
+        undone: 0,
         // One byte more than a command may have, so that one too long is seen.
         buffer: vec![0; COMMAND_MAX + 2].into(),
         paused_until: None,
@@ -113,10 +119,19 @@ impl Front<'_> {
         if acceptable {
             self.accept();
         }
+        self.settle();
         if deadline.is_some() {
             self.expire();
         }
         true
+    }
+
+    /// Sends what the commands read so far have come to.
+    fn settle(&mut self) {
+        if self.undone > 0 {
+            self.undone = 0;
+            self.cluster.settle(&mut self.out);
+        }
     }
 
     /// Reads those of the clients accepted before that have written by now.
@@ -169,9 +184,13 @@ impl Front<'_> {
                         let text = text.get(..length).unwrap_or_default();
                         let client = Client::Unix(stream, place);
                         let origin = Origin::Unix;
-                        self.cluster.act(&mut self.out, |now, core, out| {
+                        self.cluster.decide(&mut self.out, |now, core, out| {
                             core.command(now, text, origin, client, out);
                         });
+                        self.undone += 1;
+                        if self.undone >= SETTLE_AFTER {
+                            self.settle();
+                        }
                     }
                     First::More | First::TooLong => {
                         let text = text.to_vec();
