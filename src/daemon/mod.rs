@@ -9,6 +9,7 @@ mod privileges;
 mod ready;
 pub mod rights;
 mod signal_thread;
+pub mod sockets;
 mod start;
 mod sys;
 mod syslog;
@@ -18,22 +19,29 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::config::Parsed;
 use crate::front::listener::BindError;
 use options::{Asked, Options};
+use sockets::Sockets;
 
 /// Exit status for a command line that makes no sense (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;
 
 /// What the daemon runs. Its calls come in this order, all from the main thread.
 pub trait Service: Sized {
-    /// Binds every socket. It runs with the rights of whoever started us, starts no thread, and undoes what it did
+    /// Binds every socket, by `sockets`. It runs with the rights of whoever started us, starts no thread, and undoes what it did
     /// when it fails.
     ///
     /// # Errors
     /// Told on the terminal of the caller, whose exit status it becomes.
-    fn bind(config: Parsed, contents: Vec<u8>, options: &Options) -> Result<Self, StartError>;
+    fn bind(
+        config: Parsed,
+        contents: Vec<u8>,
+        options: &Options,
+        sockets: &Arc<Sockets>,
+    ) -> Result<Self, StartError>;
 
     /// Starts the threads, after the privileges are gone.
     ///

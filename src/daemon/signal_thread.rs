@@ -160,6 +160,7 @@ mod tests {
     use crate::config::Parsed;
     use crate::daemon::StartError;
     use crate::daemon::options::Options;
+    use crate::daemon::sockets::Sockets;
 
     #[derive(Default)]
     struct Counting {
@@ -168,7 +169,7 @@ mod tests {
     }
 
     impl Service for Counting {
-        fn bind(_: Parsed, _: Vec<u8>, _: &Options) -> Result<Self, StartError> {
+        fn bind(_: Parsed, _: Vec<u8>, _: &Options, _: &Arc<Sockets>) -> Result<Self, StartError> {
             Ok(Self::default())
         }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::panic;
 use std::process;
+use std::sync::Arc;
 
 use super::logfile::Log;
 use super::options::{LogTarget, Options};
@@ -11,8 +12,9 @@ use super::pidfile::PidFile;
 use super::privileges::{self, Identity};
 use super::ready::{self, Caller, Side};
 use super::signal_thread::{self, Signals};
+use super::sockets::Sockets;
 use super::syslog::{PLACES, Syslog};
-use super::systemd::Systemd;
+use super::systemd::{self, Given, Systemd};
 use super::{Service, StartError, sys};
 use crate::config::{self, Parsed};
 
@@ -40,9 +42,12 @@ pub(super) fn check(options: &Options) -> u8 {
 
 /// Serves until a signal ends it; the exit status.
 pub(super) fn run<S: Service>(options: Options) -> u8 {
-    if !options.foreground {
+    let given = if options.foreground {
+        systemd::given()
+    } else {
         sys::close_inherited();
-    }
+        Vec::new()
+    };
     // Before the fork, as the caller would do it: a configuration is found from where the caller is.
     let (parsed, contents) = match config::load(&options.config) {
         Ok(loaded) => loaded,
@@ -69,23 +74,30 @@ pub(super) fn run<S: Service>(options: Options) -> u8 {
         }
     };
     if options.foreground {
-        return serve::<S>(parsed, contents, &options, Caller::Terminal);
+        return serve::<S>(parsed, contents, &options, given, Caller::Terminal);
     }
     match ready::detach(&options.log_file) {
         Side::Parent(exit) => exit,
-        Side::Daemon(caller) => serve::<S>(parsed, contents, &options, caller),
+        Side::Daemon(caller) => serve::<S>(parsed, contents, &options, given, caller),
     }
 }
 
 /// The whole life of the process that serves.
-fn serve<S: Service>(parsed: Parsed, contents: Vec<u8>, options: &Options, caller: Caller) -> u8 {
+fn serve<S: Service>(
+    parsed: Parsed,
+    contents: Vec<u8>,
+    options: &Options,
+    given: Vec<Given>,
+    caller: Caller,
+) -> u8 {
     let Daemon {
         service,
         mut signals,
         log,
         systemd,
+        sockets,
         pid_file,
-    } = match start::<S>(parsed, contents, options) {
+    } = match start::<S>(parsed, contents, options, given) {
         Ok(daemon) => daemon,
         Err(error) => return caller.failed(&error),
     };
@@ -98,6 +110,7 @@ fn serve<S: Service>(parsed: Parsed, contents: Vec<u8>, options: &Options, calle
     caller.ready();
     signal_thread::run(&service, |at_most| signals.wait(at_most), &log, &systemd);
     systemd.stopping();
+    sockets.leave();
     service.stop();
     drop(pid_file);
     log::info!("rtp_cluster stopped, pid {}", process::id());
@@ -109,13 +122,19 @@ struct Daemon<S> {
     service: S,
     signals: Signals,
     log: Log,
-    systemd: Systemd,
+    systemd: Arc<Systemd>,
+    sockets: Arc<Sockets>,
     pid_file: PidFile,
 }
 
 /// Opens everything, in this order: what needs the super-user before the privileges go, threads only afterwards,
 /// since credentials, like the fork before, are changed safely only in a process of one thread.
-fn start<S: Service>(parsed: Parsed, contents: Vec<u8>, options: &Options) -> Result<Daemon<S>, StartError> {
+fn start<S: Service>(
+    parsed: Parsed,
+    contents: Vec<u8>,
+    options: &Options,
+    given: Vec<Given>,
+) -> Result<Daemon<S>, StartError> {
     let failed = |message: String| StartError::new(1, message);
     let identity = Identity::of(options).map_err(failed)?;
     let owner = identity.as_ref().map(Identity::numbers);
@@ -134,19 +153,22 @@ fn start<S: Service>(parsed: Parsed, contents: Vec<u8>, options: &Options) -> Re
     log.install(options.verbosity);
     abort_on_panic();
     parsed.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    let systemd = Systemd::from_environment();
-    let mut service = S::bind(parsed, contents, options)?;
+    let systemd = Arc::new(Systemd::from_environment());
+    let sockets = Arc::new(Sockets::new(&systemd, given));
+    let mut service = S::bind(parsed, contents, options, &sockets)?;
     if let Some(identity) = &identity {
         identity.assume().map_err(failed)?;
     }
     service
         .start()
         .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+    sockets.serve();
     Ok(Daemon {
         service,
         signals,
         log,
         systemd,
+        sockets,
         pid_file,
     })
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::ptr;
 use std::time::Duration;
 
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 /// Longest record of the user database that is read, in bytes; a group of ten thousand members is shorter.
@@ -174,6 +175,21 @@ pub(crate) fn close_inherited() {
     #[cfg(target_os = "linux")]
     // SAFETY: nothing of ours owns a descriptor yet.
     let _ = unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
+/// The `count` descriptors behind the standard streams, which whoever started us gives away; `None` for one that is
+/// not open. What we start in turn does not get them. To be called once, before anything is opened.
+pub(crate) fn take_descriptors(count: u32) -> Vec<Option<OwnedFd>> {
+    let first = libc::STDERR_FILENO + 1;
+    (first..)
+        .zip(0..count)
+        .map(|(number, _)| {
+            // SAFETY: sets a flag of whatever that descriptor is; nothing, where it is not open.
+            let open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+            // SAFETY: it is open, and nothing of ours owns a descriptor yet.
+            open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
+        })
+        .collect()
 }
 
 /// The reading of CLOCK_MONOTONIC, which systemd wants with RELOADING=1 and which `Instant` does not show.

@@ -15,6 +15,7 @@ use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::config::model::SOCKET_PATH_MAX;
+use crate::daemon::sockets::Kept;
 
 /// Connections that wait to be accepted. Large, since a SIP server opens one a command; the kernel cuts it to
 /// `somaxconn`.
@@ -42,9 +43,28 @@ pub struct Identity {
     inode: u64,
 }
 
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}.{:x}", self.device, self.inode)
+    }
+}
+
 impl Identity {
+    /// Reads what `Display` wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (device, inode) = text.split_once('.')?;
+        let number = |text| u64::from_str_radix(text, 16).ok();
+        Some(Self {
+            device: number(device)?,
+            inode: number(inode)?,
+        })
+    }
+
     /// Of what `path` names now; a symbolic link is itself.
-    fn of(path: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// What the system says, as when there is nothing.
+    pub fn of(path: &Path) -> io::Result<Self> {
         fs::symlink_metadata(path).map(|found| Self {
             device: found.dev(),
             inode: found.ino(),
@@ -52,18 +72,32 @@ impl Identity {
     }
 }
 
-/// The file of a socket that we bound. It is removed when this is dropped, unless somebody else's stands there.
+/// The file of a socket that we bound. It is removed when this is dropped, unless somebody else's stands there, or
+/// somebody listens on for us.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: Identity,
     leave: bool,
+    kept: Option<Kept>,
 }
 
 impl SocketFile {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which file it is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The same for a socket that the service manager keeps.
+    #[must_use]
+    pub fn kept(mut self, kept: Option<Kept>) -> Self {
+        self.kept = kept;
+        self
     }
 
     /// Lets the file stay: another process serves the socket from now on.
@@ -74,7 +108,7 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if self.leave {
+        if self.leave || self.kept.as_ref().is_some_and(Kept::outlives_us) {
             return;
         }
         if let Err(error) = unlink_ours(&self.path, self.identity) {
@@ -204,6 +238,7 @@ pub fn bind_unix(path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
                 path: path.into(),
                 identity,
                 leave: false,
+                kept: None,
             },
         }),
         Err(error) => {
@@ -212,6 +247,35 @@ pub fn bind_unix(path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
             Err(error)
         }
     }
+}
+
+/// Takes over a socket that listens at `path` already; its file gets `rights` where it has others.
+///
+/// # Errors
+/// [`BindError::System`] when there is no such file or it is not ours to change; it stays then, as it was.
+pub fn adopt_unix(listener: UnixListener, path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
+    let adopt = || -> io::Result<Identity> {
+        let found = fs::symlink_metadata(path)?;
+        let differs = |wanted: Option<u32>, found| wanted.is_some_and(|wanted| wanted != found);
+        if differs(rights.uid, found.uid()) || differs(rights.gid, found.gid()) {
+            std::os::unix::fs::lchown(path, rights.uid, rights.gid)?;
+        }
+        if found.mode() & 0o7777 != rights.mode {
+            fs::set_permissions(path, fs::Permissions::from_mode(rights.mode))?;
+        }
+        Identity::of(path)
+    };
+    let identity =
+        adopt().map_err(|error| system(path.display(), "give the socket its owner and mode", error))?;
+    Ok(BoundUnix {
+        listener,
+        file: SocketFile {
+            path: path.into(),
+            identity,
+            leave: false,
+            kept: None,
+        },
+    })
 }
 
 /// Removes `path` when it is still the file of `identity`; says whether it was.

@@ -22,8 +22,9 @@ use crate::admin::view::{Operator, Refusal};
 use crate::config::{Parsed, model};
 use crate::daemon::options::Options;
 use crate::daemon::rights;
+use crate::daemon::sockets::Sockets;
 use crate::daemon::{Service, StartError};
-use crate::front::listener::{BoundUnix, bind_unix};
+use crate::front::listener::BoundUnix;
 use crate::health::health_thread::{self, Health, Message};
 use crate::sync::now;
 
@@ -42,6 +43,7 @@ pub struct Shared {
     /// The file, and what it held when it was last read or written.
     file: Mutex<(PathBuf, Vec<u8>)>,
     options: Options,
+    sockets: Arc<Sockets>,
     started: Instant,
     /// The next cluster's number.
     numbers: AtomicUsize,
@@ -79,12 +81,17 @@ impl Shared {
 }
 
 impl Service for Server {
-    fn bind(parsed: Parsed, contents: Vec<u8>, options: &Options) -> Result<Self, StartError> {
+    fn bind(
+        parsed: Parsed,
+        contents: Vec<u8>,
+        options: &Options,
+        sockets: &Arc<Sockets>,
+    ) -> Result<Self, StartError> {
         let (health, inbox) = health_thread::channel();
         let mut doors = Vec::new();
         let mut errors = Vec::new();
         for cluster in parsed.config.clusters {
-            match Door::open(&cluster, options) {
+            match Door::open(&cluster, options, sockets) {
                 Ok(door) => doors.push((cluster, door)),
                 Err(error) => errors.push(error),
             }
@@ -97,7 +104,7 @@ impl Service for Server {
         ];
         for (path, read_only) in paths {
             let Some(path) = path else { continue };
-            match bind_unix(path, &admin_rights) {
+            match sockets.unix(path, &admin_rights) {
                 Ok(bound) => admin_doors.push((bound, read_only)),
                 Err(error) => errors.push(error.into()),
             }
@@ -120,6 +127,7 @@ impl Service for Server {
             health,
             file: Mutex::new((options.config.clone(), contents)),
             options: options.clone(),
+            sockets: Arc::clone(sockets),
             started: now(),
             numbers: AtomicUsize::new(0),
         };

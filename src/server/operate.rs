@@ -162,8 +162,8 @@ impl Operator for Shared {
         let _change = self.changes.lock();
         let others = self.running().clusters;
         check_cluster_fits(&others, &cluster).map_err(Refusal::Other)?;
-        let door =
-            Door::open(&cluster, &self.options).map_err(|error| Refusal::Other(error.messages.join("; ")))?;
+        let door = Door::open(&cluster, &self.options, &self.sockets)
+            .map_err(|error| Refusal::Other(error.messages.join("; ")))?;
         self.start_cluster(&cluster, door).map_err(other)
     }
 

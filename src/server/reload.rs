@@ -76,7 +76,7 @@ impl Shared {
             let door = if same {
                 None
             } else {
-                let door = Door::open(wanted, &self.options);
+                let door = Door::open(wanted, &self.options, &self.sockets);
                 Some(door.map_err(|error| Refusal::Other(error.messages.join("; ")))?)
             };
             doors.push(door);

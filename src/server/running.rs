@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 use crate::cluster::Cluster;
 use crate::config::model::{self, Address, Protocol};
 use crate::daemon::options::Options;
+use crate::daemon::sockets::Sockets;
 use crate::daemon::{StartError, rights};
 use crate::front::cluster_thread;
-use crate::front::listener::{BoundUnix, bind_unix};
+use crate::front::listener::BoundUnix;
 use crate::front::slow_thread::{self, SlowClients};
 use crate::health::health_thread::Message;
 use crate::link::timer_thread;
@@ -28,11 +29,15 @@ impl Door {
     ///
     /// # Errors
     /// With the path or address, the reason, and the exit status that fits.
-    pub(super) fn open(cluster: &model::Cluster, options: &Options) -> Result<Self, StartError> {
+    pub(super) fn open(
+        cluster: &model::Cluster,
+        options: &Options,
+        sockets: &Sockets,
+    ) -> Result<Self, StartError> {
         let told = |message: String| StartError::new(1, format!("cluster {}: {message}", cluster.name));
         let rights = rights::of_control_socket(options, &cluster.socket).map_err(told)?;
         match (&cluster.address, cluster.protocol) {
-            (Address::Path(path), Protocol::Unix) => Ok(Self(bind_unix(path, &rights)?)),
+            (Address::Path(path), Protocol::Unix) => Ok(Self(sockets.unix(path, &rights)?)),
             (address, protocol) => Err(told(format!(
                 "{address}: a control socket over {} is not supported by this version; want UNIX",
                 protocol.as_str()
