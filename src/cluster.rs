@@ -330,16 +330,10 @@ impl Cluster {
         self.connections.count() > 0 || self.look(|_, core| core.clients_waiting())
     }
 
-    /// Takes a member out at once.
+    /// Takes a member out at once. The health thread finds it gone when its next probe is due.
     pub fn remove_member(&self, id: MemberId) {
         let mut out = Out::default();
         let link = self.act(&mut out, |now, core, out| core.remove_member(now, id, out));
-        self.health
-            .send(Message::Forget {
-                cluster: self.number,
-                member: id,
-            })
-            .ok();
         if let Some(link) = link {
             link.close();
         }
@@ -353,12 +347,6 @@ impl Cluster {
         let mut out = Out::default();
         for id in ids {
             let link = self.act(&mut out, |now, core, out| core.remove_member(now, id, out));
-            self.health
-                .send(Message::Forget {
-                    cluster: self.number,
-                    member: id,
-                })
-                .ok();
             if let Some(link) = link {
                 link.close();
             }

@@ -343,9 +343,18 @@ impl<C, L: Clone> Dispatch<C, L> {
         self.send_quietly(now, at, &delete, false, out);
     }
 
-    /// A health probe. Its result comes back in [`Outbox::probed`].
-    pub fn probe(&mut self, now: Instant, id: MemberId, ask: Ask, timeout: Duration, out: &mut Outbox<C, L>) {
-        let Some(member) = self.member_mut(id) else { return };
+    /// A health probe. Its result comes back in [`Outbox::probed`]. False when there is no such member any more.
+    pub fn probe(
+        &mut self,
+        now: Instant,
+        id: MemberId,
+        ask: Ask,
+        timeout: Duration,
+        out: &mut Outbox<C, L>,
+    ) -> bool {
+        let Some(member) = self.member_mut(id) else {
+            return false;
+        };
         member.count(Count::Probes);
         let mut ask = ask;
         let (verb, text) = match &mut ask {
@@ -360,6 +369,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             Some(slot) => self.send(now, slot, id, None, out),
             None => out.probed.push((id, Probed::Missed)),
         }
+        true
     }
 
     /// Whether every member has been probed once.

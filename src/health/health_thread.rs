@@ -36,13 +36,6 @@ pub enum Message {
         /// How it is probed.
         rules: model::Health,
     },
-    /// A member is gone.
-    Forget {
-        /// Number of its cluster.
-        cluster: usize,
-        /// The member.
-        member: MemberId,
-    },
     /// The members of a cluster are probed in another way.
     Rules {
         /// Number of the cluster.
@@ -143,8 +136,10 @@ fn run(inbox: &Receiver<Message>) {
         match message {
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(message) => round.take(message),
-            Err(RecvTimeoutError::Timeout) => round.send_due(),
+            Err(RecvTimeoutError::Timeout) => {}
         }
+        // Also while messages come without a pause: a busy daemon's members are probed in time.
+        round.send_due();
     }
 }
 
@@ -193,9 +188,6 @@ impl Round {
                 );
                 self.set_alarm(key);
             }
-            Message::Forget { cluster, member } => {
-                self.watched.remove(&(cluster, member));
-            }
             Message::Rules { cluster, rules } => {
                 for (_, watched) in self
                     .watched
@@ -241,9 +233,13 @@ impl Round {
                     Probe::Counts => Ask::Counts(0),
                 };
                 let timeout = watched.rules.timeout;
-                watched.cluster.act(&mut self.out, |now, core, out| {
-                    core.probe(now, member, ask, timeout, out);
+                let is_there = watched.cluster.act(&mut self.out, |now, core, out| {
+                    core.probe(now, member, ask, timeout, out)
                 });
+                if !is_there {
+                    self.watched.remove(&key);
+                    continue;
+                }
             }
             self.set_alarm(key);
         }
