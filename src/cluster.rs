@@ -39,6 +39,8 @@ pub struct FrontCounts {
     pub slow: AtomicU64,
     /// Closed for slowness, length or a full buffer.
     pub closed: AtomicU64,
+    /// Repeated datagrams, answered from the cache or left to the command in flight.
+    pub repeated: AtomicU64,
 }
 
 /// One cluster.
@@ -379,6 +381,7 @@ impl Cluster {
             (Total::ClientsAccepted, &self.front.accepted),
             (Total::ClientsSlow, &self.front.slow),
             (Total::ClientsClosed, &self.front.closed),
+            (Total::Repeated, &self.front.repeated),
         ];
         for (total, counter) in front {
             if let Some(place) = view.counters.get_mut(total as usize) {

@@ -25,6 +25,9 @@ pub const FLIGHT_MAX: Duration = Duration::from_secs(30);
 pub const BUDGET: usize = 64 << 20;
 /// Senders at most that anything is kept for.
 pub const SOURCES_MAX: usize = 65_536;
+/// Commands of one sender in flight at most. A SIP server's worker has one; a server that sends all from one socket
+/// has as many when it makes 300 calls a second and none is answered for 3 s. Whoever floods us waits for himself.
+pub const IN_FLIGHT_OF_ONE: usize = 1_024;
 /// What a kept command counts for besides its cookie and its reply: its slot, its place in the index, the slack of
 /// both, and the heads of two blocks of the allocator.
 const OVERHEAD: usize = 160;
@@ -41,6 +44,8 @@ pub enum Seen<'a> {
     InFlight,
     /// A repeat of a command that was answered: send this again.
     Again(&'a [u8]),
+    /// A new command of a sender that has as many in flight as it may. Ask again when some have been answered.
+    Later,
 }
 
 /// The commands of one cluster's clients, by sender and cookie.
@@ -65,6 +70,8 @@ struct Source {
     held: usize,
     /// Commands that are kept for it.
     commands: usize,
+    /// Those of them that have not been answered.
+    in_flight: usize,
     /// Its answered commands are a list through the slots, from the oldest to the newest.
     oldest: Option<u32>,
     newest: Option<u32>,
@@ -126,6 +133,11 @@ impl Repeats {
             self.remove(at);
         }
         self.clear_old(now, LOOKS);
+        let source = self.sources.get(&from);
+        if source.is_some_and(|source| source.in_flight >= IN_FLIGHT_OF_ONE) {
+            return Seen::Later;
+        }
+        let is_known = source.is_some();
         let kept = Kept {
             from,
             hash,
@@ -135,7 +147,6 @@ impl Repeats {
             older: None,
             newer: None,
         };
-        let is_known = self.sources.contains_key(&from);
         if (is_known || self.sources.len() < SOURCES_MAX) && self.make_room(from, kept.cost()) {
             self.insert(kept);
         }
@@ -159,6 +170,7 @@ impl Repeats {
             return;
         };
         source.held += reply.len();
+        source.in_flight -= 1;
         self.held += reply.len();
         let older = source.newest.replace(at);
         source.oldest.get_or_insert(at);
@@ -210,6 +222,13 @@ impl Repeats {
         self.index.is_empty()
     }
 
+    /// Whether a new command of this sender would be run now.
+    pub fn may_begin(&self, from: SocketAddr) -> bool {
+        self.sources
+            .get(&from)
+            .is_none_or(|source| source.in_flight < IN_FLIGHT_OF_ONE)
+    }
+
     /// Bytes that count against the budget.
     pub fn held(&self) -> usize {
         self.held
@@ -252,6 +271,7 @@ impl Repeats {
         let source = self.sources.entry(kept.from).or_default();
         source.held += cost;
         source.commands += 1;
+        source.in_flight += usize::from(kept.reply.is_none());
         self.held += cost;
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -285,6 +305,7 @@ impl Repeats {
         if let Some(source) = self.sources.get_mut(&kept.from) {
             source.held -= kept.cost();
             source.commands -= 1;
+            source.in_flight -= usize::from(kept.reply.is_none());
             if source.oldest == Some(at) {
                 source.oldest = newer;
             }
@@ -490,6 +511,34 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_with_too_many_in_flight_goes_on_when_one_is_answered_or_given_up() {
+        let (now, mut repeats) = (start(), repeats(BUDGET));
+        for n in 0..IN_FLIGHT_OF_ONE {
+            assert_eq!(
+                repeats.begin(now, from(1), format!("{n}").as_bytes()),
+                Seen::First
+            );
+        }
+        for (next, after_next) in [("a", "b"), ("b", "c")] {
+            assert!(!repeats.may_begin(from(1)));
+            assert_eq!(repeats.begin(now, from(1), next.as_bytes()), Seen::Later);
+            assert_eq!(
+                repeats.begin(now, from(1), b"7"),
+                Seen::InFlight,
+                "a repeat is no command"
+            );
+            assert_eq!(repeats.begin(now, from(2), next.as_bytes()), Seen::First);
+            if next == "a" {
+                repeats.done(now, from(1), b"0", b"0\n");
+            } else {
+                repeats.cancel(from(1), b"a");
+            }
+            assert_eq!(repeats.begin(now, from(1), next.as_bytes()), Seen::First);
+            assert_eq!(repeats.begin(now, from(1), after_next.as_bytes()), Seen::Later);
+        }
+    }
+
+    #[test]
     fn greedy_senders_end_with_equal_parts() {
         let (now, mut repeats, mut rng) = (start(), repeats(4_000 * OVERHEAD), Rng::from_seed(1));
         for n in 0..40_000 {
@@ -592,7 +641,8 @@ mod tests {
                     }
                     prop_assert_eq!(source.newest, answered.last().copied());
                     let own = kept.iter().filter(|kept| kept.from == *address);
-                    prop_assert_eq!(own.filter(|kept| kept.reply.is_some()).count(), answered.len());
+                    prop_assert_eq!(own.clone().filter(|kept| kept.reply.is_some()).count(), answered.len());
+                    prop_assert_eq!(own.count() - answered.len(), source.in_flight);
                 }
             }
         }

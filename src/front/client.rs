@@ -1,16 +1,20 @@
-//! Where a reply goes: one write, once. A client that is dropped without a reply finds its connection closed.
+//! Where a reply goes: one write, once. A client that is dropped without a reply finds its connection closed,
+//! or, over UDP, may ask again.
 
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{RecvFlags, SendFlags};
 
-use crate::front::connections::Place;
+use super::connections::Place;
+use super::udp::Asker;
 
 /// Somebody who waits for one reply.
 #[derive(Debug)]
 pub enum Client {
     /// A UNIX connection that carries one command.
     Unix(UnixStream, Place),
+    /// The sender of a datagram.
+    Datagram(Asker),
     /// Nobody: the command is the program's own.
     Nobody,
 }
@@ -28,6 +32,7 @@ impl Client {
                     .is_ok_and(|(n, _)| n == 512)
                 {}
             }
+            Self::Datagram(asker) => asker.reply(text),
             Self::Nobody => {}
         }
     }

@@ -33,9 +33,9 @@ const ACCEPT_BATCH: usize = 64;
 /// command, and the first of them waits some 100 us at most.
 const SETTLE_AFTER: usize = 16;
 /// How long accepting pauses when the process is out of descriptors or the cluster has too many connections.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(super) const PAUSE: Duration = Duration::from_millis(50);
 /// Between two warnings of that.
-const WARN_EVERY: Duration = Duration::from_secs(60);
+pub(super) const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// A client that has connected and not written yet.
 struct Fresh {

@@ -3,5 +3,7 @@
 pub mod client;
 pub mod cluster_thread;
 pub mod connections;
+pub mod fair;
 pub mod listener;
 pub mod slow_thread;
+pub mod udp;

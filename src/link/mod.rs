@@ -129,8 +129,9 @@ fn is_whole(command: &[u8], reply: &[u8]) -> bool {
         }
 }
 
-/// The address of a member, looked up when it is a name. Blocks on DNS: only for threads of a link.
-fn resolve(protocol: Protocol, address: &Address) -> io::Result<SocketAddr> {
+/// The address of a socket, looked up when it is a name. Blocks on DNS: only for threads of a link, and for changes
+/// of an operator.
+pub(crate) fn resolve(protocol: Protocol, address: &Address) -> io::Result<SocketAddr> {
     match address {
         Address::Ip(address) => Ok(*address),
         Address::Host(host, port) => (&**host, *port)

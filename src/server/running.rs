@@ -1,6 +1,7 @@
 //! A cluster with its control socket and its threads: started, moved to another socket, closed.
 
 use std::io;
+use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
@@ -11,18 +12,21 @@ use parking_lot::Mutex;
 use crate::cluster::Cluster;
 use crate::config::model::{self, Address, Protocol};
 use crate::daemon::options::Options;
-use crate::daemon::sockets::Sockets;
+use crate::daemon::sockets::{BoundPort, Kept, Sockets};
 use crate::daemon::{StartError, rights};
-use crate::front::cluster_thread;
-use crate::front::listener::BoundUnix;
+use crate::front::listener::{BoundUnix, SocketFile};
 use crate::front::slow_thread::{self, SlowClients};
+use crate::front::{cluster_thread, udp};
 use crate::health::health_thread::Message;
-use crate::link::timer_thread;
+use crate::link::{resolve, timer_thread};
 use crate::sync::{Thread, spawn};
 
 /// A bound control socket that nobody serves yet.
 #[derive(Debug)]
-pub(super) struct Door(BoundUnix);
+pub(super) enum Door {
+    Unix(BoundUnix),
+    Udp(BoundPort<UdpSocket>),
+}
 
 impl Door {
     /// Binds the control socket of a cluster.
@@ -37,7 +41,12 @@ impl Door {
         let told = |message: String| StartError::new(1, format!("cluster {}: {message}", cluster.name));
         let rights = rights::of_control_socket(options, &cluster.socket).map_err(told)?;
         match (&cluster.address, cluster.protocol) {
-            (Address::Path(path), Protocol::Unix) => Ok(Self(sockets.unix(path, &rights)?)),
+            (Address::Path(path), Protocol::Unix) => Ok(Self::Unix(sockets.unix(path, &rights)?)),
+            (address, protocol @ (Protocol::Udp | Protocol::Udp6)) => {
+                let found =
+                    resolve(protocol, address).map_err(|error| told(format!("{address}: {error}")))?;
+                Ok(Self::Udp(sockets.udp(found)?))
+            }
             (address, protocol) => Err(told(format!(
                 "{address}: a control socket over {} is not supported by this version; want UNIX",
                 protocol.as_str()
@@ -52,8 +61,16 @@ struct Front {
     /// Closing it ends the cluster thread, which ends the slow thread.
     stop: UnixStream,
     threads: Vec<Thread>,
-    /// Unlinked when it is dropped.
-    _file: crate::front::listener::SocketFile,
+    /// What else goes with the socket when it is closed.
+    _held: Held,
+}
+
+/// The file of a socket, unlinked when it is dropped; or the one who keeps a port open beside us.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held to be dropped")]
+enum Held {
+    File(SocketFile),
+    Port(Option<Kept>),
 }
 
 /// A cluster at work.
@@ -142,23 +159,34 @@ impl Front {
 }
 
 fn serve(cluster: &Arc<Cluster>, door: Door) -> io::Result<Front> {
-    let Door(BoundUnix { listener, file }) = door;
-    listener.set_nonblocking(true)?;
     let (stop, stopped) = UnixStream::pair()?;
-    let (slow, inbox) = SlowClients::pair()?;
     let number = cluster.number;
     let mut threads = Vec::new();
     let shared = Arc::clone(cluster);
-    threads.push(spawn(format!("cluster-{number}"), move || {
-        cluster_thread::run(&shared, listener, slow, &stopped);
-    })?);
-    let shared = Arc::clone(cluster);
-    threads.push(spawn(format!("slow-{number}"), move || {
-        slow_thread::run(&shared, &inbox);
-    })?);
+    let held = match door {
+        Door::Unix(BoundUnix { listener, file }) => {
+            listener.set_nonblocking(true)?;
+            let (slow, inbox) = SlowClients::pair()?;
+            threads.push(spawn(format!("cluster-{number}"), move || {
+                cluster_thread::run(&shared, listener, slow, &stopped);
+            })?);
+            let shared = Arc::clone(cluster);
+            threads.push(spawn(format!("slow-{number}"), move || {
+                slow_thread::run(&shared, &inbox);
+            })?);
+            Held::File(file)
+        }
+        Door::Udp(BoundPort { socket, kept }) => {
+            let door = udp::Door::new(socket);
+            threads.push(spawn(format!("cluster-{number}"), move || {
+                udp::run(&shared, &door, &stopped);
+            })?);
+            Held::Port(kept)
+        }
+    };
     Ok(Front {
         stop,
         threads,
-        _file: file,
+        _held: held,
     })
 }
