@@ -2,9 +2,11 @@
 //! Every event of every thread goes through [`Cluster::act`]: decide under the lock, carry out after it.
 
 use core::cell::RefCell;
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +15,7 @@ use parking_lot::Mutex;
 
 use crate::admin::view::{ClusterView, MemberView};
 use crate::config::model::{self, Name, Status};
+use crate::daemon::sockets::BoundPort;
 use crate::dispatch::outbox::{Note, Outbox, Probed};
 use crate::dispatch::session::MemberId;
 use crate::dispatch::{Dispatch, Total};
@@ -21,6 +24,7 @@ use crate::front::connections::Connections;
 use crate::health::health_thread::Message;
 use crate::link::timer_thread::{POSTS, Post};
 use crate::link::{Label, Link, Sink};
+use crate::notify::{self, Relay};
 use crate::protocol::command::Verb;
 use crate::protocol::cookie::Cookie;
 use crate::sync::now;
@@ -54,7 +58,11 @@ pub struct Cluster {
     pub connections: Connections,
     /// What happened to them.
     pub front: FrontCounts,
+    /// What became of disconnect notifications.
+    pub notify: notify::Counts,
     core: Mutex<Core>,
+    /// Where there is a `<disconnect_notify>`.
+    relay: Mutex<Option<Relay>>,
     posts: Sender<Post>,
     health: Sender<Message>,
 }
@@ -80,7 +88,9 @@ impl Cluster {
             number,
             connections: Connections::default(),
             front: FrontCounts::default(),
+            notify: notify::Counts::default(),
             core: Mutex::new(core),
+            relay: Mutex::new(None),
             posts,
             health,
         };
@@ -327,6 +337,49 @@ impl Cluster {
         })
     }
 
+    /// Relays disconnect notifications on that socket from now on, or not at all any more.
+    ///
+    /// # Errors
+    /// When the system has no more threads or descriptors; then the old one is served on.
+    pub fn set_relay(self: &Arc<Self>, door: Option<notify::Door>) -> io::Result<()> {
+        let relay = door.map(|door| Relay::start(self, door)).transpose()?;
+        let old = core::mem::replace(&mut *self.relay.lock(), relay);
+        if let Some(old) = old {
+            old.close();
+        }
+        Ok(())
+    }
+
+    /// Where disconnect notifications are taken.
+    pub fn relay_address(&self) -> Option<SocketAddr> {
+        self.relay.lock().as_ref().map(Relay::address)
+    }
+
+    /// The socket of the relay, if it is at that address, to be handed on.
+    pub fn relay_port(&self, address: SocketAddr) -> Option<Arc<BoundPort<TcpListener>>> {
+        let relay = self.relay.lock();
+        relay
+            .as_ref()
+            .filter(|relay| relay.address() == address)
+            .map(Relay::port)
+    }
+
+    /// Whether a member is at that address, whatever its port.
+    pub fn is_member_address(&self, address: IpAddr) -> bool {
+        self.look(|_, core| {
+            let mut members = core.members_in_order().into_iter();
+            members.any(|member| member.link.is_at(address))
+        })
+    }
+
+    /// Beginning of the paths of the SIP server's sockets for notifications.
+    pub fn notify_prefix(&self) -> Option<String> {
+        self.look(|_, core| {
+            let notify = core.rules().disconnect_notify.as_ref();
+            notify.map(|notify| notify.dest_socket_prefix.clone())
+        })
+    }
+
     /// Whether a client still waits for a reply.
     pub fn is_busy(&self) -> bool {
         self.connections.count() > 0 || self.look(|_, core| core.clients_waiting())
@@ -342,8 +395,12 @@ impl Cluster {
         self.warn_if_nobody_takes();
     }
 
-    /// Ends the timer thread and all links. The cluster thread has ended before.
+    /// Ends the relay, the timer thread and all links. The cluster thread has ended before.
     pub fn close(&self) {
+        let relay = self.relay.lock().take();
+        if let Some(relay) = relay {
+            relay.close();
+        }
         let ids: Vec<MemberId> =
             self.look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());
         let mut out = Out::default();
@@ -377,13 +434,15 @@ impl Cluster {
         });
         view.members = members;
         view.clients = self.connections.count() as u64;
-        let front = [
+        let counts = [
             (Total::ClientsAccepted, &self.front.accepted),
             (Total::ClientsSlow, &self.front.slow),
             (Total::ClientsClosed, &self.front.closed),
             (Total::Repeated, &self.front.repeated),
+            (Total::Notifications, &self.notify.delivered),
+            (Total::NotificationsDropped, &self.notify.dropped),
         ];
-        for (total, counter) in front {
+        for (total, counter) in counts {
             if let Some(place) = view.counters.get_mut(total as usize) {
                 *place = counter.load(Ordering::Relaxed);
             }

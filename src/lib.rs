@@ -72,6 +72,7 @@ pub mod dispatch;
 pub mod front;
 pub mod health;
 pub mod link;
+pub mod notify;
 pub mod protocol;
 pub mod server;
 pub mod sync;

@@ -82,20 +82,25 @@ pub enum Total {
 
 /// Counts what would be told too often, and says when it is time.
 #[derive(Debug, Default)]
-struct Throttle {
+pub(crate) struct Throttle {
     told: Option<Instant>,
     count: u64,
 }
 
 impl Throttle {
     /// One more; gives how many there were since the last telling when it is time to tell.
-    fn hit(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn hit(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.told.is_some_and(|told| now < told + TELL_EVERY) {
             return None;
         }
         self.told = Some(now);
         Some(core::mem::take(&mut self.count))
+    }
+
+    /// `n` more that are told with the next hit.
+    pub(crate) fn count_many(&mut self, n: u64) {
+        self.count += n;
     }
 }
 

@@ -9,7 +9,8 @@ use core::net::IpAddr;
 use std::io::Write as _;
 
 pub use self::notify::{
-    Notifier, NotifyPlan, Origin, Undeliverable, notify_plan, quote, split_notification, unquote,
+    Addressee, Notice, Notifier, NotifyPlan, Origin, Undeliverable, notice, notify_plan, quote,
+    split_notification, unquote,
 };
 use crate::protocol::command::{COMMAND_MAX, Command, Verb};
 use crate::protocol::modifiers::{Kind, Modifiers};

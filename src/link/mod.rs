@@ -8,6 +8,7 @@
 //! | `stream.rs` (CUNIX, TCP) | as many as there are, on one kept connection | its order |
 //! | `unix.rs` | [`unix::WORKERS`], a connection each; the others queue | its connection |
 
+pub mod backoff;
 pub mod stream;
 pub mod timer_thread;
 pub mod udp;
@@ -87,6 +88,15 @@ impl Link {
             Self::Udp(udp) => udp.send(text),
             Self::Stream(stream) => stream.send(cookie, again, without_cookie(text)),
             Self::Unix(unix) => unix.send(cookie, again, without_cookie(text)),
+        }
+    }
+
+    /// Whether the member is at that address, whatever its port.
+    pub fn is_at(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Udp(udp) => udp.is_at(address),
+            Self::Stream(stream) => stream.is_at(address),
+            Self::Unix(_) => false,
         }
     }
 

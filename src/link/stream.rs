@@ -3,6 +3,7 @@
 //! breaks: what had no byte of a reply yet and may be repeated goes out once more.
 
 use core::mem;
+use core::net::IpAddr;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -86,6 +87,13 @@ impl Stream {
             }
         }
         Ok(())
+    }
+
+    pub(super) fn is_at(&self, address: IpAddr) -> bool {
+        match &self.member.address {
+            Address::Ip(member) => member.ip() == address,
+            _ => false,
+        }
     }
 
     pub(super) fn close(&self) {

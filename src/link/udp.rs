@@ -1,6 +1,7 @@
 //! A member over UDP: a connected socket, so that the kernel keeps out datagrams of others and tells of a
 //! refusal, and a thread that reads replies. Sending again is the dispatcher's business.
 
+use core::net::IpAddr;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::io;
@@ -67,6 +68,15 @@ impl Udp {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(Refused),
             _ => Ok(()),
         }
+    }
+
+    pub(super) fn is_at(&self, address: IpAddr) -> bool {
+        let peer = self
+            .socket
+            .read()
+            .as_ref()
+            .and_then(|socket| socket.peer_addr().ok());
+        peer.is_some_and(|peer| peer.ip() == address)
     }
 
     /// Looks the name up again, if it is one.

@@ -26,6 +26,7 @@ use crate::daemon::sockets::Sockets;
 use crate::daemon::{Service, StartError};
 use crate::front::listener::BoundUnix;
 use crate::health::health_thread::{self, Health, Message};
+use crate::notify;
 use crate::sync::now;
 
 /// How long commands in flight may take to be answered when the daemon stops.
@@ -55,7 +56,7 @@ pub struct Server {
     shared: Arc<Shared>,
     health: Option<Health>,
     /// Bound, not served yet.
-    doors: Vec<(model::Cluster, Door)>,
+    doors: Vec<(model::Cluster, Door, Option<notify::Door>)>,
     admin_doors: Vec<(BoundUnix, bool)>,
     admin: Option<AdminHandle>,
     admin_files: Vec<crate::front::listener::SocketFile>,
@@ -71,10 +72,16 @@ impl Shared {
         found.cloned().ok_or_else(|| Refusal::NoCluster(name.to_owned()))
     }
 
-    /// Starts a cluster on its bound socket.
-    fn start_cluster(&self, config: &model::Cluster, door: Door) -> io::Result<()> {
+    /// Starts a cluster on its bound sockets.
+    fn start_cluster(
+        &self,
+        config: &model::Cluster,
+        door: Door,
+        relay: Option<notify::Door>,
+    ) -> io::Result<()> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let running = Running::start(number, config, door, self.health.clone())?;
+        running.cluster.set_relay(relay)?;
         self.clusters.write().push(Arc::new(running));
         Ok(())
     }
@@ -91,9 +98,12 @@ impl Service for Server {
         let mut doors = Vec::new();
         let mut errors = Vec::new();
         for cluster in parsed.config.clusters {
-            match Door::open(&cluster, options, sockets) {
-                Ok(door) => doors.push((cluster, door)),
-                Err(error) => errors.push(error),
+            match (
+                Door::open(&cluster, options, sockets),
+                notify::Door::open(&cluster, sockets, |_| None),
+            ) {
+                (Ok(door), Ok(relay)) => doors.push((cluster, door, relay)),
+                (door, relay) => errors.extend(door.err().into_iter().chain(relay.err())),
             }
         }
         let mut admin_doors = Vec::new();
@@ -145,8 +155,8 @@ impl Service for Server {
         if let Some(health) = &mut self.health {
             health.start()?;
         }
-        for (config, door) in self.doors.drain(..) {
-            self.shared.start_cluster(&config, door)?;
+        for (config, door, relay) in self.doors.drain(..) {
+            self.shared.start_cluster(&config, door, relay)?;
         }
         let mut doors = Vec::new();
         for (BoundUnix { listener, file }, read_only) in self.admin_doors.drain(..) {

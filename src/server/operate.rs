@@ -12,6 +12,7 @@ use crate::cluster::Cluster;
 use crate::config::fields;
 use crate::config::model::{self, Config, Name, Status};
 use crate::config::{check_cluster_fits, check_member_fits};
+use crate::daemon::StartError;
 use crate::dispatch::session::MemberId;
 use crate::sync::now;
 
@@ -162,9 +163,10 @@ impl Operator for Shared {
         let _change = self.changes.lock();
         let others = self.running().clusters;
         check_cluster_fits(&others, &cluster).map_err(Refusal::Other)?;
-        let door = Door::open(&cluster, &self.options, &self.sockets)
-            .map_err(|error| Refusal::Other(error.messages.join("; ")))?;
-        self.start_cluster(&cluster, door).map_err(other)
+        let refused = |error: StartError| Refusal::Other(error.messages.join("; "));
+        let door = Door::open(&cluster, &self.options, &self.sockets).map_err(refused)?;
+        let relay = self.open_relay(&cluster).map_err(refused)?;
+        self.start_cluster(&cluster, door, relay).map_err(other)
     }
 
     fn delete_cluster(&self, name: &str, at_once: bool) -> Result<(), Refusal> {

@@ -9,6 +9,18 @@ use super::running::{Door, Running};
 use crate::admin::view::{Loaded, Operator, Refusal};
 use crate::config::model::Status;
 use crate::config::{self, Parsed, model};
+use crate::daemon::StartError;
+use crate::notify;
+
+/// What a reload binds for one cluster before it changes anything.
+struct Bound {
+    /// Its control socket, if that is another one than before.
+    door: Option<Door>,
+    /// Whether it gets another relay than before, or none any more.
+    moves_relay: bool,
+    /// That one.
+    relay: Option<notify::Door>,
+}
 
 impl Shared {
     /// Reads the file again and makes the running state what it says.
@@ -24,7 +36,7 @@ impl Shared {
             log::warn!("{warning}");
         }
         self.log_undone(&path, &old_contents);
-        let doors = self.open_doors(&config)?;
+        let bound = self.open_doors(&config)?;
         let loaded = Loaded {
             clusters: config.clusters.len(),
             members: config.clusters.iter().map(|cluster| cluster.members.len()).sum(),
@@ -37,18 +49,21 @@ impl Shared {
             log::info!("cluster {}: no longer in the file", cluster.cluster.name);
             self.close_cluster(cluster);
         }
-        for (wanted, door) in config.clusters.iter().zip(doors) {
-            match (
-                running.iter().find(|running| running.cluster.name == wanted.name),
-                door,
-            ) {
-                (Some(running), door) => apply(running, wanted, door)
-                    .map_err(|error| Refusal::Other(format!("cluster {}: {error}", wanted.name)))?,
-                (None, Some(door)) => self
-                    .start_cluster(wanted, door)
-                    .map_err(|error| Refusal::Other(format!("cluster {}: {error}", wanted.name)))?,
-                (None, None) => {}
-            }
+        for (wanted, bound) in config.clusters.iter().zip(bound) {
+            let known = running.iter().find(|running| running.cluster.name == wanted.name);
+            let done = match (known, bound) {
+                (Some(running), bound) => apply(running, wanted, bound),
+                (
+                    None,
+                    Bound {
+                        door: Some(door),
+                        relay,
+                        ..
+                    },
+                ) => self.start_cluster(wanted, door, relay),
+                (None, _) => Ok(()),
+            };
+            done.map_err(|error| Refusal::Other(format!("cluster {}: {error}", wanted.name)))?;
         }
         self.put_in_order(&config);
         self.file.lock().1 = contents;
@@ -64,24 +79,51 @@ impl Shared {
         }
     }
 
-    /// Binds every control socket that is new: the only thing that can fail.
-    fn open_doors(&self, config: &model::Config) -> Result<Vec<Option<Door>>, Refusal> {
-        let mut doors = Vec::new();
+    /// Binds every control socket and every relay that is new: the only thing that can fail.
+    fn open_doors(&self, config: &model::Config) -> Result<Vec<Bound>, Refusal> {
+        let refused = |error: StartError| Refusal::Other(error.messages.join("; "));
+        let mut bound = Vec::new();
         for wanted in &config.clusters {
-            let same = self.find(wanted.name.as_str()).is_ok_and(|running| {
-                let now = definition(&running);
+            let known = self.find(wanted.name.as_str()).ok();
+            let same = known.as_ref().is_some_and(|running| {
+                let now = definition(running);
                 (now.protocol, &now.address, &now.socket)
                     == (wanted.protocol, &wanted.address, &wanted.socket)
             });
             let door = if same {
                 None
             } else {
-                let door = Door::open(wanted, &self.options, &self.sockets);
-                Some(door.map_err(|error| Refusal::Other(error.messages.join("; ")))?)
+                Some(Door::open(wanted, &self.options, &self.sockets).map_err(refused)?)
             };
-            doors.push(door);
+            let address = wanted
+                .disconnect_notify
+                .as_ref()
+                .map(|notify| notify.inbound_address);
+            let now = known.as_ref().map(|running| running.cluster.relay_address());
+            let moves_relay = now.flatten() != address;
+            let relay = if moves_relay {
+                self.open_relay(wanted).map_err(refused)?
+            } else {
+                None
+            };
+            bound.push(Bound {
+                door,
+                moves_relay,
+                relay,
+            });
         }
-        Ok(doors)
+        Ok(bound)
+    }
+
+    /// Binds the relay of a cluster. A socket that a running cluster has is taken over from it, so that an address
+    /// can go from one to another.
+    pub(super) fn open_relay(&self, wanted: &model::Cluster) -> Result<Option<notify::Door>, StartError> {
+        notify::Door::open(wanted, &self.sockets, |address| {
+            let running = self.clusters.read();
+            running
+                .iter()
+                .find_map(|running| running.cluster.relay_port(address))
+        })
     }
 
     /// Lists clusters in the order of the file.
@@ -99,15 +141,18 @@ impl Shared {
 }
 
 /// Makes one running cluster what the file says.
-fn apply(running: &Running, wanted: &model::Cluster, door: Option<Door>) -> std::io::Result<()> {
+fn apply(running: &Running, wanted: &model::Cluster, bound: Bound) -> std::io::Result<()> {
     let cluster = &running.cluster;
     running
         .draining
         .store(false, core::sync::atomic::Ordering::Release);
-    if let Some(door) = door {
+    if let Some(door) = bound.door {
         running.move_to(door)?;
     }
     cluster.set_rules(wanted);
+    if bound.moves_relay {
+        cluster.set_relay(bound.relay)?;
+    }
     let before = cluster.look(|_, core| {
         core.members_in_order()
             .into_iter()

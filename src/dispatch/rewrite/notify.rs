@@ -1,7 +1,8 @@
 //! Disconnect notifications: what becomes of the notify pair of a U towards one member, and the way back of what
 //! that member then says to our relay. Pure.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -52,6 +53,33 @@ pub struct Notifier {
     pub sends: Option<bool>,
     /// What it said to `VF 20150617`: it knows `%%CC_SELF%%`.
     pub knows_self: Option<bool>,
+}
+
+/// A socket of the SIP server on which it takes notifications.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Addressee {
+    /// A UNIX socket of this machine.
+    Path(PathBuf),
+    /// Somewhere over TCP.
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for Addressee {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "{}", path.display()),
+            Self::Tcp(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+/// One notification for the SIP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// Where it goes.
+    pub to: Addressee,
+    /// What is written there, without a line end.
+    pub text: Box<[u8]>,
 }
 
 /// Where a notification is to go.
@@ -161,8 +189,7 @@ pub(super) fn write_pair(notify: &NotifyArgs<'_>, plan: NotifyPlan<'_>, out: &mu
     match plan {
         NotifyPlan::Keep | NotifyPlan::Drop => {}
         NotifyPlan::Relay { prefix, port } => {
-            let tag = unquote(notify.tag);
-            let (Some(suffix), Some(tag)) = (suffix(notify.socket, prefix), tag) else {
+            let (Some(suffix), Some(tag)) = (suffix(notify.socket, prefix), line(notify.tag)) else {
                 return;
             };
             out.extend_from_slice(b" tcp:");
@@ -182,6 +209,42 @@ pub(super) fn write_pair(notify: &NotifyArgs<'_>, plan: NotifyPlan<'_>, out: &mu
             out.extend_from_slice(notify.tag);
         }
     }
+}
+
+/// The notification itself that a notify-tag asks for, if it is one line. With a line end in it the rest would
+/// reach us as a line of its own, for a socket that it names itself.
+fn line(tag: &[u8]) -> Option<Vec<u8>> {
+    unquote(tag).filter(|text| !text.is_empty() && !text.iter().any(|byte| matches!(byte, b'\n' | b'\r' | 0)))
+}
+
+/// The notification that a member sends for a notify pair, as the SIP server gets it, whichever way it goes; the
+/// arguments are those of [`notify_plan`]. `None` when there is none, or when its target is a host name, which
+/// only the member could look up.
+pub fn notice(
+    notify: &NotifyArgs<'_>,
+    origin: Origin,
+    relay: Option<(&str, u16)>,
+    member: Notifier,
+) -> Option<Notice> {
+    let path = |path: &[u8]| {
+        let good = (1..=SOCKET_PATH_MAX).contains(&path.len());
+        let path = str::from_utf8(path).ok().filter(|_| good)?;
+        Some(Addressee::Path(PathBuf::from(path)))
+    };
+    let target = Target::of(notify.socket);
+    let to = match (notify_plan(notify.socket, origin, relay, member), target) {
+        (NotifyPlan::Relay { .. } | NotifyPlan::Keep, Target::Path(socket)) => path(socket)?,
+        (NotifyPlan::Relay { prefix, .. }, Target::Asker(_)) => path(prefix.as_bytes())?,
+        (NotifyPlan::Client(address), Target::Asker(port)) => Addressee::Tcp((address, port).into()),
+        (NotifyPlan::Keep, Target::Host) => {
+            let socket = notify.socket;
+            let address = str::from_utf8(socket.strip_prefix(b"tcp:").unwrap_or(socket)).ok()?;
+            Addressee::Tcp(address.parse().ok()?)
+        }
+        _ => return None,
+    };
+    let text = line(notify.tag)?.into();
+    Some(Notice { to, text })
 }
 
 /// Appends `bytes` percent-encoded: letters, digits and `-_.~` stay.
@@ -224,6 +287,17 @@ pub enum Undeliverable {
     Outside,
     /// The path would be longer than a UNIX socket's may be.
     TooLong,
+}
+
+impl Undeliverable {
+    /// For the log: what such a line is.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "a line without the end of a path or without a tag",
+            Self::Outside => "a path outside dest_socket_prefix",
+            Self::TooLong => "a path longer than that of a socket may be",
+        }
+    }
 }
 
 /// Splits a line that a member has sent to the relay, `SUFFIX REST`, into the socket that it is for and what is
@@ -375,6 +449,50 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_notice_is_what_the_sip_server_would_get() {
+        let over_udp = Origin::Ip(CLIENT.into());
+        let path = |path: &str| Some(Addressee::Path(path.into()));
+        let tcp = |address: &str| Some(Addressee::Tcp(address.parse().unwrap()));
+        let mute = Notifier {
+            sends: Some(false),
+            ..REMOTE
+        };
+        let to = |socket: &str, origin, member| {
+            let notify = NotifyArgs {
+                socket: socket.as_bytes(),
+                tag: b"a%20b+c",
+                before: 0,
+                end: 0,
+            };
+            let notice = notice(&notify, origin, Some((PREFIX, 12131)), member)?;
+            assert_eq!(*notice.text, *b"a b c");
+            Some(notice.to)
+        };
+        assert_eq!(
+            to("unix:/var/run/b2bua.sock.1", Origin::Unix, REMOTE),
+            path("/var/run/b2bua.sock.1")
+        );
+        assert_eq!(to("/run/any.sock", Origin::Unix, LOCAL), path("/run/any.sock"));
+        assert_eq!(to("/run/any.sock", Origin::Unix, REMOTE), None);
+        assert_eq!(to("/var/run/b2bua.sock", Origin::Unix, mute), None);
+        assert_eq!(to("tcp:192.0.2.1:9", Origin::Unix, REMOTE), tcp("192.0.2.1:9"));
+        assert_eq!(to("192.0.2.1:9", Origin::Unix, LOCAL), tcp("192.0.2.1:9"));
+        assert_eq!(to("tcp:sip.example:9", Origin::Unix, REMOTE), None);
+        assert_eq!(to("tcp:%%CC_SELF%%:9", over_udp, REMOTE), tcp("192.0.2.7:9"));
+        assert_eq!(to("tcp:%%CC_SELF%%:9", Origin::Unix, REMOTE), path(PREFIX));
+        assert_eq!(to("tcp:%%CC_SELF%%:9", Origin::Unix, LOCAL), None);
+        assert_eq!(to(&"p".repeat(108), Origin::Unix, LOCAL), None);
+    }
+
+    #[test]
+    fn a_tag_is_one_line() {
+        assert_eq!(line(b"a%20b"), Some(b"a b".to_vec()));
+        for tag in ["a%0A.2%20b", "a%0d", "a%00", "", "a%"] {
+            assert_eq!(line(tag.as_bytes()), None, "{tag}");
+        }
+    }
+
     proptest! {
         #[test]
         fn quoting_is_undone(bytes: Vec<u8>) {
@@ -389,6 +507,10 @@ mod tests {
             let _ = unquote(&bytes);
             let _ = split_notification(&bytes, PREFIX);
             let _ = notify_plan(&bytes, Origin::Unix, Some((PREFIX, 1)), REMOTE);
+            let notify = NotifyArgs { socket: &bytes, tag: &bytes, before: 0, end: 0 };
+            for member in [LOCAL, REMOTE] {
+                let _ = notice(&notify, Origin::Unix, Some((PREFIX, 1)), member);
+            }
         }
     }
 }
