@@ -42,6 +42,7 @@
 //! | `slow-N` | `front/slow_thread.rs` | poll over slow clients | its socket pair |
 //! | `timer-N` | `link/timer_thread.rs` | its channel, until the earliest alarm | a message |
 //! | `reply-N.M` | `link/udp.rs`, `link/stream.rs`, `link/unix.rs` | a member's socket | shutdown of it |
+//! | `relay-N` | `notify/relay_thread.rs` | poll over members that notify, and sockets of the SIP server | its socket pair |
 //! | `health` | `health/health_thread.rs` | its channel, until the next probe | a message |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets and their clients | its socket pair |
 //!
@@ -55,7 +56,8 @@
 //!
 //! 1. `server`: the lock of changes (reload, admin commands), then the list of clusters;
 //! 2. `cluster`: the dispatcher of one cluster, and never two of them;
-//! 3. `link`: a link's own state. A stream link alone holds it over a send, one that never waits, since the order
+//! 3. `relay`: who relays a cluster's notifications;
+//! 4. `link`: a link's own state. A stream link alone holds it over a send, one that never waits, since the order
 //!    of its queue must be that of the wire.
 //!
 //! # Absent on purpose

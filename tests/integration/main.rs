@@ -15,6 +15,8 @@ mod clients;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod notify;
+#[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod real_sip;

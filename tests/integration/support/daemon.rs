@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -64,6 +64,8 @@ pub struct Listed {
     pub weight: u16,
     /// Its capacity.
     pub capacity: u32,
+    /// Further elements, as they are.
+    pub extra: String,
 }
 
 impl Listed {
@@ -75,6 +77,15 @@ impl Listed {
             address: address.to_string(),
             weight: 100,
             capacity: 1_000_000,
+            extra: String::new(),
+        }
+    }
+
+    /// The same, with our commands to it leaving from `source`.
+    pub fn from(self, source: IpAddr) -> Self {
+        Self {
+            extra: format!("<cmd_out_address>{source}</cmd_out_address>"),
+            ..self
         }
     }
 
@@ -115,10 +126,11 @@ pub fn cluster(name: &str, protocol: &str, address: &str, members: &[Listed], ex
             address,
             weight,
             capacity,
+            extra,
         } = member;
         let line = format!(
             "    <rtpproxy><name>{name}</name><protocol>{protocol}</protocol><address>{address}</address>\
-             <weight>{weight}</weight><capacity>{capacity}</capacity></rtpproxy>\n"
+             <weight>{weight}</weight><capacity>{capacity}</capacity>{extra}</rtpproxy>\n"
         );
         text.push_str(&line);
     }

@@ -20,22 +20,31 @@ pub struct RealMember {
     address: IpAddr,
     unix: PathBuf,
     cunix: PathBuf,
+    /// Further arguments of its own.
+    flags: Vec<String>,
 }
 
 impl RealMember {
     /// Starts one on UDP, TCP, and two UNIX sockets in `place`, and waits until it serves.
     pub fn start(place: &Place, name: &str) -> Self {
+        Self::start_with(place, name, &[])
+    }
+
+    /// The same with further arguments for RTPproxy.
+    pub fn start_with(place: &Place, name: &str, flags: &[&str]) -> Self {
         let address = member::own_address();
         let (unix, cunix) = (
             place.path(&format!("{name}.sock")),
             place.path(&format!("{name}.kept.sock")),
         );
-        let process = launch(address, &unix, &cunix);
+        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
+        let process = launch(address, &unix, &cunix, &flags);
         Self {
             process,
             address,
             unix,
             cunix,
+            flags,
         }
     }
 
@@ -81,7 +90,7 @@ impl RealMember {
 
     /// Starts it again after [`RealMember::kill`], on the same sockets, without its sessions.
     pub fn restart(&mut self) {
-        self.process = launch(self.address, &self.unix, &self.cunix);
+        self.process = launch(self.address, &self.unix, &self.cunix, &self.flags);
     }
 }
 
@@ -93,7 +102,7 @@ pub fn python() -> PathBuf {
     target.join("rtpproxy/bin/python")
 }
 
-fn launch(address: IpAddr, unix: &Path, cunix: &Path) -> Process {
+fn launch(address: IpAddr, unix: &Path, cunix: &Path, flags: &[String]) -> Process {
     let python = python();
     assert!(
         python.exists(),
@@ -111,7 +120,9 @@ fn launch(address: IpAddr, unix: &Path, cunix: &Path) -> Process {
     }
     command
         .arg(format!("unix:{}", unix.display()))
-        .arg(format!("cunix:{}", cunix.display()));
+        .arg(format!("cunix:{}", cunix.display()))
+        .arg("--")
+        .args(flags);
     // It tells of every command that it refuses, and the tests send many of those.
     let mut process = Process::start(
         "RTPproxy",

@@ -1,4 +1,4 @@
-"""A real RTPproxy in a process of its own: rtpproxy.py MEDIA_ADDRESS SOCKET...
+"""A real RTPproxy in a process of its own: rtpproxy.py MEDIA_ADDRESS SOCKET... [-- FLAG...]
 
 It ends when its standard input does, so that it never outlives the test that started it.
 """
@@ -7,9 +7,14 @@ import sys
 
 from rtp.io import rtpproxy
 
-arguments = ["-F", "-l", sys.argv[1]]
-for socket in sys.argv[2:]:
+arguments = ["-F", "-6" if ":" in sys.argv[1] else "-l", sys.argv[1]]
+sockets, flags = sys.argv[2:], []
+if "--" in sockets:
+    end = sockets.index("--")
+    sockets, flags = sockets[:end], sockets[end + 1:]
+for socket in sockets:
     arguments += ["-s", socket]
+arguments += flags
 proxy = rtpproxy(port_min=35000, port_max=54998, debug_level="ERR", modules=[], extra_args=arguments)
 print("ready", flush=True)
 sys.stdin.buffer.read()
