@@ -378,7 +378,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// Whether every member has been probed once.
-    fn round_is_over(&self) -> bool {
+    pub fn round_is_over(&self) -> bool {
         self.members.iter().all(|member| !member.present || member.probed)
     }
 }

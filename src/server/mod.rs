@@ -31,8 +31,11 @@ use crate::sync::now;
 
 /// How long commands in flight may take to be answered when the daemon stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
-/// Between two looks at whether they have been.
-const STOP_LOOK: Duration = Duration::from_millis(5);
+/// How long clients wait, in the queues of their sockets, for members that we know nothing of yet. Served at once
+/// after a start, the first of them would be told that no member is online.
+const FIRST_PROBES: Duration = Duration::from_millis(500);
+/// Between two looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// What signals, operators and the main thread share.
 #[derive(Debug)]
@@ -79,11 +82,30 @@ impl Shared {
         door: Door,
         relay: Option<notify::Door>,
     ) -> io::Result<()> {
+        self.prepare_cluster(config, relay)?.serve_at(door)
+    }
+
+    /// Starts a cluster that serves nobody yet.
+    fn prepare_cluster(
+        &self,
+        config: &model::Cluster,
+        relay: Option<notify::Door>,
+    ) -> io::Result<Arc<Running>> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let running = Running::start(number, config, door, self.health.clone())?;
+        let running = Arc::new(Running::start(number, config, self.health.clone())?);
         running.cluster.set_relay(relay)?;
-        self.clusters.write().push(Arc::new(running));
-        Ok(())
+        self.clusters.write().push(Arc::clone(&running));
+        Ok(running)
+    }
+
+    /// Waits until each member has been probed, or until that takes too long.
+    fn wait_for_first_probes(&self) {
+        let until = now() + FIRST_PROBES;
+        let clusters = self.clusters.read().clone();
+        let probed = |running: &Arc<Running>| running.cluster.look(|_, core| core.round_is_over());
+        while !clusters.iter().all(probed) && now() < until {
+            std::thread::sleep(LOOK);
+        }
     }
 }
 
@@ -155,8 +177,13 @@ impl Service for Server {
         if let Some(health) = &mut self.health {
             health.start()?;
         }
+        let mut prepared = Vec::new();
         for (config, door, relay) in self.doors.drain(..) {
-            self.shared.start_cluster(&config, door, relay)?;
+            prepared.push((self.shared.prepare_cluster(&config, relay)?, door));
+        }
+        self.shared.wait_for_first_probes();
+        for (running, door) in prepared {
+            running.serve_at(door)?;
         }
         let mut doors = Vec::new();
         for (BoundUnix { listener, file }, read_only) in self.admin_doors.drain(..) {
@@ -222,7 +249,7 @@ impl Service for Server {
         }
         let until = now() + STOP_WITHIN;
         while clusters.iter().any(|running| running.cluster.is_busy()) && now() < until {
-            std::thread::sleep(STOP_LOOK);
+            std::thread::sleep(LOOK);
         }
         for running in &clusters {
             running.close();

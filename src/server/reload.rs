@@ -147,7 +147,7 @@ fn apply(running: &Running, wanted: &model::Cluster, bound: Bound) -> std::io::R
         .draining
         .store(false, core::sync::atomic::Ordering::Release);
     if let Some(door) = bound.door {
-        running.move_to(door)?;
+        running.serve_at(door)?;
     }
     cluster.set_rules(wanted);
     if bound.moves_relay {

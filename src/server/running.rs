@@ -85,16 +85,11 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts the threads of a cluster and adds its members.
+    /// Starts the threads of a cluster and adds its members; nobody is served yet.
     ///
     /// # Errors
     /// When the system has no more threads or descriptors.
-    pub(super) fn start(
-        number: usize,
-        config: &model::Cluster,
-        door: Door,
-        health: Sender<Message>,
-    ) -> io::Result<Self> {
+    pub(super) fn start(number: usize, config: &model::Cluster, health: Sender<Message>) -> io::Result<Self> {
         let (cluster, posts) = Cluster::new(number, config, health);
         let shared = Arc::clone(&cluster);
         let timer = spawn(format!("timer-{number}"), move || {
@@ -103,20 +98,19 @@ impl Running {
         for member in &config.members {
             cluster.add_member(member.clone())?;
         }
-        let front = serve(&cluster, door)?;
         Ok(Self {
             cluster,
             draining: AtomicBool::new(false),
-            front: Mutex::new(Some(front)),
+            front: Mutex::new(None),
             timer: Mutex::new(Some(timer)),
         })
     }
 
-    /// Serves another control socket from now on.
+    /// Serves this control socket from now on, and none that it served before.
     ///
     /// # Errors
     /// When the system has no more threads or descriptors; then the old one is served on.
-    pub(super) fn move_to(&self, door: Door) -> io::Result<()> {
+    pub(super) fn serve_at(&self, door: Door) -> io::Result<()> {
         let front = serve(&self.cluster, door)?;
         let old = self.front.lock().replace(front);
         if let Some(old) = old {

@@ -24,3 +24,5 @@ mod real_sip;
 mod support;
 #[cfg(test)]
 mod the_test_bed;
+#[cfg(test)]
+mod under_systemd;

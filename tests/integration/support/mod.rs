@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod daemon;
 pub mod engine;
 pub mod fake;
+pub mod manager;
 pub mod member;
 pub mod place;
 pub mod process;
