@@ -1,5 +1,8 @@
 //! Bytes to lines. Pure, and bounded: a line may come in any number of pieces and several in one, end in LF or CR
 //! LF, and is refused whole, never cut, when it is too long.
+//!
+//! A telnet may be at the other end. It sends a carriage return as CR NUL, which ends a line here (with a LF behind
+//! it a blank one follows, which nobody answers), and may negotiate: those bytes are no part of a line.
 
 /// Longest line, in bytes, without its end. The longest sensible command is a few hundred bytes; this leaves room
 /// for a path and a call-id of any length that the rest of the program takes.
@@ -63,28 +66,70 @@ impl Lines {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let line = if core::mem::take(&mut self.skipping) || line.len() > LINE_MAX {
             Line::TooLong
+        } else if line.contains(&telnet::IAC) {
+            text(&telnet::stripped(line))
         } else {
-            match core::str::from_utf8(line) {
-                Ok(text) if !text.contains(|c: char| c.is_control() && c != '\t') => {
-                    Line::Text(text.to_owned())
-                }
-                _ => Line::Unreadable,
-            }
+            text(line)
         };
         self.taken = end + 1;
         self.searched = self.taken;
         Some(line)
     }
 
-    /// Where in `buffer` the next LF stands.
+    /// Where in `buffer` the next line ends: at its LF, or at the NUL of a CR NUL.
     fn line_end(&mut self) -> Option<usize> {
-        let found = self.buffer.get(self.searched..)?.iter().position(|&b| b == b'\n');
+        let (taken, searched) = (self.taken, self.searched);
+        let ends = |&at: &usize| match self.buffer.get(at) {
+            Some(b'\n') => true,
+            Some(0) => at > taken && self.buffer.get(at - 1) == Some(&b'\r'),
+            _ => false,
+        };
+        let found = (searched..self.buffer.len()).find(ends).map(|at| at - searched);
         match found {
             // Stays there, so that the next call finds it again at once.
             Some(n) => self.searched += n,
             None => self.searched = self.buffer.len(),
         }
         found.map(|_| self.searched)
+    }
+}
+
+fn text(line: &[u8]) -> Line {
+    match core::str::from_utf8(line) {
+        Ok(text) if !text.contains(|c: char| c.is_control() && c != '\t') => Line::Text(text.to_owned()),
+        _ => Line::Unreadable,
+    }
+}
+
+/// What telnet says to the other side rather than to the user (RFC 854). Its first byte is in no UTF-8 text.
+mod telnet {
+    /// Interpret as command.
+    pub(super) const IAC: u8 = 255;
+    const SUBNEGOTIATION: u8 = 250;
+    const SUBNEGOTIATION_END: u8 = 240;
+    /// WILL, WON'T, DO, DON'T: an option follows.
+    const OPTIONS: core::ops::RangeInclusive<u8> = 251..=254;
+    /// The commands without more bytes behind them.
+    const PLAIN: core::ops::RangeInclusive<u8> = 240..=249;
+
+    /// `line` without negotiation; what only looks like it stays, and is no text.
+    pub(super) fn stripped(mut line: &[u8]) -> Vec<u8> {
+        let mut text = Vec::with_capacity(line.len());
+        while let Some((&byte, rest)) = line.split_first() {
+            line = match rest {
+                [command, _, after @ ..] if byte == IAC && OPTIONS.contains(command) => after,
+                [SUBNEGOTIATION, after @ ..] if byte == IAC => {
+                    let end = after.windows(2).position(|two| two == [IAC, SUBNEGOTIATION_END]);
+                    end.and_then(|end| after.get(end + 2..)).unwrap_or_default()
+                }
+                [command, after @ ..] if byte == IAC && PLAIN.contains(command) => after,
+                _ => {
+                    text.push(byte);
+                    rest
+                }
+            };
+        }
+        text
     }
 }
 
@@ -122,6 +167,27 @@ mod tests {
         }
         lines.push(b"\n");
         assert_eq!(lines.next_line(), text("modify C resume R1"));
+    }
+
+    #[test]
+    fn a_telnet_is_understood() {
+        let mut lines = Lines::default();
+        // A carriage return is CR NUL there, with a line feed behind it or not; the NUL may come later.
+        lines.push(b"ls\r\0\nls C\r\0quit\r");
+        assert_eq!(lines.next_line(), text("ls"));
+        assert_eq!(lines.next_line(), text(""));
+        assert_eq!(lines.next_line(), text("ls C"));
+        assert_eq!(lines.next_line(), None);
+        lines.push(b"\0");
+        assert_eq!(lines.next_line(), text("quit"));
+        assert!(!lines.is_half());
+        // Will 31, do 3, a subnegotiation, a break: none of it is part of a line.
+        lines.push(b"\xff\xfb\x1f\xff\xfd\x03ver\xff\xfa\x1f\x00\x50\x00\x18\xff\xf0si\xff\xf3on\r\n");
+        assert_eq!(lines.next_line(), text("version"));
+        lines.push(b"a\0b\nls \xff\xff\nls \xff\n");
+        for _ in 0..3 {
+            assert_eq!(lines.next_line(), Some(Line::Unreadable));
+        }
     }
 
     #[test]
