@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::admin::view::{ClusterView, MemberView};
 use crate::config::model::{self, Name, Status};
 use crate::daemon::sockets::BoundPort;
+use crate::dispatch::members::MEMBERS_MAX;
 use crate::dispatch::outbox::{Note, Outbox, Probed};
 use crate::dispatch::session::MemberId;
 use crate::dispatch::{Dispatch, Total};
@@ -27,6 +28,7 @@ use crate::link::{Label, Link, Sink};
 use crate::notify::{self, Relay};
 use crate::protocol::command::Verb;
 use crate::protocol::cookie::Cookie;
+use crate::server::upkeep_thread::Upkeep;
 use crate::sync::now;
 
 /// The dispatcher as it runs.
@@ -65,6 +67,28 @@ pub struct Cluster {
     relay: Mutex<Option<Relay>>,
     posts: Sender<Post>,
     health: Sender<Message>,
+    upkeep: Upkeep,
+}
+
+/// What became of a change to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// It is what it was to become.
+    Done,
+    /// It is not in the cluster any more.
+    Gone,
+    /// Nothing has changed: so many calls are bound to it.
+    Bound(u64),
+}
+
+/// Whether `after` is another RTPproxy than `before`.
+fn is_elsewhere(before: &model::Member, after: &model::Member) -> bool {
+    (before.protocol, &before.address) != (after.protocol, &after.address)
+}
+
+/// Whether a member that becomes `after` wants another link.
+pub fn needs_link(before: &model::Member, after: &model::Member) -> bool {
+    is_elsewhere(before, after) || before.cmd_out_address != after.cmd_out_address
 }
 
 thread_local! {
@@ -78,6 +102,7 @@ impl Cluster {
         number: usize,
         rules: &model::Cluster,
         health: Sender<Message>,
+        upkeep: Upkeep,
     ) -> (Arc<Self>, Receiver<Post>) {
         let (posts, receiver) = bounded(POSTS);
         let key = RandomState::new();
@@ -93,6 +118,7 @@ impl Cluster {
             relay: Mutex::new(None),
             posts,
             health,
+            upkeep,
         };
         (Arc::new(cluster), receiver)
     }
@@ -220,27 +246,32 @@ impl Cluster {
         self.posts.send(post).ok();
     }
 
-    /// A new member with its link, probed at once. Operators' changes come one after another.
+    /// Places for `count` new members, each for a link that [`Cluster::open_link`] makes. Operators' changes come one
+    /// after another, so the places stay free.
     ///
     /// # Errors
-    /// When its link cannot be opened or there are too many members.
-    pub fn add_member(self: &Arc<Self>, member: model::Member) -> io::Result<MemberId> {
-        let Some(id) = self.look(|_, core| core.next_member()) else {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                "the cluster has as many members as it can",
-            ));
-        };
-        let link = self.open_link(&member, id)?;
+    /// When there would be too many members.
+    pub fn places(&self, count: usize) -> io::Result<Vec<MemberId>> {
+        self.look(|_, core| core.next_members(count)).ok_or_else(|| {
+            let full = format!("a cluster has at most {MEMBERS_MAX} members");
+            io::Error::new(io::ErrorKind::StorageFull, full)
+        })
+    }
+
+    /// A new member at one of [`Cluster::places`], with its link; probed at once.
+    pub fn add_member(self: &Arc<Self>, id: MemberId, member: model::Member, link: Arc<Link>) {
         let rules = self.look(|now, core| {
             core.add_member(now, id, member, link);
             core.rules().health
         });
         self.watch(id, rules);
-        Ok(id)
     }
 
-    fn open_link(self: &Arc<Self>, member: &model::Member, id: MemberId) -> io::Result<Arc<Link>> {
+    /// A link for a member, not used yet. Nothing is waited for.
+    ///
+    /// # Errors
+    /// When the system has no socket or thread to give, or the source address is not one of this machine.
+    pub fn open_link(self: &Arc<Self>, member: &model::Member, id: MemberId) -> io::Result<Arc<Link>> {
         let label = Label {
             cluster: self.number,
             member: id,
@@ -259,41 +290,51 @@ impl Cluster {
             .ok();
     }
 
-    /// Makes a member `after` what it was `before`: in place, or, where it is another RTPproxy now, by a new link,
-    /// whose first probe comes at once; what was bound to the old one is forgotten.
-    ///
-    /// # Errors
-    /// When the new link cannot be opened.
+    /// Makes a member what `after` says, in one step. `link` is the new one where [`needs_link`] wants one: to another
+    /// RTPproxy, which is probed at once, and for which what was bound to the old one is forgotten (or the change
+    /// refused, if `only_unbound`); or to the same one from another source address, which keeps everything, and
+    /// takes the replies that are still on their way to the old one.
     pub fn change_member(
         self: &Arc<Self>,
         id: MemberId,
-        before: &model::Member,
         after: &model::Member,
-    ) -> io::Result<()> {
-        let moves = (before.protocol, &before.address, before.cmd_out_address)
-            != (after.protocol, &after.address, after.cmd_out_address);
-        if moves {
-            let link = self.open_link(after, id)?;
-            let mut out = Out::default();
-            let old = self.act(&mut out, |now, core, out| {
-                core.set_online(now, id, false, "its address has changed".to_owned(), out);
-                core.replace_link(now, id, link)
-            });
-            if let Some(old) = old {
-                old.close();
+        link: Option<Arc<Link>>,
+        only_unbound: bool,
+    ) -> Changed {
+        let mut out = Out::default();
+        let done = self.act(&mut out, |now, core, out| {
+            let Some(before) = core.member_of(id).map(|member| member.config.clone()) else {
+                return Err((Changed::Gone, link));
+            };
+            let moves = is_elsewhere(&before, after);
+            let bound = core.bound_to(id);
+            if moves && only_unbound && bound > 0 {
+                return Err((Changed::Bound(bound), link));
             }
-        }
-        let rules = self.look(|_, core| {
+            if moves {
+                core.set_online(now, id, false, "its address has changed".to_owned(), out);
+            }
+            let old = link.and_then(|link| core.replace_link(now, id, link, moves));
             core.change_member(id, |member| member.clone_from(after));
-            core.rules().health
+            Ok((old, moves, core.rules().health))
         });
-        if moves {
-            self.watch(id, rules);
+        match done {
+            Err((why, unused)) => {
+                if let Some(unused) = unused {
+                    unused.close();
+                }
+                return why;
+            }
+            Ok((old, true, rules)) => {
+                if let Some(old) = old {
+                    old.close();
+                }
+                self.watch(id, rules);
+            }
+            Ok((Some(old), false, _)) => self.upkeep.retire(old),
+            Ok((None, false, _)) => {}
         }
-        if after.status != Status::Active {
-            self.warn_if_nobody_takes();
-        }
-        Ok(())
+        Changed::Done
     }
 
     /// Other rules from now on; the health thread gets its part.
@@ -307,10 +348,23 @@ impl Cluster {
             .ok();
     }
 
-    /// No new sessions for a member; the health thread takes it out when it has none left.
-    pub fn drain_member(&self, id: MemberId) {
-        self.look(|_, core| core.change_member(id, |member| member.status = Status::Draining));
-        self.warn_if_nobody_takes();
+    /// A member leaves: at once where it is offline or has nothing to finish, else it gets no new sessions and the
+    /// health thread takes it out when it has none left. Says whether it is out.
+    pub fn delete_member(&self, id: MemberId) -> bool {
+        let mut out = Out::default();
+        let (free, link) = self.act(&mut out, |now, core, out| {
+            let online = core.member_of(id).is_some_and(|member| member.online);
+            if !online || core.is_free(id) {
+                (true, core.remove_member(now, id, out))
+            } else {
+                core.change_member(id, |member| member.status = Status::Draining);
+                (false, None)
+            }
+        });
+        if free {
+            self.taken_out(link);
+        }
+        free
     }
 
     /// Says so when new sessions have nowhere to go.
@@ -337,17 +391,20 @@ impl Cluster {
         })
     }
 
-    /// Relays disconnect notifications on that socket from now on, or not at all any more.
+    /// A relay of disconnect notifications on that socket, for [`Cluster::put_relay`].
     ///
     /// # Errors
-    /// When the system has no more threads or descriptors; then the old one is served on.
-    pub fn set_relay(self: &Arc<Self>, door: Option<notify::Door>) -> io::Result<()> {
-        let relay = door.map(|door| Relay::start(self, door)).transpose()?;
+    /// When the system has no more threads or descriptors.
+    pub fn start_relay(self: &Arc<Self>, door: Option<notify::Door>) -> io::Result<Option<Relay>> {
+        door.map(|door| Relay::start(self, door)).transpose()
+    }
+
+    /// Has this relay from now on, and closes the one before.
+    pub fn put_relay(&self, relay: Option<Relay>) {
         let old = core::mem::replace(&mut *self.relay.lock(), relay);
         if let Some(old) = old {
             old.close();
         }
-        Ok(())
     }
 
     /// Where disconnect notifications are taken.
@@ -389,10 +446,17 @@ impl Cluster {
     pub fn remove_member(&self, id: MemberId) {
         let mut out = Out::default();
         let link = self.act(&mut out, |now, core, out| core.remove_member(now, id, out));
+        self.taken_out(link);
+    }
+
+    /// What is left to do when a member has been taken out of the dispatcher.
+    fn taken_out(&self, link: Option<Arc<Link>>) {
         if let Some(link) = link {
             link.close();
         }
-        self.warn_if_nobody_takes();
+        if self.look(|_, core| core.members_in_order().is_empty()) {
+            self.upkeep.emptied();
+        }
     }
 
     /// Ends the relay, the timer thread and all links. The cluster thread has ended before.
@@ -403,12 +467,8 @@ impl Cluster {
         }
         let ids: Vec<MemberId> =
             self.look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());
-        let mut out = Out::default();
         for id in ids {
-            let link = self.act(&mut out, |now, core, out| core.remove_member(now, id, out));
-            if let Some(link) = link {
-                link.close();
-            }
+            self.remove_member(id);
         }
         self.posts.send(Post::Stop).ok();
     }

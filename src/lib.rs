@@ -44,6 +44,7 @@
 //! | `reply-N.M` | `link/udp.rs`, `link/stream.rs`, `link/unix.rs` | a member's socket | shutdown of it |
 //! | `relay-N` | `notify/relay_thread.rs` | poll over members that notify, and sockets of the SIP server | its socket pair |
 //! | `health` | `health/health_thread.rs` | its channel, until the next probe | a message |
+//! | `upkeep` | `server/upkeep_thread.rs` | its channel, until a link that was replaced is over | a message |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets and their clients | its socket pair |
 //!
 //! Health and timers talk over bounded crossbeam channels: the health thread posts a member's state to the timer

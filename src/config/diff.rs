@@ -1,6 +1,7 @@
 //! Where a running configuration and a file differ, in words for the one who is about to `reload` or `save`.
 
-use std::collections::HashMap;
+use core::fmt;
+use std::collections::{HashMap, HashSet};
 
 use super::model::{Cluster, Config};
 use super::write::{attribute_values, cluster_values, member_values};
@@ -13,22 +14,72 @@ use super::write::{attribute_values, cluster_values, member_values};
 /// cluster C1, member RTPPROXY3: only running
 /// ```
 pub fn diff(running: &Config, file: &Config) -> Vec<String> {
+    differences(running, file)
+        .map(|difference| difference.to_string())
+        .collect()
+}
+
+/// Those lines of [`diff`] that undo what was changed at run time: where `running` also differs from `before`, what
+/// the file held when it was last read.
+pub fn undone(running: &Config, before: &Config, file: &Config) -> Vec<String> {
+    let unsaved: HashSet<_> = differences(running, before).map(Difference::place).collect();
+    differences(running, file)
+        .filter(|difference| unsaved.contains(&difference.clone().place()))
+        .map(|difference| difference.to_string())
+        .collect()
+}
+
+/// One difference: whose, of what, and how.
+#[derive(Debug, Clone)]
+struct Difference {
+    whose: String,
+    /// The value that differs; empty where the whole differs.
+    label: String,
+    how: String,
+}
+
+impl Difference {
+    fn whole(whose: &str, how: &str) -> Self {
+        Self {
+            whose: whose.to_owned(),
+            label: String::new(),
+            how: how.to_owned(),
+        }
+    }
+
+    fn place(self) -> (String, String) {
+        (self.whose, self.label)
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { whose, label, how } = self;
+        match (&**whose, &**label) {
+            ("", _) => f.write_str(how),
+            (_, "") => write!(f, "{whose}: {how}"),
+            _ => write!(f, "{whose}: {label}: {how}"),
+        }
+    }
+}
+
+fn differences(running: &Config, file: &Config) -> impl Iterator<Item = Difference> + use<> {
     let (running, file) = (Side::new(running), Side::new(file));
-    let mut lines = Vec::new();
+    let mut found = Vec::new();
     for (whose, values) in &file.items {
         match running.get(whose) {
-            None if running.has_parent(whose) => lines.push(format!("{whose}: only in the file")),
+            None if running.has_parent(whose) => found.push(Difference::whole(whose, "only in the file")),
             // The members of a cluster that is not there go without saying.
             None => {}
             Some(others) => {
                 for ((label, ours), (_, theirs)) in
                     values.iter().zip(others).filter(|(ours, theirs)| ours != theirs)
                 {
-                    lines.push(format!(
-                        "{whose}: {label}: {} running, {} in the file",
-                        shown(theirs),
-                        shown(ours)
-                    ));
+                    found.push(Difference {
+                        whose: whose.clone(),
+                        label: label.clone(),
+                        how: format!("{} running, {} in the file", shown(theirs), shown(ours)),
+                    });
                 }
             }
         }
@@ -37,11 +88,11 @@ pub fn diff(running: &Config, file: &Config) -> Vec<String> {
         .items
         .iter()
         .filter(|(whose, _)| file.get(whose).is_none() && file.has_parent(whose));
-    lines.extend(only_running.map(|(whose, _)| format!("{whose}: only running")));
+    found.extend(only_running.map(|(whose, _)| Difference::whole(whose, "only running")));
     if running.common(&file).ne(file.common(&running)) {
-        lines.push("clusters or members are in another order".to_owned());
+        found.push(Difference::whole("", "clusters or members are in another order"));
     }
-    lines
+    found.into_iter()
 }
 
 type Values = Vec<(String, String)>;
@@ -187,6 +238,29 @@ mod tests {
             "cluster C1, member B: wan_address: none running, 203.0.113.4 in the file",
         ];
         assert_eq!(diff(&running, &file), lines);
+    }
+
+    #[test]
+    fn a_file_undoes_what_it_does_not_agree_with() {
+        let before = config(&[cluster("C1", &["A", "B", "C", "D"]), cluster("C2", &[])]);
+        // At run time two weights were changed, a member was added, one was deleted, and so was a cluster.
+        let mut running = before.clone();
+        running.clusters[0].members[0].weight = 7;
+        running.clusters[0].members[1].weight = 7;
+        running.clusters[0].members[3] = member("X");
+        running.clusters.truncate(1);
+        // The file has been given one of the weights, and a capacity of its own.
+        let mut file = before.clone();
+        file.clusters[0].members[0].weight = 7;
+        file.clusters[0].members[2].capacity = 5;
+        let lines = [
+            "cluster C1, member B: weight: 7 running, 100 in the file",
+            "cluster C1, member D: only in the file",
+            "cluster C2: only in the file",
+            "cluster C1, member X: only running",
+        ];
+        assert_eq!(undone(&running, &before, &file), lines);
+        assert_eq!(undone(&before, &before, &file), Vec::<String>::new());
     }
 
     #[test]

@@ -21,7 +21,7 @@ mod write;
 use std::path::Path;
 
 pub use check::{check_cluster_fits, check_member_fits};
-pub use diff::diff;
+pub use diff::{diff, undone};
 pub use elements::{Attribute, ELEMENTS, Element, Range, Times};
 pub use fault::{FAULTS_MAX, Fault, Faults, Position};
 pub use parse::parse;

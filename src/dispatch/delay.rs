@@ -56,6 +56,12 @@ impl Delay {
         self.backed_off = Some(self.backed_off.map_or(pause, |before| before.max(pause)));
     }
 
+    /// The member is another RTPproxy from now on: its delay is not known. What was measured stays counted, since a
+    /// counter never goes back.
+    pub fn forget(&mut self) {
+        (self.smoothed, self.backed_off) = (None, None);
+    }
+
     /// The smoothed delay; `None` before the first measurement.
     pub fn smoothed(&self) -> Option<Duration> {
         self.smoothed.map(Duration::from_nanos)

@@ -1,9 +1,11 @@
 //! What an operator changes and sees: members come, go and change; counts are read. Pure.
 
 use core::time::Duration;
+use std::collections::HashMap;
 use std::time::Instant;
 
-use super::delay::Delay;
+use super::attempt::{Fate, Job};
+use super::choose::Candidate as _;
 use super::member::Member;
 use super::outbox::Outbox;
 use super::pending::Slot;
@@ -16,22 +18,29 @@ use crate::config::model::{self, Status};
 pub const MEMBERS_MAX: usize = 10_000;
 
 impl<C, L: Clone> Dispatch<C, L> {
-    /// The place that the next member gets, for its link to be made; `None` when there are [`MEMBERS_MAX`].
-    /// Operators' changes come one after another, so it stays free until [`Dispatch::add_member`].
-    pub fn next_member(&self) -> Option<MemberId> {
-        let place = self
+    /// The places that the next `count` members get, for their links to be made; `None` when there would be more than
+    /// [`MEMBERS_MAX`]. Operators' changes come one after another, so they stay free until [`Dispatch::add_member`],
+    /// which must be called in their order.
+    pub fn next_members(&self, count: usize) -> Option<Vec<MemberId>> {
+        let free = self
             .members
             .iter()
-            .position(|member| !member.present)
-            .unwrap_or(self.members.len());
-        let index = u16::try_from(place).ok().filter(|_| place < MEMBERS_MAX)?;
-        Some(MemberId {
-            index,
-            generation: self.generation.wrapping_add(1),
-        })
+            .enumerate()
+            .filter(|(_, member)| !member.present)
+            .map(|(place, _)| place);
+        let places = free.chain(self.members.len()..MEMBERS_MAX).take(count);
+        let mut generation = self.generation;
+        let ids: Vec<MemberId> = places
+            .filter_map(|place| {
+                generation = generation.wrapping_add(1);
+                let index = u16::try_from(place).ok()?;
+                Some(MemberId { index, generation })
+            })
+            .collect();
+        (ids.len() == count).then_some(ids)
     }
 
-    /// A new member at the end of the list, not probed yet, at the place that [`Dispatch::next_member`] gave.
+    /// A new member at the end of the list, not probed yet, at a place that [`Dispatch::next_members`] gave.
     pub fn add_member(&mut self, now: Instant, id: MemberId, config: model::Member, link: L) {
         self.orders += 1;
         self.generation = id.generation;
@@ -78,17 +87,62 @@ impl<C, L: Clone> Dispatch<C, L> {
         true
     }
 
-    /// Gives a member another link, to another RTPproxy; gives back the old one. What was bound to that is
-    /// forgotten.
-    pub fn replace_link(&mut self, now: Instant, id: MemberId, link: L) -> Option<L> {
-        // What was bound in this very tick goes too.
-        let cut = self.tick(now + Duration::from_millis(100));
-        self.sessions.forget_before(id, cut);
+    /// Gives a member another link; gives back the old one. Where it leads to `another` RTPproxy, what was bound to
+    /// the old one is forgotten.
+    pub fn replace_link(&mut self, now: Instant, id: MemberId, link: L, another: bool) -> Option<L> {
+        if another {
+            // What was bound in this very tick goes too.
+            let cut = self.tick(now + Duration::from_millis(100));
+            self.sessions.forget_before(id, cut);
+            let member = self.member_mut(id)?;
+            member.counts = None;
+            member.deferred.clear();
+            member.delay.forget();
+        }
         let member = self.member_mut(id)?;
-        member.counts = None;
-        member.deferred.clear();
-        member.delay = Delay::default();
         Some(core::mem::replace(&mut member.link, link))
+    }
+
+    /// Lists the members of these names first, in this order; the others behind them, in theirs.
+    pub fn put_in_order<'a>(&mut self, names: impl Iterator<Item = &'a model::Name>) {
+        let ranks: HashMap<&model::Name, usize> =
+            names.enumerate().map(|(rank, name)| (name, rank)).collect();
+        let mut present: Vec<&mut Member<L>> =
+            self.members.iter_mut().filter(|member| member.present).collect();
+        present.sort_by_key(|member| {
+            let rank = ranks.get(&member.config.name).copied().unwrap_or(usize::MAX);
+            (rank, member.order)
+        });
+        for member in present {
+            self.orders += 1;
+            member.order = self.orders;
+        }
+    }
+
+    /// Whether a command is on its way to a member, probes aside.
+    pub fn is_asked(&mut self, id: MemberId) -> bool {
+        if self.member(id).is_none_or(|member| member.in_flight == 0) {
+            return false;
+        }
+        let slots: Vec<Slot> = self.pending.slots().collect();
+        slots.into_iter().any(|slot| {
+            self.pending.get_mut(slot).is_some_and(|transaction| {
+                !matches!(transaction.job, Job::Probe(_))
+                    && transaction
+                        .exchanges
+                        .iter()
+                        .any(|exchange| exchange.member == id && exchange.fate == Fate::Waiting)
+            })
+        })
+    }
+
+    /// Whether a member has nothing to finish: no session by its newest count, none bound since, no command on its
+    /// way. One that has not been counted yet may have sessions of a time before us.
+    pub fn is_free(&mut self, id: MemberId) -> bool {
+        let counted = self
+            .member(id)
+            .is_some_and(|member| member.counts.is_some() && member.sessions() == 0);
+        counted && self.bound_to(id) == 0 && !self.is_asked(id)
     }
 
     /// Whether a command of a client is in flight.

@@ -73,7 +73,7 @@ impl Bench {
             replies,
         };
         for name in names {
-            let id = bench.core.next_member().unwrap();
+            let id = bench.core.next_members(1).unwrap()[0];
             bench.core.add_member(now, id, member(name), name);
             bench.ids.push(id);
             bench.online(name, true);

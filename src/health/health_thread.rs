@@ -279,10 +279,12 @@ impl Round {
         let Some(watched) = self.watched.get(&key) else {
             return;
         };
-        let definition = watched
-            .cluster
-            .look(|_, core| core.member_of(key.1).map(|member| member.config.clone()));
-        let Some(definition) = definition.filter(|member| member.status == Status::Draining) else {
+        let draining = watched.cluster.look(|_, core| {
+            let member = core.member_of(key.1)?;
+            let definition = (member.config.status == Status::Draining).then(|| member.config.clone())?;
+            Some((definition, core.is_asked(key.1)))
+        });
+        let Some((definition, asked)) = draining else {
             if let Some(watched) = self.watched.get_mut(&key) {
                 watched.empty = 0;
             }
@@ -297,7 +299,8 @@ impl Round {
         let Some(watched) = self.watched.get_mut(&key) else {
             return;
         };
-        watched.empty = if counts.active <= elsewhere {
+        // A command on its way may be about to make a session there.
+        watched.empty = if counts.active <= elsewhere && !asked {
             watched.empty + 1
         } else {
             0

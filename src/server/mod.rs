@@ -4,6 +4,7 @@
 mod operate;
 mod reload;
 mod running;
+pub mod upkeep_thread;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -17,6 +18,7 @@ use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
 
 use self::running::{Door, Running};
+use self::upkeep_thread::{Inbox, Upkeep, UpkeepHandle};
 use crate::admin::admin_thread::{self, AdminDoor, AdminHandle};
 use crate::admin::view::{Operator, Refusal};
 use crate::config::{Parsed, model};
@@ -44,6 +46,7 @@ pub struct Shared {
     /// Held by whoever changes something; taken before any other lock.
     changes: Mutex<()>,
     health: Sender<Message>,
+    upkeep: Upkeep,
     /// The file, and what it held when it was last read or written.
     file: Mutex<(PathBuf, Vec<u8>)>,
     options: Options,
@@ -58,6 +61,9 @@ pub struct Shared {
 pub struct Server {
     shared: Arc<Shared>,
     health: Option<Health>,
+    /// Taken when the upkeep thread is started.
+    upkeep_inbox: Option<Inbox>,
+    upkeep: Option<UpkeepHandle>,
     /// Bound, not served yet.
     doors: Vec<(model::Cluster, Door, Option<notify::Door>)>,
     admin_doors: Vec<(BoundUnix, bool)>,
@@ -75,27 +81,29 @@ impl Shared {
         found.cloned().ok_or_else(|| Refusal::NoCluster(name.to_owned()))
     }
 
-    /// Starts a cluster on its bound sockets.
-    fn start_cluster(
+    /// Makes a cluster that takes no command yet.
+    fn make_cluster(
         &self,
         config: &model::Cluster,
         door: Door,
         relay: Option<notify::Door>,
-    ) -> io::Result<()> {
-        self.prepare_cluster(config, relay)?.serve_at(door)
+    ) -> io::Result<Running> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        Running::start(
+            number,
+            config,
+            (door, relay),
+            self.health.clone(),
+            self.upkeep.clone(),
+        )
+        .map_err(|error| io::Error::new(error.kind(), format!("cluster {}: {error}", config.name)))
     }
 
-    /// Starts a cluster that serves nobody yet.
-    fn prepare_cluster(
-        &self,
-        config: &model::Cluster,
-        relay: Option<notify::Door>,
-    ) -> io::Result<Arc<Running>> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let running = Arc::new(Running::start(number, config, self.health.clone())?);
-        running.cluster.set_relay(relay)?;
+    /// One more cluster to be seen and, once it is opened, to take commands.
+    fn enter(&self, running: Running) -> Arc<Running> {
+        let running = Arc::new(running);
         self.clusters.write().push(Arc::clone(&running));
-        Ok(running)
+        running
     }
 
     /// Waits until each member has been probed, or until that takes too long.
@@ -117,6 +125,7 @@ impl Service for Server {
         sockets: &Arc<Sockets>,
     ) -> Result<Self, StartError> {
         let (health, inbox) = health_thread::channel();
+        let (upkeep, upkeep_inbox) = upkeep_thread::channel();
         let mut doors = Vec::new();
         let mut errors = Vec::new();
         for cluster in parsed.config.clusters {
@@ -157,6 +166,7 @@ impl Service for Server {
             clusters: RwLock::default(),
             changes: Mutex::default(),
             health,
+            upkeep,
             file: Mutex::new((options.config.clone(), contents)),
             options: options.clone(),
             sockets: Arc::clone(sockets),
@@ -166,6 +176,8 @@ impl Service for Server {
         Ok(Self {
             shared: Arc::new(shared),
             health: Some(Health::waiting(inbox)),
+            upkeep_inbox: Some(upkeep_inbox),
+            upkeep: None,
             doors,
             admin_doors,
             admin: None,
@@ -177,13 +189,16 @@ impl Service for Server {
         if let Some(health) = &mut self.health {
             health.start()?;
         }
-        let mut prepared = Vec::new();
+        if let Some(inbox) = self.upkeep_inbox.take() {
+            self.upkeep = Some(upkeep_thread::start(&self.shared, inbox)?);
+        }
         for (config, door, relay) in self.doors.drain(..) {
-            prepared.push((self.shared.prepare_cluster(&config, relay)?, door));
+            let running = self.shared.make_cluster(&config, door, relay)?;
+            self.shared.enter(running);
         }
         self.shared.wait_for_first_probes();
-        for (running, door) in prepared {
-            running.serve_at(door)?;
+        for running in &*self.shared.clusters.read() {
+            running.open();
         }
         let mut doors = Vec::new();
         for (BoundUnix { listener, file }, read_only) in self.admin_doors.drain(..) {
@@ -242,6 +257,9 @@ impl Service for Server {
     fn stop(mut self) {
         if let Some(admin) = self.admin.take() {
             admin.stop();
+        }
+        if let Some(upkeep) = self.upkeep.take() {
+            upkeep.stop();
         }
         let clusters = core::mem::take(&mut *self.shared.clusters.write());
         for running in &clusters {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::running::{Door, Running};
 use crate::admin::view::{ClusterView, Loaded, Operator, Refusal, SessionsView, Setting};
-use crate::cluster::Cluster;
+use crate::cluster::{Changed, Cluster, needs_link};
 use crate::config::fields;
 use crate::config::model::{self, Config, Name, Status};
 use crate::config::{check_cluster_fits, check_member_fits};
@@ -16,17 +16,12 @@ use crate::daemon::StartError;
 use crate::dispatch::session::MemberId;
 use crate::sync::now;
 
-/// A member's id, its definition, and how many calls are bound to it.
-fn member(cluster: &Cluster, name: &str) -> Result<(MemberId, model::Member, u64, bool), Refusal> {
+/// A member's id and its definition.
+fn member(cluster: &Cluster, name: &str) -> Result<(MemberId, model::Member), Refusal> {
     cluster
         .look(|_, core| {
             let member = core.member_named(name)?;
-            Some((
-                member.id,
-                member.config.clone(),
-                core.bound_to(member.id),
-                member.online,
-            ))
+            Some((member.id, member.config.clone()))
         })
         .ok_or_else(|| Refusal::NoMember(name.to_owned()))
 }
@@ -51,13 +46,27 @@ fn other(error: impl core::fmt::Display) -> Refusal {
 }
 
 impl Shared {
+    /// The running cluster of that name, unless it is being deleted.
+    fn find_staying(&self, name: &str) -> Result<Arc<Running>, Refusal> {
+        let running = self.find(name)?;
+        if running.is_draining() {
+            return Err(Refusal::Other(format!(
+                "{name}: the cluster is being deleted: want another cluster, or a reload if the file still has it"
+            )));
+        }
+        Ok(running)
+    }
+
     fn set_status(&self, cluster: &str, name: &str, status: Status) -> Result<(), Refusal> {
         let _change = self.changes.lock();
-        let running = self.find(cluster)?;
-        let (id, ..) = member(&running.cluster, name)?;
-        running
+        let running = self.find_staying(cluster)?;
+        let (id, _) = member(&running.cluster, name)?;
+        let changed = running
             .cluster
             .look(|_, core| core.change_member(id, |member| member.status = status));
+        if !changed {
+            return Err(Refusal::NoMember(name.to_owned()));
+        }
         if status != Status::Active {
             running.cluster.warn_if_nobody_takes();
         }
@@ -89,29 +98,34 @@ impl Operator for Shared {
 
     fn add_member(&self, cluster: &str, member: model::Member) -> Result<(), Refusal> {
         let _change = self.changes.lock();
-        let running = self.find(cluster)?;
+        let running = self.find_staying(cluster)?;
         let definition = definition(&running);
         if definition.members.iter().any(|known| known.name == member.name) {
             return Err(Refusal::MemberExists(member.name.to_string()));
         }
         check_member_fits(&definition, &member).map_err(Refusal::Other)?;
-        let (name, address) = (member.name.clone(), member.address.clone());
-        running
-            .cluster
-            .add_member(member)
-            .map_err(|error| other(format!("{name} ({address}): {error}")))?;
+        let failed = |error| other(format!("{} ({}): {error}", member.name, member.address));
+        let ids = running.cluster.places(1).map_err(failed)?;
+        for id in ids {
+            let link = running.cluster.open_link(&member, id).map_err(failed)?;
+            running.cluster.add_member(id, member.clone(), link);
+        }
         Ok(())
     }
 
     fn delete_member(&self, cluster: &str, name: &str, at_once: bool) -> Result<(), Refusal> {
         let _change = self.changes.lock();
         let running = self.find(cluster)?;
-        let (id, _, _, online) = member(&running.cluster, name)?;
-        if at_once || !online {
+        let (id, model::Member { address, .. }) = member(&running.cluster, name)?;
+        if at_once {
             running.cluster.remove_member(id);
+            log::info!("member {name} of {cluster} ({address}): removed");
+        } else if running.cluster.delete_member(id) {
+            log::info!("member {name} of {cluster} ({address}): it has no sessions, or is offline: removed");
         } else {
-            running.cluster.drain_member(id);
+            log::info!("member {name} of {cluster} ({address}): draining");
         }
+        running.cluster.warn_if_nobody_takes();
         Ok(())
     }
 
@@ -126,7 +140,7 @@ impl Operator for Shared {
     fn set(&self, cluster: &str, name: &str, settings: &[Setting]) -> Result<(), Refusal> {
         let _change = self.changes.lock();
         let running = self.find(cluster)?;
-        let (id, before, bound, _) = member(&running.cluster, name)?;
+        let (id, before) = member(&running.cluster, name)?;
         let mut after = before.clone();
         let mut address = None;
         for setting in settings {
@@ -145,28 +159,39 @@ impl Operator for Shared {
         let mut others = definition(&running);
         others.members.retain(|other| other.name != before.name);
         check_member_fits(&others, &after).map_err(Refusal::Other)?;
-        let moves = (after.protocol, &after.address) != (before.protocol, &before.address);
-        if moves && bound > 0 {
-            return Err(Refusal::Other(format!(
+        let failed = |error| other(format!("{name} ({}): {error}", after.address));
+        let link = needs_link(&before, &after)
+            .then(|| running.cluster.open_link(&after, id))
+            .transpose()
+            .map_err(failed)?;
+        match running.cluster.change_member(id, &after, link, true) {
+            Changed::Done => Ok(()),
+            Changed::Gone => Err(Refusal::NoMember(name.to_owned())),
+            Changed::Bound(bound) => Err(Refusal::Other(format!(
                 "{name}: {bound} call(s) are bound to {}: address and protocol change only while there are none; \
                  suspend it and wait, or add a new member",
                 before.address
-            )));
+            ))),
         }
-        running
-            .cluster
-            .change_member(id, &before, &after)
-            .map_err(|error| other(format!("{name}: {error}")))
     }
 
     fn add_cluster(&self, cluster: model::Cluster) -> Result<(), Refusal> {
         let _change = self.changes.lock();
-        let others = self.running().clusters;
+        // Those that are being deleted have their names and sockets still.
+        let others: Vec<_> = self
+            .clusters
+            .read()
+            .iter()
+            .map(|running| definition(running))
+            .collect();
         check_cluster_fits(&others, &cluster).map_err(Refusal::Other)?;
         let refused = |error: StartError| Refusal::Other(error.messages.join("; "));
         let door = Door::open(&cluster, &self.options, &self.sockets).map_err(refused)?;
         let relay = self.open_relay(&cluster).map_err(refused)?;
-        self.start_cluster(&cluster, door, relay).map_err(other)
+        let running = self.make_cluster(&cluster, door, relay).map_err(other)?;
+        self.enter(running).open();
+        log::info!("cluster {}: added, on {}", cluster.name, cluster.address);
+        Ok(())
     }
 
     fn delete_cluster(&self, name: &str, at_once: bool) -> Result<(), Refusal> {
@@ -176,21 +201,7 @@ impl Operator for Shared {
             self.close_cluster(&running);
             return Ok(());
         }
-        running.draining.store(true, Ordering::Release);
-        let members = running.cluster.look(|_, core| {
-            core.members_in_order()
-                .into_iter()
-                .map(|member| (member.id, member.online))
-                .collect::<Vec<_>>()
-        });
-        for (id, online) in members {
-            if online {
-                running.cluster.drain_member(id);
-            } else {
-                running.cluster.remove_member(id);
-            }
-        }
-        self.close_if_drained(&running);
+        self.drain_cluster(&running);
         Ok(())
     }
 
@@ -248,10 +259,36 @@ impl Shared {
         log::info!("cluster {}: closed", running.cluster.name);
     }
 
-    /// A cluster that is being deleted goes with its last member.
-    pub(super) fn close_if_drained(&self, running: &Arc<Running>) {
-        if running.is_draining() && running.cluster.look(|_, core| core.members_in_order().is_empty()) {
+    /// No new sessions for a cluster; it closes when its members have none left.
+    pub(super) fn drain_cluster(&self, running: &Arc<Running>) {
+        running.draining.store(true, Ordering::Release);
+        let members: Vec<MemberId> = running
+            .cluster
+            .look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());
+        for id in members {
+            running.cluster.delete_member(id);
+        }
+        if !self.close_if_drained(running) {
+            log::info!("cluster {}: draining", running.cluster.name);
+        }
+    }
+
+    /// A cluster that is being deleted goes with its last member. Says whether it has gone.
+    fn close_if_drained(&self, running: &Arc<Running>) -> bool {
+        let over =
+            running.is_draining() && running.cluster.look(|_, core| core.members_in_order().is_empty());
+        if over {
             self.close_cluster(running);
+        }
+        over
+    }
+
+    /// Closes every cluster that is being deleted and has no members left.
+    pub(super) fn close_drained(&self) {
+        let _change = self.changes.lock();
+        let clusters: Vec<Arc<Running>> = self.clusters.read().clone();
+        for running in &clusters {
+            self.close_if_drained(running);
         }
     }
 }

@@ -1,118 +1,64 @@
 //! A changed configuration file, applied as a difference: what is the same keeps its sessions, sockets and
-//! counters. Everything that can fail is tried before anything is changed.
+//! counters. Everything that can fail is tried before anything is changed: a [`Plan`] holds every socket, link and
+//! thread that the new state needs, and carrying it out only puts them in their places.
 
+use core::mem;
+use std::io;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::process::{getegid, geteuid};
 
 use super::Shared;
 use super::operate::definition;
-use super::running::{Door, Running};
+use super::running::{Door, Front, Running};
 use crate::admin::view::{Loaded, Operator, Refusal};
-use crate::config::model::Status;
+use crate::cluster::{Changed, needs_link};
 use crate::config::{self, Parsed, model};
-use crate::daemon::StartError;
-use crate::notify;
-
-/// What a reload binds for one cluster before it changes anything.
-struct Bound {
-    /// Its control socket, if that is another one than before.
-    door: Option<Door>,
-    /// Whether it gets another relay than before, or none any more.
-    moves_relay: bool,
-    /// That one.
-    relay: Option<notify::Door>,
-}
+use crate::daemon::{StartError, rights};
+use crate::dispatch::session::MemberId;
+use crate::front::listener::Rights;
+use crate::link::Link;
+use crate::notify::{self, Relay};
 
 impl Shared {
     /// Reads the file again and makes the running state what it says.
     ///
     /// # Errors
-    /// All faults of the file, or the socket that cannot be bound; nothing has changed then.
+    /// All faults of the file, or the one thing that the system refuses; nothing has changed then.
     pub(super) fn reload(&self) -> Result<Loaded, Refusal> {
         let _change = self.changes.lock();
-        let (path, old_contents) = self.file.lock().clone();
+        let (path, known) = self.file.lock().clone();
         let (Parsed { config, warnings }, contents) =
             config::load(&path).map_err(|faults| Refusal::Other(faults.to_string().trim_end().to_owned()))?;
+        let plan = Plan::make(self, &config).map_err(Refusal::Other)?;
         for warning in warnings {
             log::warn!("{warning}");
         }
-        self.log_undone(&path, &old_contents);
-        let bound = self.open_doors(&config)?;
-        let loaded = Loaded {
-            clusters: config.clusters.len(),
-            members: config.clusters.iter().map(|cluster| cluster.members.len()).sum(),
-        };
-        let running: Vec<Arc<Running>> = self.clusters.read().clone();
-        for cluster in running
-            .iter()
-            .filter(|cluster| !config.clusters.iter().any(|c| c.name == cluster.cluster.name))
-        {
-            log::info!("cluster {}: no longer in the file", cluster.cluster.name);
-            self.close_cluster(cluster);
-        }
-        for (wanted, bound) in config.clusters.iter().zip(bound) {
-            let known = running.iter().find(|running| running.cluster.name == wanted.name);
-            let done = match (known, bound) {
-                (Some(running), bound) => apply(running, wanted, bound),
-                (
-                    None,
-                    Bound {
-                        door: Some(door),
-                        relay,
-                        ..
-                    },
-                ) => self.start_cluster(wanted, door, relay),
-                (None, _) => Ok(()),
-            };
-            done.map_err(|error| Refusal::Other(format!("cluster {}: {error}", wanted.name)))?;
-        }
+        self.log_changes(&path, &known, &config);
+        plan.carry_out(self);
         self.put_in_order(&config);
         self.file.lock().1 = contents;
-        Ok(loaded)
+        Ok(Loaded {
+            clusters: config.clusters.len(),
+            members: config.clusters.iter().map(|cluster| cluster.members.len()).sum(),
+        })
     }
 
-    /// Changes made at run time and never saved are lost now: the log keeps them.
-    fn log_undone(&self, path: &std::path::Path, old_contents: &[u8]) {
-        if let Ok(Parsed { config: old, .. }) = config::parse(path, old_contents) {
-            for line in config::diff(&self.running(), &old) {
-                log::info!("unsaved change undone by the file: {line}");
+    /// What a reload changes; what it undoes of changes that were made at run time and never saved is told apart,
+    /// since the log is now the only place that has it.
+    fn log_changes(&self, path: &Path, known: &[u8], file: &model::Config) {
+        let running = self.running();
+        let before = config::parse(path, known).map_or_else(|_| running.clone(), |parsed| parsed.config);
+        let undone = config::undone(&running, &before, file);
+        for line in config::diff(&running, file) {
+            if undone.contains(&line) {
+                log::warn!("reload: unsaved change undone by the file: {line}");
+            } else {
+                log::info!("reload: {line}");
             }
         }
-    }
-
-    /// Binds every control socket and every relay that is new: the only thing that can fail.
-    fn open_doors(&self, config: &model::Config) -> Result<Vec<Bound>, Refusal> {
-        let refused = |error: StartError| Refusal::Other(error.messages.join("; "));
-        let mut bound = Vec::new();
-        for wanted in &config.clusters {
-            let known = self.find(wanted.name.as_str()).ok();
-            let same = known.as_ref().is_some_and(|running| {
-                let now = definition(running);
-                (now.protocol, &now.address, &now.socket)
-                    == (wanted.protocol, &wanted.address, &wanted.socket)
-            });
-            let door = if same {
-                None
-            } else {
-                Some(Door::open(wanted, &self.options, &self.sockets).map_err(refused)?)
-            };
-            let address = wanted
-                .disconnect_notify
-                .as_ref()
-                .map(|notify| notify.inbound_address);
-            let now = known.as_ref().map(|running| running.cluster.relay_address());
-            let moves_relay = now.flatten() != address;
-            let relay = if moves_relay {
-                self.open_relay(wanted).map_err(refused)?
-            } else {
-                None
-            };
-            bound.push(Bound {
-                door,
-                moves_relay,
-                relay,
-            });
-        }
-        Ok(bound)
     }
 
     /// Binds the relay of a cluster. A socket that a running cluster has is taken over from it, so that an address
@@ -126,52 +72,331 @@ impl Shared {
         })
     }
 
-    /// Lists clusters in the order of the file.
+    /// Lists clusters and members in the order of the file.
     fn put_in_order(&self, config: &model::Config) {
-        let place = |running: &Arc<Running>| {
-            config
+        let mut clusters = self.clusters.write();
+        clusters.sort_by_key(|running| {
+            let place = config
                 .clusters
                 .iter()
-                .position(|cluster| cluster.name == running.cluster.name)
-        };
-        self.clusters
-            .write()
-            .sort_by_key(|running| place(running).unwrap_or(usize::MAX));
+                .position(|cluster| cluster.name == running.cluster.name);
+            place.unwrap_or(usize::MAX)
+        });
+        let clusters = clusters.clone();
+        for (running, wanted) in clusters.iter().zip(&config.clusters) {
+            let names = wanted.members.iter().map(|member| &member.name);
+            running.cluster.look(|_, core| core.put_in_order(names));
+        }
     }
 }
 
-/// Makes one running cluster what the file says.
-fn apply(running: &Running, wanted: &model::Cluster, bound: Bound) -> std::io::Result<()> {
-    let cluster = &running.cluster;
-    running
-        .draining
-        .store(false, core::sync::atomic::Ordering::Release);
-    if let Some(door) = bound.door {
-        running.serve_at(door)?;
+/// All that a reload needs and might not get. Dropped without being carried out, it closes what it has opened.
+#[derive(Default)]
+struct Plan {
+    changed: Vec<Change>,
+    added: Vec<Running>,
+    /// Clusters that are no longer in the file; whether another one has their socket now.
+    removed: Vec<(Arc<Running>, bool)>,
+    rights: Vec<NewRights>,
+}
+
+/// A cluster that stays.
+struct Change {
+    running: Arc<Running>,
+    wanted: model::Cluster,
+    /// Where it is to listen from now on, if that is elsewhere.
+    moved: Option<Front>,
+    /// Whether it has another relay from now on, or none any more.
+    moves_relay: bool,
+    /// That one.
+    relay: Option<Relay>,
+    members: Vec<MemberChange>,
+    new: Vec<(MemberId, model::Member, Arc<Link>)>,
+    leaving: Vec<(MemberId, model::Member)>,
+}
+
+/// A member that becomes another.
+struct MemberChange {
+    id: MemberId,
+    after: model::Member,
+    link: Option<Arc<Link>>,
+}
+
+impl Plan {
+    /// Gets everything, or says what could not be had.
+    fn make(shared: &Shared, config: &model::Config) -> Result<Self, String> {
+        let mut plan = Self::default();
+        let clusters: Vec<(Arc<Running>, model::Cluster)> = {
+            let clusters = shared.clusters.read().clone();
+            clusters
+                .into_iter()
+                .map(|running| {
+                    let definition = definition(&running);
+                    (running, definition)
+                })
+                .collect()
+        };
+        let named = |name: &model::Name| clusters.iter().find(|(_, now)| now.name == *name);
+        let is_at = |now: &model::Cluster, wanted: &model::Cluster| {
+            (now.protocol, &now.address) == (wanted.protocol, &wanted.address)
+        };
+        for wanted in &config.clusters {
+            let told = |error: String| format!("cluster {}: {error}", wanted.name);
+            let own = named(&wanted.name);
+            let holder = clusters.iter().find(|(_, now)| is_at(now, wanted));
+            let stays = own.is_some_and(|(_, now)| is_at(now, wanted));
+            let door = match holder {
+                _ if stays => None,
+                // It moves away or closes: its very socket goes on to this cluster, and who waits there with it.
+                Some((holder, _)) => Some(holder.door_again().map_err(|error| told(error.to_string()))?),
+                None => Some(
+                    Door::open(wanted, &shared.options, &shared.sockets)
+                        .map_err(|error| error.messages.join("; "))?,
+                ),
+            };
+            if let Some((holder, now)) = holder
+                && now.socket != wanted.socket
+            {
+                plan.rights
+                    .extend(NewRights::of(shared, holder, wanted).map_err(told)?);
+            }
+            if let Some((running, now)) = own {
+                let filled = plan.change(shared, running, now, wanted, door);
+                filled.map_err(|error| told(error.to_string()))?;
+            } else if let Some(door) = door {
+                let relay = shared
+                    .open_relay(wanted)
+                    .map_err(|error| error.messages.join("; "))?;
+                let running = shared.make_cluster(wanted, door, relay);
+                plan.added.push(running.map_err(|error| error.to_string())?);
+            }
+        }
+        for (running, now) in &clusters {
+            if config.clusters.iter().all(|wanted| wanted.name != now.name) {
+                let is_taken = config.clusters.iter().any(|wanted| is_at(now, wanted));
+                plan.removed.push((Arc::clone(running), is_taken));
+            }
+        }
+        // The only step that others can see, and one that can be taken back.
+        for done in 0..plan.rights.len() {
+            let (before, rest) = plan.rights.split_at(done);
+            if let Some(next) = rest.first()
+                && let Err(error) = next.give(&next.after)
+            {
+                for given in before {
+                    given.give(&given.before).ok();
+                }
+                return Err(format!(
+                    "{}: cannot change its owner and mode: {error}",
+                    next.path.display()
+                ));
+            }
+        }
+        Ok(plan)
     }
-    cluster.set_rules(wanted);
-    if bound.moves_relay {
-        cluster.set_relay(bound.relay)?;
+
+    /// What makes one running cluster what the file says.
+    fn change(
+        &mut self,
+        shared: &Shared,
+        running: &Arc<Running>,
+        now: &model::Cluster,
+        wanted: &model::Cluster,
+        door: Option<Door>,
+    ) -> io::Result<()> {
+        let cluster = &running.cluster;
+        let mut change = Change {
+            running: Arc::clone(running),
+            wanted: wanted.clone(),
+            moved: None,
+            moves_relay: false,
+            relay: None,
+            members: Vec::new(),
+            new: Vec::new(),
+            leaving: Vec::new(),
+        };
+        let before: Vec<(MemberId, model::Member)> = cluster.look(|_, core| {
+            let members = core.members_in_order();
+            members
+                .iter()
+                .map(|member| (member.id, member.config.clone()))
+                .collect()
+        });
+        let filled = (|| {
+            let named = |error: io::Error, member: &model::Member| {
+                let (name, address) = (&member.name, &member.address);
+                io::Error::new(error.kind(), format!("member {name} ({address}): {error}"))
+            };
+            for (id, member) in before {
+                match wanted.members.iter().find(|wanted| wanted.name == member.name) {
+                    Some(after) if *after == member => {}
+                    Some(after) => {
+                        let link = needs_link(&member, after).then(|| cluster.open_link(after, id));
+                        change.members.push(MemberChange {
+                            id,
+                            after: after.clone(),
+                            link: link.transpose().map_err(|error| named(error, after))?,
+                        });
+                    }
+                    None => change.leaving.push((id, member)),
+                }
+            }
+            let is_new = |member: &&model::Member| now.members.iter().all(|known| known.name != member.name);
+            let new: Vec<&model::Member> = wanted.members.iter().filter(is_new).collect();
+            for (member, id) in new.iter().zip(cluster.places(new.len())?) {
+                let link = cluster
+                    .open_link(member, id)
+                    .map_err(|error| named(error, member))?;
+                change.new.push((id, (*member).clone(), link));
+            }
+            let relay_at = wanted
+                .disconnect_notify
+                .as_ref()
+                .map(|notify| notify.inbound_address);
+            if relay_at != cluster.relay_address() {
+                let door = shared
+                    .open_relay(wanted)
+                    .map_err(|error| io::Error::other(error.messages.join("; ")))?;
+                change.moves_relay = true;
+                change.relay = cluster.start_relay(door)?;
+            }
+            if let Some(door) = door {
+                change.moved = Some(running.front_for(door)?);
+            }
+            Ok(())
+        })();
+        // Also what is half filled: the plan closes it.
+        self.changed.push(change);
+        filled
     }
-    let before = cluster.look(|_, core| {
-        core.members_in_order()
-            .into_iter()
-            .map(|m| (m.id, m.config.clone(), m.online))
-            .collect::<Vec<_>>()
-    });
-    for (id, member, online) in &before {
-        match wanted.members.iter().find(|wanted| wanted.name == member.name) {
-            Some(after) if after == member => {}
-            Some(after) => cluster.change_member(*id, member, after)?,
-            None if *online && member.status == Status::Draining => {}
-            None if *online => cluster.drain_member(*id),
-            None => cluster.remove_member(*id),
+
+    /// Does it. Nothing of this can fail.
+    fn carry_out(mut self, shared: &Shared) {
+        self.rights.clear();
+        let changed = mem::take(&mut self.changed);
+        let removed = mem::take(&mut self.removed);
+        // Nobody serves a socket that another cluster is to serve.
+        for change in changed.iter().filter(|change| change.moved.is_some()) {
+            change.running.stop_accepting();
+        }
+        for (running, _) in removed.iter().filter(|(_, taken)| *taken) {
+            log::info!("cluster {}: no longer in the file", running.cluster.name);
+            shared.close_cluster(running);
+        }
+        for change in changed {
+            change.carry_out();
+        }
+        for running in mem::take(&mut self.added) {
+            shared.enter(running).open();
+        }
+        for (running, _) in removed.iter().filter(|(_, taken)| !*taken) {
+            log::info!("cluster {}: no longer in the file", running.cluster.name);
+            shared.drain_cluster(running);
         }
     }
-    for member in &wanted.members {
-        if !before.iter().any(|(_, known, _)| known.name == member.name) {
-            cluster.add_member(member.clone())?;
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        for change in self.changed.drain(..) {
+            let links = change.members.into_iter().filter_map(|change| change.link);
+            for link in links.chain(change.new.into_iter().map(|(_, _, link)| link)) {
+                link.close();
+            }
+            if let Some(front) = change.moved {
+                front.close();
+            }
+            if let Some(relay) = change.relay {
+                relay.close();
+            }
+        }
+        for running in self.added.drain(..) {
+            running.close();
         }
     }
-    Ok(())
+}
+
+impl Change {
+    fn carry_out(self) {
+        let cluster = &self.running.cluster;
+        self.running
+            .draining
+            .store(false, core::sync::atomic::Ordering::Release);
+        if let Some(front) = self.moved {
+            self.running.move_to(front);
+        }
+        cluster.set_rules(&self.wanted);
+        if self.moves_relay {
+            cluster.put_relay(self.relay);
+        }
+        // Those who take sessions come before others go.
+        for (id, member, link) in self.new {
+            cluster.add_member(id, member, link);
+        }
+        let mut fewer = !self.leaving.is_empty();
+        for MemberChange { id, after, link } in self.members {
+            fewer |= after.status != model::Status::Active;
+            if cluster.change_member(id, &after, link, false) == Changed::Gone {
+                // It was draining, and its last session ended a moment ago.
+                let again = cluster.places(1).and_then(|ids| {
+                    ids.into_iter().try_for_each(|id| {
+                        let link = cluster.open_link(&after, id)?;
+                        cluster.add_member(id, after.clone(), link);
+                        Ok(())
+                    })
+                });
+                if let Err(error) = again {
+                    log::error!("member {} of {}: {error}", after.name, cluster.name);
+                }
+            }
+        }
+        for (id, member) in self.leaving {
+            let model::Member { name, address, .. } = member;
+            let how = if cluster.delete_member(id) {
+                "removed"
+            } else {
+                "draining"
+            };
+            log::info!(
+                "member {name} of {} ({address}): no longer in the file: {how}",
+                cluster.name
+            );
+        }
+        if fewer {
+            cluster.warn_if_nobody_takes();
+        }
+    }
+}
+
+/// Another owner or mode for a socket that stays.
+struct NewRights {
+    path: PathBuf,
+    before: Rights,
+    after: Rights,
+}
+
+impl NewRights {
+    fn of(shared: &Shared, holder: &Running, wanted: &model::Cluster) -> Result<Option<Self>, String> {
+        let Some(path) = holder.socket_path() else {
+            return Ok(None);
+        };
+        let told = |error: io::Error| format!("{}: {error}", path.display());
+        let meta = std::fs::symlink_metadata(&path).map_err(told)?;
+        Ok(Some(Self {
+            before: Rights {
+                uid: Some(meta.uid()),
+                gid: Some(meta.gid()),
+                mode: meta.mode() & 0o7777,
+            },
+            after: rights::of_control_socket(&shared.options, &wanted.socket)?,
+            path,
+        }))
+    }
+
+    fn give(&self, rights: &Rights) -> io::Result<()> {
+        let uid = rights.uid.unwrap_or_else(|| geteuid().as_raw());
+        let gid = rights.gid.unwrap_or_else(|| getegid().as_raw());
+        lchown(&self.path, Some(uid), Some(gid))?;
+        std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(rights.mode))
+    }
 }
