@@ -367,7 +367,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             Ask::Capability(number) => (Verb::Capability, format!("VF {number}")),
             Ask::Counts(counted_at) => {
                 *counted_at = member.bound_ever();
-                (Verb::Info, "Ib".to_owned())
+                // Its load is for the `Il` of our clients; one too old for it would refuse to be asked.
+                let tells_load = member.capability(20_140_323) == Some(true);
+                (Verb::Info, if tells_load { "Ibl" } else { "Ib" }.to_owned())
             }
         };
         match self.open_own(now, Job::Probe(ask), verb, timeout, text.as_bytes()) {

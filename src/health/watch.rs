@@ -24,9 +24,10 @@ use std::time::Instant;
 use crate::config::model::Health;
 
 /// Capabilities that are asked of each member when it comes back: those that SIP servers ask for when they start,
-/// and the two that decide about notifications (20081224, 20150617).
-pub const CAPABILITIES: [u64; 7] = [
-    20_050_322, 20_071_218, 20_080_403, 20_081_102, 20_081_224, 20_090_810, 20_150_617,
+/// the two that decide about notifications (20081224, 20150617), and the one that its heartbeats can tell its load
+/// (20140323).
+pub const CAPABILITIES: [u64; 8] = [
+    20_050_322, 20_071_218, 20_080_403, 20_081_102, 20_081_224, 20_090_810, 20_140_323, 20_150_617,
 ];
 /// A probe that ends so much after its time has not been waited for.
 pub const LATE: Duration = Duration::from_millis(500);
@@ -525,6 +526,9 @@ mod tests {
         Duration::from_secs(n)
     }
 
+    /// Probes before the first count, each answered after a millisecond.
+    const ROUND: u64 = 1 + CAPABILITIES.len() as u64;
+
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
     }
@@ -543,10 +547,13 @@ mod tests {
         expected.extend([Probe::Counts; 3]);
         assert_eq!(probes, expected);
         // At once, one after the other, and then a second apart.
-        let counts: Vec<Duration> = sim.asked[8..].iter().map(|(at, _)| *at).collect();
-        assert_eq!(counts, [ms(8), ms(1008), ms(2008)]);
+        let counts: Vec<Duration> = sim.asked[1 + CAPABILITIES.len()..]
+            .iter()
+            .map(|(at, _)| *at)
+            .collect();
+        assert_eq!(counts, [ms(ROUND), ms(1000 + ROUND), ms(2000 + ROUND)]);
         // It is online as soon as its capabilities are known.
-        assert_eq!(sim.changes, [(ms(8), Change::Online)]);
+        assert_eq!(sim.changes, [(ms(ROUND), Change::Online)]);
     }
 
     #[test]
@@ -650,7 +657,7 @@ mod tests {
     fn a_capability_that_is_not_understood_is_none() {
         let mut sim = Sim::new(Health::default());
         sim.run(secs(1), |at| {
-            if at > Duration::ZERO && at < ms(8) {
+            if at > Duration::ZERO && at < ms(ROUND) {
                 Does::Babbles
             } else {
                 Does::Answers
@@ -676,7 +683,7 @@ mod tests {
             ..Health::default()
         });
         sim.run(secs(10), |_| Does::Answers);
-        assert_eq!(sim.changes, [(ms(2008), Change::Online)]);
+        assert_eq!(sim.changes, [(ms(2000 + ROUND), Change::Online)]);
         let mut sim = Sim::new(Health {
             rise: 3,
             ..Health::default()
@@ -772,7 +779,7 @@ mod tests {
         sim.run(ms(2_500), |_| Does::Answers);
         sim.created = 3;
         sim.run(secs(6), |_| Does::Answers);
-        let last_good = sim.start + ms(2_009);
+        let last_good = sim.start + ms(2_001 + ROUND);
         assert_eq!(sim.changes(), [Change::Online, Change::Restarted { last_good }]);
         // What it can do now is asked at once.
         let versions: Vec<Duration> = sim
@@ -781,7 +788,7 @@ mod tests {
             .filter(|(_, probe)| *probe == Probe::Version)
             .map(|(at, _)| *at)
             .collect();
-        assert_eq!(versions, [Duration::ZERO, ms(3_009)]);
+        assert_eq!(versions, [Duration::ZERO, ms(3_001 + ROUND)]);
     }
 
     #[test]
@@ -796,7 +803,7 @@ mod tests {
                 Does::Answers
             }
         });
-        let last_good = sim.start + ms(2_009);
+        let last_good = sim.start + ms(2_001 + ROUND);
         assert_eq!(
             sim.changes(),
             [
@@ -813,7 +820,7 @@ mod tests {
     fn a_suspect_is_probed_at_once_but_not_all_the_time() {
         let mut sim = Sim::new(Health::default());
         sim.run(ms(2_500), |_| Does::Answers);
-        assert_eq!(sim.watch.due(), sim.start + ms(3_008));
+        assert_eq!(sim.watch.due(), sim.start + ms(3_000 + ROUND));
         sim.watch.suspect(sim.now, &sim.rules);
         assert_eq!(sim.watch.due(), sim.now);
         sim.run(ms(2_600), |_| Does::Answers);
