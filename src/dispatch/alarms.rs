@@ -408,7 +408,14 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
                 self.finish(slot, b"0", out);
             }
-            Verb::Lookup if !nobody => self.finish(slot, b"0", out),
+            // An error is about the command, and so is everybody's; `0` is about the call.
+            Verb::Lookup if !nobody && (transaction.mixed || transaction.verdict.first() != Some(&b'E')) => {
+                self.finish(slot, b"0", out);
+            }
+            Verb::Lookup if !nobody => {
+                let verdict = transaction.verdict.clone();
+                self.finish(slot, &verdict, out);
+            }
             _ if !transaction.verdict.is_empty() && !transaction.mixed && !silent => {
                 let verdict = transaction.verdict.clone();
                 self.finish(slot, &verdict, out);

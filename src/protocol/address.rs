@@ -2,6 +2,8 @@
 
 use core::net::Ipv6Addr;
 
+use super::decimal;
+
 /// Whether a media address is one that RTPproxy refuses (E37). What is too short or too long for an address is
 /// not looked at there, and neither is it here; service names in place of a port depend on the member's system.
 pub(crate) fn address_is_wrong(address: &[u8], port: &[u8], ipv6: bool) -> bool {
@@ -11,7 +13,13 @@ pub(crate) fn address_is_wrong(address: &[u8], port: &[u8], ipv6: bool) -> bool 
         return false;
     }
     let sound = if ipv6 { is_ipv6(address) } else { is_ipv4(address) };
-    !sound || port.starts_with(b"-")
+    !sound || is_below_zero(port)
+}
+
+/// Whether a port is a number below zero; `-0` is not.
+fn is_below_zero(port: &[u8]) -> bool {
+    let digits = port.strip_prefix(b"-");
+    digits.and_then(decimal).is_some_and(|number| number > 0)
 }
 
 fn is_ipv6(address: &[u8]) -> bool {
