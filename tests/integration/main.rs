@@ -13,6 +13,8 @@ mod calls;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod notify;

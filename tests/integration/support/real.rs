@@ -1,7 +1,7 @@
 //! A real RTPproxy: the engine of PyPI's `rtp.io`, with real control sockets and real media.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use super::member::{self, CONTROL_PORT};
 use super::place::Place;
 use super::process::Process;
+use super::wire::{At, Transport};
 
 const SCRIPT: &str = include_str!("rtpproxy.py");
 
@@ -17,7 +18,14 @@ const SCRIPT: &str = include_str!("rtpproxy.py");
 #[derive(Debug)]
 pub struct RealMember {
     process: Process,
+    sockets: Sockets,
+}
+
+#[derive(Debug)]
+struct Sockets {
     address: IpAddr,
+    /// Nothing on a machine that has no IPv6.
+    six: Option<SocketAddr>,
     unix: PathBuf,
     cunix: PathBuf,
     /// Further arguments of its own.
@@ -25,47 +33,52 @@ pub struct RealMember {
 }
 
 impl RealMember {
-    /// Starts one on UDP, TCP, and two UNIX sockets in `place`, and waits until it serves.
+    /// Starts one on UDP and TCP, of IPv4 and IPv6, and two UNIX sockets in `place`, and waits until it serves.
     pub fn start(place: &Place, name: &str) -> Self {
         Self::start_with(place, name, &[])
     }
 
     /// The same with further arguments for RTPproxy.
     pub fn start_with(place: &Place, name: &str, flags: &[&str]) -> Self {
-        let address = member::own_address();
-        let (unix, cunix) = (
-            place.path(&format!("{name}.sock")),
-            place.path(&format!("{name}.kept.sock")),
-        );
-        let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
-        let process = launch(address, &unix, &cunix, &flags);
-        Self {
-            process,
-            address,
-            unix,
-            cunix,
-            flags,
-        }
+        let sockets = Sockets {
+            address: member::own_address(),
+            six: free_ipv6(),
+            unix: place.path(&format!("{name}.sock")),
+            cunix: place.path(&format!("{name}.kept.sock")),
+            flags: flags.iter().map(ToString::to_string).collect(),
+        };
+        let process = launch(&sockets);
+        Self { process, sockets }
     }
 
-    /// The address in its replies.
+    /// The address in its replies, where it was not asked for IPv6; that one is `::1` at all of them.
     pub fn media(&self) -> String {
-        self.address.to_string()
+        self.sockets.address.to_string()
     }
 
     /// Its control socket over UDP, and over TCP.
     pub fn control(&self) -> SocketAddr {
-        (self.address, CONTROL_PORT).into()
+        (self.sockets.address, CONTROL_PORT).into()
     }
 
     /// Its socket that takes one command a connection.
     pub fn unix(&self) -> &Path {
-        &self.unix
+        &self.sockets.unix
     }
 
     /// Its socket that keeps connections.
     pub fn cunix(&self) -> &Path {
-        &self.cunix
+        &self.sockets.cunix
+    }
+
+    /// Its control socket of that transport; nothing where the machine has no IPv6.
+    pub fn at(&self, transport: Transport) -> Option<At> {
+        match transport {
+            Transport::Unix => Some(At::Path(self.sockets.unix.clone())),
+            Transport::Cunix => Some(At::Path(self.sockets.cunix.clone())),
+            Transport::Udp | Transport::Tcp => Some(At::Net(self.control())),
+            Transport::Udp6 | Transport::Tcp6 => self.sockets.six.map(At::Net),
+        }
     }
 
     /// Sessions that it counts.
@@ -90,7 +103,7 @@ impl RealMember {
 
     /// Starts it again after [`RealMember::kill`], on the same sockets, without its sessions.
     pub fn restart(&mut self) {
-        self.process = launch(self.address, &self.unix, &self.cunix, &self.flags);
+        self.process = launch(&self.sockets);
     }
 }
 
@@ -102,7 +115,20 @@ pub fn python() -> PathBuf {
     target.join("rtpproxy/bin/python")
 }
 
-fn launch(address: IpAddr, unix: &Path, cunix: &Path, flags: &[String]) -> Process {
+/// A port of `::1`, which is the one IPv6 address that every machine has.
+pub fn free_ipv6() -> Option<SocketAddr> {
+    let socket = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).ok()?;
+    socket.local_addr().ok()
+}
+
+fn launch(sockets: &Sockets) -> Process {
+    let Sockets {
+        address,
+        six,
+        unix,
+        cunix,
+        flags,
+    } = sockets;
     let python = python();
     assert!(
         python.exists(),
@@ -114,9 +140,15 @@ fn launch(address: IpAddr, unix: &Path, cunix: &Path, flags: &[String]) -> Proce
         drop(std::fs::remove_file(path));
     }
     let mut command = Command::new(python);
-    command.args(["-c", SCRIPT]).arg(address.to_string());
+    // What it records, it writes where it is.
+    command.current_dir(unix.parent().expect("a file has a directory"));
+    let second = six.map(|six| format!(",{}", six.ip())).unwrap_or_default();
+    command.args(["-c", SCRIPT]).arg(format!("{address}{second}"));
     for transport in ["udp", "tcp"] {
         command.arg(format!("{transport}:{address}:{CONTROL_PORT}"));
+        if let Some(six) = six {
+            command.arg(format!("{transport}6:{}:{}", six.ip(), six.port()));
+        }
     }
     command
         .arg(format!("unix:{}", unix.display()))

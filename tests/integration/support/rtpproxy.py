@@ -1,13 +1,17 @@
-"""A real RTPproxy in a process of its own: rtpproxy.py MEDIA_ADDRESS SOCKET... [-- FLAG...]
+"""A real RTPproxy in a process of its own: rtpproxy.py MEDIA_ADDRESS[,MEDIA_ADDRESS] SOCKET... [-- FLAG...]
 
-It ends when its standard input does, so that it never outlives the test that started it.
+Of two media addresses, the first has the label `first`, the other one `second`. It ends when its standard input does, so
+that it never outlives the test that started it.
 """
 import os
 import sys
 
 from rtp.io import rtpproxy
 
-arguments = ["-F", "-6" if ":" in sys.argv[1] else "-l", sys.argv[1]]
+arguments = ["-F"]
+media = sys.argv[1].split(",")
+for label, address in zip(["first@", "second@"] if len(media) > 1 else [""], media):
+    arguments += ["-6" if ":" in address else "-l", label + address]
 sockets, flags = sys.argv[2:], []
 if "--" in sockets:
     end = sockets.index("--")
