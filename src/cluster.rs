@@ -13,7 +13,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::admin::view::{ClusterView, MemberView};
+use crate::admin::view::{ClusterView, MemberView, Summary};
 use crate::config::model::{self, Name, Status};
 use crate::daemon::sockets::BoundPort;
 use crate::dispatch::members::MEMBERS_MAX;
@@ -473,6 +473,23 @@ impl Cluster {
         self.posts.send(Post::Stop).ok();
     }
 
+    /// The cluster at this moment, counted.
+    pub fn summary(&self) -> Summary {
+        let clients = self.connections.count() as u64;
+        self.look(|_, core| {
+            let (active, inactive) = core.count_members();
+            Summary {
+                cluster: core.rules().clone(),
+                draining: false,
+                active,
+                inactive,
+                bound: core.bound(),
+                in_flight: core.in_flight() as u64,
+                clients,
+            }
+        })
+    }
+
     /// The cluster at this moment.
     pub fn view(&self) -> ClusterView {
         let (mut view, members): (ClusterView, Vec<MemberView>) = self.look(|now, core| {
@@ -487,7 +504,7 @@ impl Cluster {
                 bound: core.bound(),
                 in_flight: core.in_flight() as u64,
                 clients: 0,
-                counters: core.totals().to_vec(),
+                counters: *core.totals(),
                 commands,
             };
             (view, core.member_views(now))

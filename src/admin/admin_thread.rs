@@ -3,7 +3,6 @@
 //! be told when a member is gone.
 
 use core::time::Duration;
-use std::collections::HashMap;
 use std::io::{self, ErrorKind, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -264,16 +263,13 @@ impl Admin {
         self.accept_from = None;
     }
 
-    /// Answers the waits that are over. Each cluster is looked at once, however many wait for it.
+    /// Answers the waits that are over.
     fn look_at_waits(&mut self, now: Instant) {
-        let mut views = HashMap::new();
         for client in &mut self.clients {
             let Some(parked) = client.parked() else { continue };
             let wait = &parked.wait;
-            let view = views
-                .entry(wait.cluster.clone())
-                .or_insert_with(|| self.operator.cluster(&wait.cluster));
-            let reply = apply::check_wait(wait, view, true);
+            let online = self.operator.is_online(&wait.cluster, &wait.name);
+            let reply = apply::check_wait(wait, &online, true);
             let reply = reply.or_else(|| (now >= parked.until).then(|| apply::late_wait(wait)));
             if let Some(reply) = reply {
                 client.unpark(now, &reply);

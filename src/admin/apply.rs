@@ -4,7 +4,7 @@
 use super::commands::{Access, Entry};
 use super::grammar::{Command, ListForm, StatsForm, Until, Wait};
 use super::reply::Reply;
-use super::view::{ClusterView, Operator, Refusal};
+use super::view::{Operator, Refusal};
 use super::{render, render_json, render_prometheus, save};
 
 /// What became of a command.
@@ -61,13 +61,21 @@ pub fn apply(operator: &dyn Operator, command: Command) -> Outcome {
             cluster,
             member,
             limit,
+            json,
         } => {
             let view = operator.sessions(&cluster, member.as_deref(), limit);
-            view.map_or_else(Reply::error, |view| Reply::text(render::sessions(&view)))
+            let text = if json {
+                render_json::sessions
+            } else {
+                render::sessions
+            };
+            view.map_or_else(Reply::error, |view| Reply::text(text(&view)))
         }
-        Command::Locate { cluster, call_id } => {
-            locate(operator, &cluster, &call_id).unwrap_or_else(Reply::error)
-        }
+        Command::Locate {
+            cluster,
+            call_id,
+            json,
+        } => locate(operator, &cluster, &call_id, json).unwrap_or_else(Reply::error),
         Command::Reload => operator.reload().map_or_else(Reply::error, |loaded| {
             Reply::text(format!(
                 "Loaded {} clusters and {} RTP proxies\n",
@@ -75,15 +83,10 @@ pub fn apply(operator: &dyn Operator, command: Command) -> Outcome {
             ))
         }),
         Command::Check(path) => save::check(&path),
-        Command::Diff => save::diff(operator),
+        Command::Diff { json } => save::diff(operator, json),
         Command::Save { file, force } => save::save(operator, file, force).unwrap_or_else(|refused| refused),
-        Command::Stats(form) => {
-            let (clusters, uptime) = (operator.clusters(), operator.uptime());
-            Reply::text(match form {
-                StatsForm::Plain => render::stats(&clusters, uptime),
-                StatsForm::Json => render_json::stats(&clusters, uptime),
-                StatsForm::Prometheus => render_prometheus::stats(&clusters, uptime),
-            })
+        Command::Stats { cluster, form } => {
+            stats(operator, cluster.as_deref(), form).unwrap_or_else(Reply::error)
         }
         Command::Version => Reply::text(render::version()),
         Command::Help(rows) => Reply::text(render::help(&rows)),
@@ -96,26 +99,37 @@ fn done(result: Result<(), Refusal>) -> Reply {
 }
 
 fn ls(operator: &dyn Operator, name: Option<&str>, form: ListForm) -> Result<Reply, Refusal> {
-    let clusters = operator.clusters();
-    let Some(name) = name else {
-        return Ok(Reply::text(match form {
-            ListForm::Json => render_json::clusters(clusters.iter().enumerate(), operator.uptime()),
-            _ => render::clusters(&clusters, form == ListForm::Verbose),
-        }));
-    };
-    // The number of a cluster is its place among all.
-    let found = clusters
-        .iter()
-        .enumerate()
-        .find(|(_, view)| view.cluster.name.as_str() == name);
-    let (n, view) = found.ok_or_else(|| Refusal::NoCluster(name.to_owned()))?;
-    Ok(Reply::text(match form {
-        ListForm::Json => render_json::clusters([(n, view)].into_iter(), operator.uptime()),
-        _ => render::members(n, view, form == ListForm::Verbose),
+    Ok(Reply::text(match (name, form) {
+        (None, ListForm::Json) => {
+            render_json::clusters(operator.clusters().iter().enumerate(), operator.uptime())
+        }
+        (None, _) => render::clusters(&operator.summaries(), form == ListForm::Verbose),
+        (Some(name), _) => {
+            let (n, view) = operator.cluster(name)?;
+            match form {
+                ListForm::Json => render_json::clusters([(n, &view)].into_iter(), operator.uptime()),
+                _ => render::members(n, &view, form == ListForm::Verbose),
+            }
+        }
     }))
 }
 
-fn locate(operator: &dyn Operator, cluster: &str, call_id: &str) -> Result<Reply, Refusal> {
+fn stats(operator: &dyn Operator, name: Option<&str>, form: StatsForm) -> Result<Reply, Refusal> {
+    let (clusters, uptime) = (
+        match name {
+            Some(name) => vec![operator.cluster(name)?],
+            None => operator.clusters().into_iter().enumerate().collect(),
+        },
+        operator.uptime(),
+    );
+    Ok(Reply::text(match form {
+        StatsForm::Plain => render::stats(&clusters, uptime),
+        StatsForm::Json => render_json::stats(&clusters, uptime),
+        StatsForm::Prometheus => render_prometheus::stats(&clusters, uptime),
+    }))
+}
+
+fn locate(operator: &dyn Operator, cluster: &str, call_id: &str, json: bool) -> Result<Reply, Refusal> {
     // A call-id may hold `\x41` in its own right; only when there is none such is it taken as the escape that
     // `sessions` prints.
     let mut found = operator.locate(cluster, call_id.as_bytes())?;
@@ -123,32 +137,23 @@ fn locate(operator: &dyn Operator, cluster: &str, call_id: &str) -> Result<Reply
         found = operator.locate(cluster, &render::call_id_bytes(call_id))?;
     }
     Ok(match found {
+        Some((member, age)) if json => Reply::text(render_json::located(&member, age)),
         Some((member, age)) => Reply::text(render::located(member, age)),
         None => Reply::error(format!("{call_id}: call-id not bound")),
     })
 }
 
-/// The reply to a `wait` when its cluster is as `view` says; `None` when it goes on. A member that has gone will
+/// The reply to a `wait` when its member is as `online` says; `None` when it goes on. A member that has gone will
 /// not come online: waiting for that is an error at once. `asked_before`: the cluster existed when the wait began.
-pub fn check_wait(wait: &Wait, view: &Result<ClusterView, Refusal>, asked_before: bool) -> Option<Reply> {
-    let gone = wait.until == Until::Gone;
-    let view = match view {
-        Ok(view) => view,
-        Err(Refusal::NoCluster(_)) if gone && asked_before => return Some(Reply::ok()),
-        Err(refusal) => return Some(Reply::error(refusal)),
-    };
-    let Some(member) = view
-        .members
-        .iter()
-        .find(|member| member.member.name.as_str() == wait.name)
-    else {
-        return Some(if gone {
-            Reply::ok()
-        } else {
-            Reply::error(Refusal::NoMember(wait.name.clone()))
-        });
-    };
-    (!gone && member.online == (wait.until == Until::Online)).then(Reply::ok)
+pub fn check_wait(wait: &Wait, online: &Result<bool, Refusal>, asked_before: bool) -> Option<Reply> {
+    match (wait.until, online) {
+        (Until::Gone, Err(Refusal::NoMember(_))) => Some(Reply::ok()),
+        (Until::Gone, Err(Refusal::NoCluster(_))) if asked_before => Some(Reply::ok()),
+        (_, Err(refusal)) => Some(Reply::error(refusal)),
+        (Until::Online, Ok(online)) => online.then(Reply::ok),
+        (Until::Offline, Ok(online)) => (!online).then(Reply::ok),
+        (Until::Gone, Ok(_)) => None,
+    }
 }
 
 /// The reply to a `wait` that has lasted too long.
@@ -355,7 +360,7 @@ mod tests {
             limit: Duration::from_millis(1500),
         };
         let check = |wait: &Wait, before| {
-            check_wait(wait, &fake.cluster(&wait.cluster), before).map(|reply| reply.verdict())
+            check_wait(wait, &fake.is_online(&wait.cluster, &wait.name), before).map(|reply| reply.verdict())
         };
         let ok = Some("OK".to_owned());
         assert_eq!(check(&wait("RTPPROXY1", Until::Online), false), ok);

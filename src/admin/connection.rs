@@ -253,8 +253,8 @@ impl Connection {
                 self.reply(now, &reply);
             }
             Outcome::Wait(wait) => {
-                let view = operator.cluster(&wait.cluster);
-                if let Some(reply) = apply::check_wait(&wait, &view, false) {
+                let online = operator.is_online(&wait.cluster, &wait.name);
+                if let Some(reply) = apply::check_wait(&wait, &online, false) {
                     return self.reply(now, &reply);
                 }
                 let until = now + wait.limit;

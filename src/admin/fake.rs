@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::view::{
     CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, Loaded, MEMBER_COUNTERS, MemberView, Operator, Refusal,
-    SessionsView, Setting,
+    SessionsView, Setting, Summary,
 };
 use crate::config::model::{Address, Cluster, Config, Member, Name, Protocol, Status};
 
@@ -77,8 +77,8 @@ pub(crate) fn member(text: &str, port: u16, weight: u16, capacity: u32) -> Membe
         delay: Some(Duration::from_micros(312)),
         deferred_deletes: 0,
         in_flight: 0,
-        counters: vec![7; MEMBER_COUNTERS.len()],
-        delay_histogram: vec![1; DELAY_BUCKETS.len() + 1],
+        counters: [7; MEMBER_COUNTERS.len()],
+        delay_histogram: [1; DELAY_BUCKETS.len() + 1],
         delay_sum: Duration::from_millis(40),
     }
 }
@@ -92,8 +92,22 @@ pub(crate) fn cluster(text: &str, path: &str, members: Vec<MemberView>) -> Clust
         bound: 3,
         in_flight: 1,
         clients: 2,
-        counters: vec![5; CLUSTER_COUNTERS.len()],
+        counters: [5; CLUSTER_COUNTERS.len()],
         commands: vec![('U', 10, 1, 2), ('D', 4, 0, 0)],
+    }
+}
+
+/// What is counted of a cluster.
+pub(crate) fn summary(view: &ClusterView) -> Summary {
+    let active = view.members.iter().filter(|member| member.online).count();
+    Summary {
+        cluster: view.cluster.clone(),
+        draining: view.draining,
+        active,
+        inactive: view.members.len() - active,
+        bound: view.bound,
+        in_flight: view.in_flight,
+        clients: view.clients,
     }
 }
 
@@ -131,6 +145,11 @@ impl Fake {
         }
     }
 
+    /// The clusters with their numbers, as `stats` shows them.
+    pub(crate) fn numbered(&self) -> Vec<(usize, ClusterView)> {
+        self.clusters.lock().iter().cloned().enumerate().collect()
+    }
+
     /// Changes one member and notes what was done.
     pub(crate) fn change(
         &self,
@@ -158,13 +177,23 @@ impl Operator for Fake {
         self.clusters.lock().clone()
     }
 
-    fn cluster(&self, name: &str) -> Result<ClusterView, Refusal> {
+    fn summaries(&self) -> Vec<Summary> {
+        self.clusters.lock().iter().map(summary).collect()
+    }
+
+    fn cluster(&self, name: &str) -> Result<(usize, ClusterView), Refusal> {
         let clusters = self.clusters.lock();
-        let found = clusters
+        let place = clusters
             .iter()
-            .find(|view| view.cluster.name.as_str() == name)
-            .cloned();
-        found.ok_or_else(|| Refusal::NoCluster(name.into()))
+            .position(|view| view.cluster.name.as_str() == name);
+        let place = place.ok_or_else(|| Refusal::NoCluster(name.into()))?;
+        Ok((place, clusters[place].clone()))
+    }
+
+    fn is_online(&self, cluster: &str, name: &str) -> Result<bool, Refusal> {
+        let (_, view) = self.cluster(cluster)?;
+        let found = view.members.iter().find(|view| view.member.name.as_str() == name);
+        Ok(found.ok_or_else(|| Refusal::NoMember(name.into()))?.online)
     }
 
     fn uptime(&self) -> Duration {
@@ -250,7 +279,7 @@ impl Operator for Fake {
     }
 
     fn sessions(&self, cluster: &str, member: Option<&str>, limit: usize) -> Result<SessionsView, Refusal> {
-        let view = self.cluster(cluster)?;
+        let (_, view) = self.cluster(cluster)?;
         let owner = name(member.unwrap_or("RTPPROXY1"));
         if !view.members.iter().any(|view| view.member.name == owner) {
             return Err(Refusal::NoMember(owner.to_string()));

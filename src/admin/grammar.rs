@@ -84,6 +84,8 @@ pub enum Command {
         member: Option<String>,
         /// How many are listed, at most [`SESSIONS_LISTED_MAX`].
         limit: usize,
+        /// As one document.
+        json: bool,
     },
     /// Who serves a call.
     Locate {
@@ -91,13 +93,18 @@ pub enum Command {
         cluster: String,
         /// As typed.
         call_id: String,
+        /// As one document.
+        json: bool,
     },
     /// The file is read again.
     Reload,
     /// A file is checked.
     Check(PathBuf),
     /// What runs is compared with the file.
-    Diff,
+    Diff {
+        /// As one document.
+        json: bool,
+    },
     /// What runs is written.
     Save {
         /// Another file than the one that was read.
@@ -108,7 +115,12 @@ pub enum Command {
     /// Answered when it is so.
     Wait(Wait),
     /// Counters.
-    Stats(StatsForm),
+    Stats {
+        /// Of this cluster alone.
+        cluster: Option<String>,
+        /// How.
+        form: StatsForm,
+    },
     /// Of the daemon.
     Version,
     /// These rows of the table.
@@ -282,13 +294,19 @@ fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result
             now: args.keyword("now"),
         },
         Kind::Sessions => args.sessions()?,
-        Kind::Locate => Command::Locate {
-            cluster: args.word("CLUSTER")?,
-            call_id: args.word("CALL-ID")?,
-        },
+        Kind::Locate => {
+            let json = args.option(&["--json"])?.is_some();
+            Command::Locate {
+                cluster: args.word("CLUSTER")?,
+                call_id: args.word("CALL-ID")?,
+                json,
+            }
+        }
         Kind::Reload => Command::Reload,
         Kind::Check => Command::Check(args.path()?.ok_or_else(|| args.missing("FILE"))?),
-        Kind::Diff => Command::Diff,
+        Kind::Diff => Command::Diff {
+            json: args.option(&["--json"])?.is_some(),
+        },
         Kind::Save => {
             let force = args.option(&["--force"])?.is_some();
             Command::Save {
@@ -297,11 +315,17 @@ fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result
             }
         }
         Kind::Wait => Command::Wait(args.wait()?),
-        Kind::Stats => Command::Stats(match args.option(&["--json", "--prometheus"])? {
-            None => StatsForm::Plain,
-            Some("--json") => StatsForm::Json,
-            Some(_) => StatsForm::Prometheus,
-        }),
+        Kind::Stats => {
+            let form = match args.option(&["--json", "--prometheus"])? {
+                None => StatsForm::Plain,
+                Some("--json") => StatsForm::Json,
+                Some(_) => StatsForm::Prometheus,
+            };
+            Command::Stats {
+                cluster: args.words.next().map(str::to_owned),
+                form,
+            }
+        }
         Kind::Version => Command::Version,
         Kind::Help => args.help()?,
         Kind::Quit => Command::Quit,
@@ -444,6 +468,7 @@ impl<'a> Arguments<'a> {
     }
 
     fn sessions(&mut self) -> Result<Command, Reply> {
+        let json = self.option(&["--json"])?.is_some();
         let cluster = self.word("CLUSTER")?;
         let mut member = None;
         let mut limit = SESSIONS_LISTED;
@@ -468,6 +493,7 @@ impl<'a> Arguments<'a> {
             cluster,
             member,
             limit,
+            json,
         })
     }
 
@@ -583,7 +609,8 @@ mod tests {
         assert_eq!(command("modify c1 PAUSE r1"), Command::Suspend { cluster, name });
         assert_eq!(command("EXIT"), Command::Quit);
         assert_eq!(command("q"), Command::Quit);
-        assert_eq!(command("Stats --JSON"), Command::Stats(StatsForm::Json));
+        let (cluster, form) = (None, StatsForm::Json);
+        assert_eq!(command("Stats --JSON"), Command::Stats { cluster, form });
     }
 
     #[test]
@@ -753,6 +780,7 @@ mod tests {
             cluster: "C".into(),
             member: member.map(str::to_owned),
             limit,
+            json: false,
         };
         assert_eq!(command("sessions C"), sessions(None, SESSIONS_LISTED));
         assert_eq!(command("sessions C R limit=5"), sessions(Some("R"), 5));

@@ -3,8 +3,8 @@
 use core::fmt::{Display, Write};
 use core::time::Duration;
 
-use super::render::utilization;
-use super::view::{CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView};
+use super::render::{call_id_text, utilization};
+use super::view::{CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView};
 use crate::config::model::{self, CapacityLimit, NoMembers, Policy};
 
 /// `ls --json`: everything that is known of `clusters`, each with its number.
@@ -17,32 +17,67 @@ pub fn clusters<'a>(clusters: impl Iterator<Item = (usize, &'a ClusterView)>, up
 }
 
 /// `stats --json`: the counters alone.
-pub fn stats(clusters: &[ClusterView], uptime: Duration) -> String {
+pub fn stats(clusters: &[(usize, ClusterView)], uptime: Duration) -> String {
     document(uptime, |json| {
-        json.key("clusters")
-            .array(clusters.iter().enumerate(), |json, (n, view)| {
-                json.object(|json| {
-                    json.key("number").number(n);
-                    json.key("name").string(view.cluster.name.as_str());
-                    cluster_counters(json, view);
-                    json.key("members").array(view.members.iter(), |json, member| {
-                        json.object(|json| {
-                            json.key("name").string(member.member.name.as_str());
-                            member_counters(json, member);
-                        });
+        json.key("clusters").array(clusters.iter(), |json, (n, view)| {
+            json.object(|json| {
+                json.key("number").number(n);
+                json.key("name").string(view.cluster.name.as_str());
+                cluster_counters(json, view);
+                json.key("members").array(view.members.iter(), |json, member| {
+                    json.object(|json| {
+                        json.key("name").string(member.member.name.as_str());
+                        member_counters(json, member);
                     });
+                });
+            });
+        });
+    })
+}
+
+/// `sessions --json`. A call-id is shown as `sessions` shows it.
+pub fn sessions(view: &SessionsView) -> String {
+    alone(|json| {
+        json.key("bound").number(view.bound);
+        json.key("sessions")
+            .array(view.listed.iter(), |json, (call_id, member, age, deleted)| {
+                json.object(|json| {
+                    json.key("call_id").string(&call_id_text(call_id));
+                    json.key("member").string(member.as_str());
+                    json.key("age").seconds(Some(*age));
+                    json.key("deleted").bool(*deleted);
                 });
             });
     })
 }
 
+/// `locate --json`
+pub fn located(member: &model::Name, age: Duration) -> String {
+    alone(|json| {
+        json.key("member").string(member.as_str());
+        json.key("age").seconds(Some(age));
+    })
+}
+
+/// `diff --json`: the lines, as they are.
+pub fn lines(lines: &[String]) -> String {
+    alone(|json| {
+        json.key("differences")
+            .array(lines.iter(), |json, line| json.string(line));
+    })
+}
+
 fn document(uptime: Duration, fill: impl FnOnce(&mut Json)) -> String {
-    let mut json = Json::default();
-    json.object(|json| {
+    alone(|json| {
         json.key("version").string(env!("CARGO_PKG_VERSION"));
         json.key("uptime").seconds(Some(uptime));
         fill(json);
-    });
+    })
+}
+
+fn alone(fill: impl FnOnce(&mut Json)) -> String {
+    let mut json = Json::default();
+    json.object(fill);
     json.text.push('\n');
     json.text
 }
@@ -357,12 +392,32 @@ mod tests {
 
     #[test]
     fn the_counters_stand_alone_too() {
-        let json = parsed(&stats(&Fake::of_the_manual().clusters(), HOUR));
+        let json = parsed(&stats(&Fake::of_the_manual().numbered(), HOUR));
         assert_eq!(
             json["clusters"][1]["members"][1]["counters"]["spoofed_replies"],
             7
         );
         assert_eq!(json["clusters"][1]["counters"]["commands"], 5);
+    }
+
+    #[test]
+    fn sessions_and_their_places_are_documents() {
+        let fake = Fake::of_the_manual();
+        let json = parsed(&sessions(&fake.sessions("Supercluster#1", None, 9).unwrap()));
+        assert_eq!(json["bound"], 2);
+        let second = serde_json::json!(
+            {"call_id": "b\\x0a2", "member": "RTPPROXY1", "age": 700.0, "deleted": true}
+        );
+        assert_eq!(json["sessions"][1], second);
+        let (member, age) = fake.locate("Supercluster#1", b"a1@host").unwrap().unwrap();
+        assert_eq!(
+            parsed(&located(&member, age)),
+            serde_json::json!({"member": "RTPPROXY1", "age": 12.0})
+        );
+        assert_eq!(
+            parsed(&lines(&["a \"b\"".to_owned()])),
+            serde_json::json!({"differences": ["a \"b\""]})
+        );
     }
 
     #[test]
@@ -386,7 +441,7 @@ mod tests {
             parsed(&clusters([].into_iter(), HOUR))["clusters"],
             serde_json::json!([])
         );
-        let all = [cluster("C", "/c", vec![])];
+        let all = [(0, cluster("C", "/c", vec![]))];
         assert_eq!(
             parsed(&stats(&all, HOUR))["clusters"][0]["members"],
             serde_json::json!([])

@@ -8,7 +8,7 @@ use super::render::utilization;
 use super::view::{CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView};
 
 /// `stats --prometheus`
-pub fn stats(clusters: &[ClusterView], uptime: Duration) -> String {
+pub fn stats(clusters: &[(usize, ClusterView)], uptime: Duration) -> String {
     let mut out = Exposition::default();
     out.head("build_info", "gauge", "always 1; the version is in the label");
     out.sample("build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
@@ -19,7 +19,7 @@ pub fn stats(clusters: &[ClusterView], uptime: Duration) -> String {
     out.text
 }
 
-fn of_clusters(out: &mut Exposition, clusters: &[ClusterView]) {
+fn of_clusters(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
     out.gauge("bound_sessions", "call-ids bound now", clusters, |view| {
         view.bound
     });
@@ -33,7 +33,7 @@ fn of_clusters(out: &mut Exposition, clusters: &[ClusterView]) {
     for (n, (name, help)) in CLUSTER_COUNTERS.iter().enumerate() {
         let name = format!("{name}_total");
         out.head(&name, "counter", help);
-        for view in clusters {
+        for (_, view) in clusters {
             if let Some(count) = view.counters.get(n) {
                 out.sample(&name, &[("cluster", view.cluster.name.as_str())], count);
             }
@@ -45,7 +45,7 @@ fn of_clusters(out: &mut Exposition, clusters: &[ClusterView]) {
         "counter",
         "commands by letter and by what they were answered",
     );
-    for view in clusters {
+    for (_, view) in clusters {
         for (letter, answered, errors, ours) in &view.commands {
             let letter = letter.to_string();
             for (result, count) in [("answered", answered), ("error", errors), ("refused", ours)] {
@@ -95,7 +95,7 @@ const MEMBER_GAUGES: &[MemberGauge] = &[
     }),
 ];
 
-fn of_members(out: &mut Exposition, clusters: &[ClusterView]) {
+fn of_members(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
     for (name, help, value) in MEMBER_GAUGES {
         let name = format!("member_{name}");
         out.head(&name, "gauge", help);
@@ -131,7 +131,7 @@ fn of_members(out: &mut Exposition, clusters: &[ClusterView]) {
 }
 
 /// The histogram of each member. Buckets are cumulated here: a view counts each alone.
-fn delays(out: &mut Exposition, clusters: &[ClusterView]) {
+fn delays(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
     out.head(
         "member_delay_seconds",
         "histogram",
@@ -159,8 +159,8 @@ fn delays(out: &mut Exposition, clusters: &[ClusterView]) {
 type Label<'a> = (&'static str, &'a str);
 
 /// Each member with its labels.
-fn members(clusters: &[ClusterView]) -> impl Iterator<Item = ([Label<'_>; 2], &MemberView)> {
-    clusters.iter().flat_map(|view| {
+fn members(clusters: &[(usize, ClusterView)]) -> impl Iterator<Item = ([Label<'_>; 2], &MemberView)> {
+    clusters.iter().flat_map(|(_, view)| {
         let cluster = ("cluster", view.cluster.name.as_str());
         view.members
             .iter()
@@ -203,11 +203,11 @@ impl Exposition {
         &mut self,
         name: &str,
         help: &str,
-        clusters: &[ClusterView],
+        clusters: &[(usize, ClusterView)],
         value: impl Fn(&ClusterView) -> u64,
     ) {
         self.head(name, "gauge", help);
-        for view in clusters {
+        for (_, view) in clusters {
             self.sample(name, &[("cluster", view.cluster.name.as_str())], value(view));
         }
     }
@@ -233,10 +233,9 @@ mod tests {
 
     use super::*;
     use crate::admin::fake::{Fake, cluster, member};
-    use crate::admin::view::Operator;
 
     fn text() -> String {
-        stats(&Fake::of_the_manual().clusters(), Duration::from_millis(1500))
+        stats(&Fake::of_the_manual().numbered(), Duration::from_millis(1500))
     }
 
     #[test]
@@ -310,7 +309,7 @@ mod tests {
 
     #[test]
     fn labels_are_escaped() {
-        let all = [cluster("a\"b\\c", "/c", vec![member("d\\", 1, 1, 1)])];
+        let all = [(0, cluster("a\"b\\c", "/c", vec![member("d\\", 1, 1, 1)]))];
         let text = stats(&all, Duration::ZERO);
         assert!(
             text.contains("rtp_cluster_member_up{cluster=\"a\\\"b\\\\c\",member=\"d\\\\\"} 1\n"),

@@ -9,6 +9,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
+use super::render_json;
 use super::reply::Reply;
 use super::view::Operator;
 use crate::config;
@@ -38,9 +39,16 @@ pub(super) fn check(path: &Path) -> Reply {
 }
 
 /// `diff`: a line each for what the running state has that the file has not, and the reverse.
-pub(super) fn diff(operator: &dyn Operator) -> Reply {
+pub(super) fn diff(operator: &dyn Operator, json: bool) -> Reply {
     match config::load(&operator.file().0) {
-        Ok((parsed, _)) => Reply::text(config::diff(&operator.running(), &parsed.config).join("\n")),
+        Ok((parsed, _)) => {
+            let lines = config::diff(&operator.running(), &parsed.config);
+            Reply::text(if json {
+                render_json::lines(&lines)
+            } else {
+                lines.join("\n")
+            })
+        }
         Err(faults) => Reply::error(faults),
     }
 }
@@ -416,9 +424,9 @@ mod tests {
     fn check_and_diff_say_what_they_find() {
         let (place, path, fake) = running();
         assert_eq!(sent(Ok(check(&path))), "2 clusters and 4 RTP proxies\nOK\n");
-        assert_eq!(sent(Ok(diff(&fake))), "OK\n");
+        assert_eq!(sent(Ok(diff(&fake, false))), "OK\n");
         fake.suspend("Supercluster#1", "RTPPROXY2").unwrap();
-        let difference = sent(Ok(diff(&fake)));
+        let difference = sent(Ok(diff(&fake, false)));
         assert!(
             difference.contains("RTPPROXY2") && difference.ends_with("\nOK\n"),
             "{difference}"
@@ -442,6 +450,6 @@ mod tests {
                 .all(|line| line.starts_with(&format!("{}:1:", path.display()))),
             "{faults}"
         );
-        assert!(sent(Ok(diff(&fake))).contains("\nERROR: "));
+        assert!(sent(Ok(diff(&fake, false))).contains("\nERROR: "));
     }
 }

@@ -29,9 +29,9 @@ pub struct MemberView {
     /// Commands in flight to it.
     pub in_flight: u64,
     /// Counters since start; the names are those of [`MEMBER_COUNTERS`], in its order.
-    pub counters: Vec<u64>,
+    pub counters: [u64; MEMBER_COUNTERS.len()],
     /// Upper bounds are [`DELAY_BUCKETS`], one more for the rest; each counts alone (not cumulated).
-    pub delay_histogram: Vec<u64>,
+    pub delay_histogram: [u64; DELAY_BUCKETS.len() + 1],
     /// Sum of all measured delays.
     pub delay_sum: Duration,
 }
@@ -83,9 +83,28 @@ pub struct ClusterView {
     /// Clients connected.
     pub clients: u64,
     /// Counters since start; the names are those of [`CLUSTER_COUNTERS`], in its order.
-    pub counters: Vec<u64>,
+    pub counters: [u64; CLUSTER_COUNTERS.len()],
     /// Commands by letter: (letter, answered positively, answered with an error, answered by us with E99x).
     pub commands: Vec<(char, u64, u64, u64)>,
+}
+
+/// What `ls` says of a cluster: little enough to be counted while calls wait.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Its definition, less its members.
+    pub cluster: model::Cluster,
+    /// Whether it is being deleted.
+    pub draining: bool,
+    /// Members that are online.
+    pub active: usize,
+    /// Members that are not.
+    pub inactive: usize,
+    /// Bound call-ids.
+    pub bound: u64,
+    /// Commands waiting for a member.
+    pub in_flight: u64,
+    /// Clients connected.
+    pub clients: u64,
 }
 
 /// Names and meanings of the counters of a cluster.
@@ -189,10 +208,14 @@ pub struct Loaded {
     reason = "every refusal is a `Refusal`, described there"
 )]
 pub trait Operator: Send + Sync {
+    /// All clusters, counted.
+    fn summaries(&self) -> Vec<Summary>;
     /// All clusters with their members, a consistent snapshot of each cluster.
     fn clusters(&self) -> Vec<ClusterView>;
-    /// One cluster with its members.
-    fn cluster(&self, name: &str) -> Result<ClusterView, Refusal>;
+    /// One cluster with its members, and its number: its place among all.
+    fn cluster(&self, name: &str) -> Result<(usize, ClusterView), Refusal>;
+    /// Whether a member is online.
+    fn is_online(&self, cluster: &str, name: &str) -> Result<bool, Refusal>;
     /// Time since the daemon started.
     fn uptime(&self) -> Duration;
     /// A new member, probed at once.

@@ -99,7 +99,7 @@ impl Delay {
     }
 
     /// Measurements by size: each up to its bound in [`DELAY_BUCKETS`] and above the one before, then the rest.
-    pub fn histogram(&self) -> &[u64] {
+    pub fn histogram(&self) -> &[u64; DELAY_BUCKETS.len() + 1] {
         &self.histogram
     }
 }

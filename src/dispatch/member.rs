@@ -155,7 +155,7 @@ impl<L> Member<L> {
     }
 
     /// All counters, in the order of [`MEMBER_COUNTERS`].
-    pub fn counters(&self) -> &[u64] {
+    pub fn counters(&self) -> &[u64; MEMBER_COUNTERS.len()] {
         &self.counters
     }
 

@@ -11,7 +11,7 @@ use super::outbox::Outbox;
 use super::pending::Slot;
 use super::session::{MemberId, Stage};
 use super::{Dispatch, Outcomes};
-use crate::admin::view::{MemberView, SessionsView};
+use crate::admin::view::{CLUSTER_COUNTERS, MemberView, SessionsView};
 use crate::config::model::{self, Status};
 
 /// Members of one cluster at most: an exchange names its place among all members in 16 bits.
@@ -181,6 +181,18 @@ impl<C, L: Clone> Dispatch<C, L> {
             .any(|member| member.present && member.config.status == Status::Active)
     }
 
+    /// Members that are online, and members that are not.
+    pub fn count_members(&self) -> (usize, usize) {
+        let present = self.members.iter().filter(|member| member.present);
+        present.fold((0, 0), |(online, offline), member| {
+            if member.online {
+                (online + 1, offline)
+            } else {
+                (online, offline + 1)
+            }
+        })
+    }
+
     /// Commands in flight.
     pub fn in_flight(&self) -> usize {
         self.pending.len()
@@ -201,7 +213,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// Counters, in the order of [`crate::admin::view::CLUSTER_COUNTERS`].
-    pub fn totals(&self) -> &[u64] {
+    pub fn totals(&self) -> &[u64; CLUSTER_COUNTERS.len()] {
         &self.totals
     }
 
@@ -233,8 +245,8 @@ impl<C, L: Clone> Dispatch<C, L> {
             delay: member.delay.smoothed(),
             deferred_deletes: member.deferred.len() as u64,
             in_flight: u64::from(member.in_flight),
-            counters: member.counters().to_vec(),
-            delay_histogram: member.delay.histogram().to_vec(),
+            counters: *member.counters(),
+            delay_histogram: *member.delay.histogram(),
             delay_sum: member.delay.sum(),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::running::{Door, Running};
-use crate::admin::view::{ClusterView, Loaded, Operator, Refusal, SessionsView, Setting};
+use crate::admin::view::{ClusterView, Loaded, Operator, Refusal, SessionsView, Setting, Summary};
 use crate::cluster::{Changed, Cluster, needs_link};
 use crate::config::fields;
 use crate::config::model::{self, Config, Name, Status};
@@ -88,8 +88,32 @@ impl Operator for Shared {
         clusters.iter().map(|running| Self::view_of(running)).collect()
     }
 
-    fn cluster(&self, name: &str) -> Result<ClusterView, Refusal> {
-        Ok(Self::view_of(&*self.find(name)?))
+    fn summaries(&self) -> Vec<Summary> {
+        let clusters: Vec<Arc<Running>> = self.clusters.read().clone();
+        let count = |running: &Arc<Running>| Summary {
+            draining: running.is_draining(),
+            ..running.cluster.summary()
+        };
+        clusters.iter().map(count).collect()
+    }
+
+    fn cluster(&self, name: &str) -> Result<(usize, ClusterView), Refusal> {
+        let found = {
+            let clusters = self.clusters.read();
+            let mut numbered = clusters.iter().enumerate();
+            let found = numbered.find(|(_, running)| running.cluster.name.as_str() == name);
+            found.map(|(number, running)| (number, Arc::clone(running)))
+        };
+        let (number, running) = found.ok_or_else(|| Refusal::NoCluster(name.to_owned()))?;
+        Ok((number, Self::view_of(&running)))
+    }
+
+    fn is_online(&self, cluster: &str, name: &str) -> Result<bool, Refusal> {
+        let running = self.find(cluster)?;
+        let online = running
+            .cluster
+            .look(|_, core| core.member_named(name).map(|member| member.online));
+        online.ok_or_else(|| Refusal::NoMember(name.to_owned()))
     }
 
     fn uptime(&self) -> Duration {

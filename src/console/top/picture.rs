@@ -156,7 +156,7 @@ fn as_float(count: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::fake::Fake;
+    use crate::admin::fake::{Fake, summary};
     use crate::admin::render;
     use crate::admin::view::{ClusterView, Operator as _};
 
@@ -166,15 +166,19 @@ mod tests {
             .enumerate()
             .map(|(n, view)| render::members(n, view, true))
             .collect();
-        let ls = render::clusters(clusters, true);
-        Picture::of(&ls, &members, &render::stats(clusters, Duration::ZERO), earlier)
+        let ls = render::clusters(&clusters.iter().map(summary).collect::<Vec<_>>(), true);
+        let stats = render::stats(
+            &clusters.iter().cloned().enumerate().collect::<Vec<_>>(),
+            Duration::ZERO,
+        );
+        Picture::of(&ls, &members, &stats, earlier)
     }
 
     #[test]
     fn the_listings_are_read_back() {
         let all = Fake::of_the_manual().clusters();
         assert_eq!(
-            cluster_names(&render::clusters(&all, false)),
+            cluster_names(&render::clusters(&Fake::of_the_manual().summaries(), false)),
             ["Supercluster#1", "Supercluster#2"]
         );
         let picture = picture(&all, None);
