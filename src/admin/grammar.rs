@@ -732,9 +732,13 @@ mod tests {
                 "CLUSTER is missing",
                 "cluster delete CLUSTER [now]",
             ),
-            ("locate C", "CALL-ID is missing", "locate CLUSTER CALL-ID"),
+            (
+                "locate C",
+                "CALL-ID is missing",
+                "want locate [--json] CLUSTER CALL-ID",
+            ),
             ("check", "FILE is missing", "check FILE"),
-            ("sessions", "CLUSTER is missing", "sessions CLUSTER"),
+            ("sessions", "CLUSTER is missing", "want sessions [--json] CLUSTER"),
             (
                 "wait C R",
                 "online, offline or gone is missing",

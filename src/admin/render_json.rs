@@ -406,13 +406,13 @@ mod tests {
         let json = parsed(&sessions(&fake.sessions("Supercluster#1", None, 9).unwrap()));
         assert_eq!(json["bound"], 2);
         let second = serde_json::json!(
-            {"call_id": "b\\x0a2", "member": "RTPPROXY1", "age": 700.0, "deleted": true}
+            {"call_id": "b\\x0a2", "member": "RTPPROXY1", "age": 700, "deleted": true}
         );
         assert_eq!(json["sessions"][1], second);
         let (member, age) = fake.locate("Supercluster#1", b"a1@host").unwrap().unwrap();
         assert_eq!(
             parsed(&located(&member, age)),
-            serde_json::json!({"member": "RTPPROXY1", "age": 12.0})
+            serde_json::json!({"member": "RTPPROXY1", "age": 12})
         );
         assert_eq!(
             parsed(&lines(&["a \"b\"".to_owned()])),
