@@ -17,8 +17,9 @@
 //!  ─────────┘   └───────────────────────────┘                          └────────────────┘
 //! ```
 //!
-//! 1. [`front`]: the cluster thread accepts a client and takes its first read. A text that is a command is served
-//!    at once; anything else goes to the slow thread.
+//! 1. [`front`]: the cluster thread reads what a client sends, over whatever transport the control socket has: the
+//!    first read of a UNIX connection, a line of a kept one, a datagram. What is a command is served at once; a client
+//!    that would have to be waited for goes to the slow thread. A repeated datagram ends here.
 //! 2. [`protocol`]: the bytes become a [`protocol::command::Command`], a view that borrows from them, or the error
 //!    that RTPproxy would give.
 //! 3. [`dispatch`]: the session table says where the call's home is, [`dispatch::route`] what that means for the
@@ -26,7 +27,8 @@
 //!    in flight, with the client in it.
 //! 4. [`link`]: the command goes out to the member. The cluster thread is done and takes the next one.
 //! 5. The member's reply thread reads the answer. The dispatcher finds the transaction by its cookie, judges the
-//!    reply, binds the call; the reply thread writes to the client: one write, once.
+//!    reply, binds the call; the reply thread writes to the client: one write, once. On a kept connection the reply
+//!    may have to wait for those of earlier commands; who answers the last of these writes them all.
 //! 6. When no answer comes, the timer thread sends again, tries the next member, or gives up, all within 3 s.
 //!
 //! [`dispatch::Dispatch`] is pure: events in, actions out, no socket and no clock. [`cluster::Cluster`] holds it
@@ -38,8 +40,8 @@
 //! | thread | file | waits in | ended by |
 //! |---|---|---|---|
 //! | main | `daemon/signal_thread.rs` | signals | SIGTERM |
-//! | `cluster-N` | `front/cluster_thread.rs` | poll over the control socket and clients that have not written yet | its socket pair |
-//! | `slow-N` | `front/slow_thread.rs` | poll over slow clients | its socket pair |
+//! | `cluster-N` | `front/cluster_thread.rs` | poll over the control socket and the connections in use | its socket pair |
+//! | `slow-N` | `front/slow_thread.rs` | poll over clients that are slow, idle, or do not read; none over UDP | its socket pair |
 //! | `timer-N` | `link/timer_thread.rs` | its channel, until the earliest alarm | a message |
 //! | `reply-N.M` | `link/udp.rs`, `link/stream.rs`, `link/unix.rs` | a member's socket | shutdown of it |
 //! | `relay-N` | `notify/relay_thread.rs` | poll over members that notify, and sockets of the SIP server | its socket pair |
@@ -58,13 +60,14 @@
 //! 1. `server`: the lock of changes (reload, admin commands), then the list of clusters;
 //! 2. `cluster`: the dispatcher of one cluster, and never two of them;
 //! 3. `relay`: who relays a cluster's notifications;
-//! 4. `link`: a link's own state. A stream link alone holds it over a send, one that never waits, since the order
-//!    of its queue must be that of the wire.
+//! 4. `link`: a link's own state; or `client`: the replies of a kept connection, those kept for repeats. A stream link
+//!    and a kept connection alone hold theirs over a send, one that never waits, since the order of the queue must be
+//!    that of the wire.
 //!
 //! # Absent on purpose
 //!
-//! No async runtime. No thread that waits for a member on behalf of one client while others queue. No lock around
-//! a client's or a member's socket. No configuration that is searched for. No retry that a time-out does not end.
+//! No async runtime. No thread that waits for a member on behalf of one client while others queue. No configuration
+//! that is searched for. No retry that a time-out does not end.
 
 pub mod admin;
 pub mod cluster;

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::connections::Place;
+use super::kept::Turn;
 use super::udp::Asker;
 
 /// Somebody who waits for one reply.
@@ -15,6 +16,8 @@ pub enum Client {
     Unix(UnixStream, Place),
     /// The sender of a datagram.
     Datagram(Asker),
+    /// A kept connection, and which of its commands.
+    Kept(Turn),
     /// Nobody: the command is the program's own.
     Nobody,
 }
@@ -33,6 +36,7 @@ impl Client {
                 {}
             }
             Self::Datagram(asker) => asker.reply(text),
+            Self::Kept(turn) => turn.reply(text),
             Self::Nobody => {}
         }
     }

@@ -1,5 +1,9 @@
-//! Clients of a UNIX control socket whose command is not whole yet: they send a byte at a time, half a command,
-//! or nothing. One thread a cluster watches them all under one deadline, so that they cost nobody anything.
+//! Clients that nobody should wait for. One thread a cluster watches them all, so that they cost the others nothing:
+//!
+//! - of a UNIX control socket: those whose command is not whole yet, who send a byte at a time, half a command, or
+//!   nothing;
+//! - of kept connections: the idle ones, which go back to the cluster thread when they have something to say; those
+//!   that are stalled, by too many commands in flight or replies that they do not read; and those that are over.
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
@@ -8,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
@@ -16,6 +20,7 @@ use rustix::net::RecvFlags;
 use super::client::Client;
 use super::cluster_thread::timespec;
 use super::connections::{CONNECTIONS_MAX, Place};
+use super::kept::{Kept, Talk};
 use crate::cluster::{Cluster, Out};
 use crate::dispatch::rewrite::Origin;
 use crate::protocol::command::{COMMAND_MAX, ErrorCode, parse};
@@ -24,11 +29,21 @@ use crate::protocol::reply::write_error;
 use crate::sync::now;
 
 /// How long a client may take for its command, all in all.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// A text that came in pieces, is a command and has no line end counts as one after this silence.
 const QUIET: Duration = Duration::from_millis(20);
+/// A kept connection that has never sent a command is closed after this time. One that has is never closed for being
+/// idle: the SIP server would take us for dead.
+const SILENT_FOR: Duration = Duration::from_secs(60);
+/// A client that takes none of its replies for so long is given up.
+const UNREAD_FOR: Duration = Duration::from_secs(5);
+/// How long a client whose connection is over may take to close it.
+const LINGER: Duration = Duration::from_secs(5);
+/// Entries of the queue: a connection is handed over at most twice at a time, to be watched and for what is left of
+/// its replies.
+const QUEUE: usize = 2 * CONNECTIONS_MAX;
 
-/// A client that has been put aside.
+/// A client of a UNIX socket that has been put aside.
 #[derive(Debug)]
 pub struct Slow {
     stream: UnixStream,
@@ -56,42 +71,117 @@ impl Slow {
     }
 }
 
-/// The cluster thread's end: hands clients over.
+/// What the slow thread is handed.
+#[derive(Debug)]
+pub enum Case {
+    /// A client of a UNIX socket whose command is not whole.
+    Slow(Slow),
+    /// A kept connection that is idle, stalled or over.
+    Talk(Talk),
+    /// A kept connection that did not take all of its replies.
+    Rest(Arc<Kept>),
+    /// The cluster thread has ended: no more commands.
+    Closing,
+}
+
+/// The others' end: hands clients over.
 #[derive(Debug)]
 pub struct SlowClients {
-    queue: Sender<Slow>,
+    queue: Sender<Case>,
     wake: UnixStream,
 }
 
 impl SlowClients {
-    /// The two ends: what the cluster thread keeps, and what [`run`] takes.
+    /// The two ends: what the cluster thread and kept connections hold, and what [`run`] takes.
     ///
     /// # Errors
     /// When there are no descriptors.
-    pub fn pair() -> std::io::Result<(Self, Inbox)> {
-        let (wake, woken) = UnixStream::pair()?;
-        wake.set_nonblocking(true)?;
-        woken.set_nonblocking(true)?;
-        let (queue, clients) = bounded(CONNECTIONS_MAX);
-        Ok((Self { queue, wake }, Inbox { clients, woken }))
+    pub fn pair() -> std::io::Result<(Arc<Self>, Inbox)> {
+        let (wake, woken) = waker()?;
+        let (queue, cases) = bounded(QUEUE);
+        Ok((Arc::new(Self { queue, wake }), Inbox { cases, woken }))
     }
 
-    /// Hands a client over. The queue has room for every connection that may be open.
-    pub fn take(&mut self, slow: Slow) {
-        self.queue.try_send(slow).ok();
+    /// Hands a client over.
+    pub fn take(&self, case: Case) {
+        // A thread that has ended, or a full queue, which does not come about: what is handed over is closed.
+        if let Err(TrySendError::Full(Case::Rest(kept)) | TrySendError::Disconnected(Case::Rest(kept))) =
+            self.queue.try_send(case)
+        {
+            kept.break_off();
+        }
+        self.wake();
+    }
+
+    /// Has it look at those that were stalled, and at those that are over.
+    pub fn wake(&self) {
         // A full pipe wakes it as well.
-        let _ = self.wake.write(&[0]);
+        let _ = (&self.wake).write(&[0]);
     }
 }
 
-/// The slow thread's end. It ends when the other is dropped.
+/// The slow thread's end. It ends when nobody holds the other.
 #[derive(Debug)]
 pub struct Inbox {
-    clients: Receiver<Slow>,
+    cases: Receiver<Case>,
     woken: UnixStream,
 }
 
-/// What is to become of a client.
+/// The slow thread's way back to the cluster thread, for connections that have something to say again.
+#[derive(Debug)]
+pub struct WayBack {
+    queue: Sender<Talk>,
+    wake: UnixStream,
+}
+
+/// The other end of it.
+#[derive(Debug)]
+pub struct Returned {
+    pub(super) talks: Receiver<Talk>,
+    pub(super) woken: UnixStream,
+}
+
+impl WayBack {
+    /// The two ends.
+    ///
+    /// # Errors
+    /// When there are no descriptors.
+    pub fn pair() -> std::io::Result<(Self, Returned)> {
+        let (wake, woken) = waker()?;
+        let (queue, talks) = bounded(CONNECTIONS_MAX);
+        Ok((Self { queue, wake }, Returned { talks, woken }))
+    }
+
+    fn take(&self, talk: Talk) {
+        // When the cluster thread has ended nobody takes its commands any more.
+        self.queue.try_send(talk).ok();
+        let _ = (&self.wake).write(&[0]);
+    }
+}
+
+/// A pipe whose reader is woken by a byte, and told by its end that no more will come.
+fn waker() -> std::io::Result<(UnixStream, UnixStream)> {
+    let (wake, woken) = UnixStream::pair()?;
+    wake.set_nonblocking(true)?;
+    woken.set_nonblocking(true)?;
+    Ok((wake, woken))
+}
+
+/// Replies that a connection has not taken yet.
+#[derive(Debug)]
+struct Unread {
+    kept: Arc<Kept>,
+    until: Instant,
+}
+
+/// A connection that is over, and whose client has not closed it yet.
+#[derive(Debug)]
+struct Lingering {
+    talk: Talk,
+    until: Instant,
+}
+
+/// What is to become of a client of a UNIX socket.
 enum Next {
     Wait,
     /// So much of its text is its command.
@@ -100,38 +190,186 @@ enum Next {
     Refuse(Option<ErrorCode>),
 }
 
-/// Serves slow clients until the cluster thread has ended.
-pub fn run(cluster: &Arc<Cluster>, inbox: &Inbox) {
-    let mut clients: Vec<Slow> = Vec::new();
-    let mut out = Out::default();
-    let mut buffer = vec![0; COMMAND_MAX + 2];
-    loop {
-        let deadline = clients.iter().map(Slow::due).min();
-        let timeout = deadline.map(|at| timespec(at.saturating_duration_since(now())));
-        let mut fds = Vec::with_capacity(1 + clients.len());
+/// The slow thread's state. Everything in a list is watched for what stands there.
+struct Desk<'a> {
+    cluster: &'a Cluster,
+    back: Option<WayBack>,
+    /// To write.
+    clients: Vec<Slow>,
+    /// To write.
+    idle: Vec<Talk>,
+    /// To resume or be over, which somebody tells.
+    stalled: Vec<Talk>,
+    /// To read.
+    unread: Vec<Unread>,
+    /// To close.
+    lingering: Vec<Lingering>,
+    /// The cluster thread has ended.
+    closing: bool,
+    out: Out,
+    buffer: Vec<u8>,
+}
+
+/// What poll(2) found, a flag each, in the order of the lists.
+struct Ready {
+    clients: Vec<bool>,
+    idle: Vec<bool>,
+    unread: Vec<bool>,
+    lingering: Vec<bool>,
+}
+
+/// Serves slow clients until nobody hands any over any more, or the other end of `end` is closed. `back` is where
+/// kept connections go back to.
+pub fn run(cluster: &Arc<Cluster>, inbox: &Inbox, back: Option<WayBack>, end: &UnixStream) {
+    let mut desk = Desk {
+        cluster,
+        back,
+        clients: Vec::new(),
+        idle: Vec::new(),
+        stalled: Vec::new(),
+        unread: Vec::new(),
+        lingering: Vec::new(),
+        closing: false,
+        out: Out::default(),
+        buffer: vec![0; COMMAND_MAX + 2],
+    };
+    while desk.turn(inbox, end) {}
+    // Whatever can still be sent without waiting is.
+    for unread in desk.unread {
+        unread.kept.flush();
+    }
+}
+
+fn is_ready(fd: &PollFd<'_>) -> bool {
+    !fd.revents().is_empty()
+}
+
+/// The place of each entry in a list, from the end, so that one that is done makes room for the last one.
+fn from_the_end<T>(list: &[T]) -> core::iter::Rev<core::ops::Range<usize>> {
+    (0..list.len()).rev()
+}
+
+impl Desk<'_> {
+    /// Waits for something to do and does it; false when it is time to end.
+    fn turn(&mut self, inbox: &Inbox, end: &UnixStream) -> bool {
+        let timeout = self.due().map(|at| timespec(at.saturating_duration_since(now())));
+        let mut fds = Vec::with_capacity(
+            2 + self.clients.len() + self.idle.len() + self.unread.len() + self.lingering.len(),
+        );
         fds.push(PollFd::new(&inbox.woken, PollFlags::IN));
+        fds.push(PollFd::new(end, PollFlags::IN));
         fds.extend(
-            clients
+            self.clients
                 .iter()
                 .map(|client| PollFd::new(&client.stream, PollFlags::IN)),
         );
+        fds.extend(
+            self.idle
+                .iter()
+                .map(|talk| PollFd::new(&*talk.kept, PollFlags::IN)),
+        );
+        fds.extend(
+            self.unread
+                .iter()
+                .map(|unread| PollFd::new(&*unread.kept, PollFlags::OUT)),
+        );
+        fds.extend(
+            self.lingering
+                .iter()
+                .map(|it| PollFd::new(&*it.talk.kept, PollFlags::IN)),
+        );
         poll(&mut fds, timeout.as_ref()).ok();
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut flags = fds.iter().map(is_ready);
+        let (woken, ended) = (flags.next() == Some(true), flags.next() == Some(true));
+        let mut of = |length| flags.by_ref().take(length).collect::<Vec<bool>>();
+        let ready = Ready {
+            clients: of(self.clients.len()),
+            idle: of(self.idle.len()),
+            unread: of(self.unread.len()),
+            lingering: of(self.lingering.len()),
+        };
         drop(fds);
-        let now = now();
-        let known = clients.len();
-        if ready.first() == Some(&true) && !take_in(inbox, &mut buffer, &mut clients) {
-            return;
+        if ended {
+            return false;
         }
-        // From the end, since a client that is done makes room for the last one.
-        for place in (0..clients.len()).rev() {
-            let Some(client) = clients.get_mut(place) else {
+        let now = now();
+        let open = !woken || self.take_in(inbox, now);
+        self.serve_clients(&ready.clients, now);
+        self.serve_unread(&ready.unread, now);
+        self.serve_idle(&ready.idle, now);
+        self.serve_lingering(&ready.lingering, now);
+        if woken {
+            self.look_at_stalled(now);
+        }
+        open
+    }
+
+    /// When the next client's time is up.
+    fn due(&self) -> Option<Instant> {
+        let clients = self.clients.iter().map(Slow::due);
+        let idle = self.idle.iter().filter_map(idle_until);
+        let unread = self.unread.iter().map(|unread| unread.until);
+        let lingering = self.lingering.iter().map(|it| it.until);
+        clients.chain(idle).chain(unread).chain(lingering).min()
+    }
+
+    /// Takes in those who have been handed over; false when nobody will be any more.
+    fn take_in(&mut self, inbox: &Inbox, now: Instant) -> bool {
+        let open = !matches!(
+            rustix::net::recv(&inbox.woken, &mut self.buffer[..], RecvFlags::DONTWAIT),
+            Ok((0, _))
+        );
+        for case in inbox.cases.try_iter() {
+            match case {
+                Case::Slow(slow) => self.clients.push(slow),
+                Case::Rest(kept) => self.unread.push(Unread {
+                    kept,
+                    until: now + UNREAD_FOR,
+                }),
+                Case::Talk(talk) if !self.closing => self.file(talk, now),
+                Case::Talk(_) => {}
+                Case::Closing => {
+                    self.closing = true;
+                    // What is in flight is held by whoever answers it, and what was not read yet is not accepted.
+                    self.clients.clear();
+                    self.idle.clear();
+                    self.stalled.clear();
+                    self.lingering.clear();
+                    self.back = None;
+                }
+            }
+        }
+        open
+    }
+
+    /// Puts a kept connection where it belongs.
+    fn file(&mut self, talk: Talk, now: Instant) {
+        if talk.kept.is_over() {
+            let until = now + LINGER;
+            self.lingering.push(Lingering { talk, until });
+        } else if talk.kept.is_stalled() {
+            self.stalled.push(talk);
+        } else if talk.more {
+            self.hand_back(talk);
+        } else {
+            self.idle.push(talk);
+        }
+    }
+
+    fn hand_back(&self, talk: Talk) {
+        if let Some(back) = &self.back {
+            back.take(talk);
+        }
+    }
+
+    fn serve_clients(&mut self, ready: &[bool], now: Instant) {
+        for place in from_the_end(&self.clients) {
+            let Some(client) = self.clients.get_mut(place) else {
                 continue;
             };
             // One that has just come may have written in the meantime.
-            let readable = place >= known || ready.get(place + 1) == Some(&true);
-            let next = if readable {
-                read(client, &mut buffer, now)
+            let next = if ready.get(place).copied().unwrap_or(true) {
+                read(client, &mut self.buffer, now)
             } else {
                 look(client, now)
             };
@@ -143,18 +381,18 @@ pub fn run(cluster: &Arc<Cluster>, inbox: &Inbox) {
                         place: share,
                         text,
                         ..
-                    } = clients.swap_remove(place);
+                    } = self.clients.swap_remove(place);
                     let text = text.get(..length).unwrap_or_default();
                     let client = Client::Unix(stream, share);
-                    cluster.act(&mut out, |now, core, out| {
+                    self.cluster.act(&mut self.out, |now, core, out| {
                         core.command(now, text, Origin::Unix, client, out);
                     });
                 }
                 Next::Refuse(code) => {
-                    cluster.front.closed.fetch_add(1, Ordering::Relaxed);
+                    self.cluster.front.closed.fetch_add(1, Ordering::Relaxed);
                     let Slow {
                         stream, place: share, ..
-                    } = clients.swap_remove(place);
+                    } = self.clients.swap_remove(place);
                     if let Some(code) = code {
                         let mut reply = Vec::new();
                         write_error(code.0, &mut reply);
@@ -165,16 +403,93 @@ pub fn run(cluster: &Arc<Cluster>, inbox: &Inbox) {
             }
         }
     }
+
+    fn serve_unread(&mut self, ready: &[bool], now: Instant) {
+        for place in from_the_end(&self.unread) {
+            let Some(unread) = self.unread.get_mut(place) else {
+                continue;
+            };
+            if ready.get(place).copied().unwrap_or(true) {
+                let (sent, left) = unread.kept.flush();
+                if sent > 0 {
+                    unread.until = now + UNREAD_FOR;
+                }
+                if !left {
+                    self.unread.swap_remove(place);
+                    // It may have been stalled by this alone.
+                    self.look_at_stalled(now);
+                    continue;
+                }
+            }
+            if unread.until <= now {
+                self.cluster.front.closed.fetch_add(1, Ordering::Relaxed);
+                unread.kept.break_off();
+                self.unread.swap_remove(place);
+                self.look_at_stalled(now);
+            }
+        }
+    }
+
+    fn serve_idle(&mut self, ready: &[bool], now: Instant) {
+        for place in from_the_end(&self.idle) {
+            let Some(talk) = self.idle.get_mut(place) else {
+                continue;
+            };
+            if talk.kept.is_over() {
+                let talk = self.idle.swap_remove(place);
+                self.file(talk, now);
+            } else if ready.get(place).copied().unwrap_or(false) {
+                talk.more = true;
+                let talk = self.idle.swap_remove(place);
+                self.hand_back(talk);
+            } else if idle_until(talk).is_some_and(|until| until <= now) {
+                self.cluster.front.closed.fetch_add(1, Ordering::Relaxed);
+                let talk = self.idle.swap_remove(place);
+                if talk.line_since.is_some() {
+                    talk.kept.refuse(unfinished(&talk.text));
+                    let until = now + LINGER;
+                    self.lingering.push(Lingering { talk, until });
+                }
+            }
+        }
+    }
+
+    fn serve_lingering(&mut self, ready: &[bool], now: Instant) {
+        for place in from_the_end(&self.lingering) {
+            let Some(it) = self.lingering.get(place) else {
+                continue;
+            };
+            let open = !ready.get(place).copied().unwrap_or(true) || it.talk.kept.discard(&mut self.buffer);
+            if !open || it.until <= now {
+                self.lingering.swap_remove(place);
+            }
+        }
+    }
+
+    /// Those that may go on do.
+    fn look_at_stalled(&mut self, now: Instant) {
+        for place in from_the_end(&self.stalled) {
+            let Some(talk) = self.stalled.get_mut(place) else {
+                continue;
+            };
+            if talk.kept.is_over() || !talk.kept.is_stalled() {
+                talk.more = true;
+                let talk = self.stalled.swap_remove(place);
+                self.file(talk, now);
+            }
+        }
+    }
 }
 
-/// Takes in those who have been handed over; false when nobody will be any more.
-fn take_in(inbox: &Inbox, buffer: &mut [u8], clients: &mut Vec<Slow>) -> bool {
-    let open = !matches!(
-        rustix::net::recv(&inbox.woken, &mut *buffer, RecvFlags::DONTWAIT),
-        Ok((0, _))
-    );
-    clients.extend(inbox.clients.try_iter());
-    open
+/// When an idle connection is closed; never, where nothing is amiss.
+fn idle_until(talk: &Talk) -> Option<Instant> {
+    let line = talk.line_since.map(|since| since + DEADLINE);
+    line.or_else(|| (!talk.spoke).then(|| talk.heard + SILENT_FOR))
+}
+
+/// What is wrong with a command that was not finished in time.
+pub(super) fn unfinished(text: &[u8]) -> ErrorCode {
+    parse(text).err().unwrap_or(ErrorCode(1))
 }
 
 fn read(client: &mut Slow, buffer: &mut [u8], now: Instant) -> Next {
@@ -236,5 +551,5 @@ fn look(client: &mut Slow, now: Instant) -> Next {
     if client.text.is_empty() {
         return Next::Refuse(None);
     }
-    Next::Refuse(Some(parse(&client.text).err().unwrap_or(ErrorCode(1))))
+    Next::Refuse(Some(unfinished(&client.text)))
 }

@@ -16,14 +16,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 use super::client::Client;
-use super::cluster_thread::{PAUSE, WARN_EVERY, timespec};
+use super::cluster_thread::{Burst, wait};
 use super::fair::{self, Fair};
-use crate::cluster::{Cluster, Out};
+use super::gate::{PAUSE, WARN_EVERY};
+use crate::cluster::Cluster;
 use crate::dispatch::repeat::{self, Repeats, Seen};
 use crate::dispatch::rewrite::Origin;
 use crate::protocol::command::COMMAND_MAX;
@@ -113,7 +114,7 @@ struct Front<'a> {
     cluster: &'a Cluster,
     door: &'a Arc<Door>,
     waiting: Fair,
-    out: Out,
+    burst: Burst<'a>,
     buffer: Box<[u8]>,
     /// A reply that is given again.
     again: Vec<u8>,
@@ -132,13 +133,13 @@ enum Served {
     Later,
 }
 
-/// Serves the control socket until the other end of `stop` is closed. What is in flight then is answered all the same.
-pub fn run(cluster: &Arc<Cluster>, door: &Arc<Door>, stop: &UnixStream) {
+/// Serves the control socket until the other end of `stop` is closed.
+pub(super) fn run(cluster: &Cluster, door: &Arc<Door>, stop: &UnixStream) {
     let mut front = Front {
         cluster,
         door,
         waiting: Fair::new(fair::BUDGET),
-        out: Out::default(),
+        burst: Burst::new(cluster),
         // A datagram that is cut off here is too long for a command, whatever its cookie.
         buffer: vec![0; COOKIE_MAX + COMMAND_MAX + 2].into(),
         again: Vec::new(),
@@ -157,14 +158,7 @@ impl Front<'_> {
             PollFd::new(stop, PollFlags::IN),
             PollFd::new(&self.door.socket, PollFlags::IN),
         ];
-        let timeout = self.patience();
-        match poll(&mut fds, timeout.map(timespec).as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => {
-                log::error!("cluster {}: poll: {error}", self.cluster.name);
-                std::thread::sleep(PAUSE);
-            }
-        }
+        wait(&self.cluster.name, &mut fds, self.patience());
         let [stopped, readable] = fds.map(|fd| !fd.revents().is_empty());
         if stopped {
             return false;
@@ -173,6 +167,7 @@ impl Front<'_> {
             self.read();
         }
         self.serve_waiting();
+        self.burst.settle();
         self.clear();
         true
     }
@@ -199,6 +194,8 @@ impl Front<'_> {
                     if straight && self.serve(from, datagram) == Served::Done {
                         continue;
                     }
+                    // Who has been served already does not wait for what others have sent.
+                    self.burst.settle();
                     if !self.waiting.push(from, datagram) {
                         self.drop_one();
                     }
@@ -263,9 +260,7 @@ impl Front<'_> {
             cookie: cookie.into(),
             answered: false,
         });
-        self.cluster.act(&mut self.out, |now, core, out| {
-            core.command(now, text, Origin::Ip(from.ip()), client, out);
-        });
+        self.burst.command(text, Origin::Ip(from.ip()), client);
         Served::Done
     }
 

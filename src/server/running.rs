@@ -1,7 +1,7 @@
 //! A cluster with its control socket and its threads: started, moved to another socket, closed.
 
 use std::io;
-use std::net::UdpSocket;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::config::model::{self, Address, Protocol};
 use crate::daemon::options::Options;
 use crate::daemon::sockets::{BoundPort, Kept, Sockets};
 use crate::daemon::{StartError, rights};
+use crate::front::cluster_thread;
 use crate::front::listener::{BoundUnix, SocketFile};
-use crate::front::slow_thread::{self, SlowClients};
-use crate::front::{cluster_thread, udp};
+use crate::front::slow_thread::{self, SlowClients, WayBack};
 use crate::health::health_thread::Message;
 use crate::link::{resolve, timer_thread};
 use crate::notify;
@@ -35,14 +35,18 @@ pub(super) struct Door {
 #[derive(Debug)]
 enum Socket {
     Unix(UnixListener),
+    Cunix(UnixListener),
     Udp(UdpSocket),
+    Tcp(TcpListener),
 }
 
 impl Socket {
     fn try_clone(&self) -> io::Result<Self> {
         match self {
             Self::Unix(listener) => listener.try_clone().map(Self::Unix),
+            Self::Cunix(listener) => listener.try_clone().map(Self::Cunix),
             Self::Udp(socket) => socket.try_clone().map(Self::Udp),
+            Self::Tcp(listener) => listener.try_clone().map(Self::Tcp),
         }
     }
 }
@@ -70,28 +74,30 @@ impl Door {
     ) -> Result<Self, StartError> {
         let told = |message: String| StartError::new(1, format!("cluster {}: {message}", cluster.name));
         let rights = rights::of_control_socket(options, &cluster.socket).map_err(told)?;
-        match (&cluster.address, cluster.protocol) {
-            (Address::Path(path), Protocol::Unix) => {
-                let BoundUnix { listener, file } = sockets.unix(path, &rights)?;
-                Ok(Self {
-                    socket: Socket::Unix(listener),
-                    held: Arc::new(Held::File(file)),
-                })
-            }
-            (address, protocol @ (Protocol::Udp | Protocol::Udp6)) => {
-                let found =
-                    resolve(protocol, address).map_err(|error| told(format!("{address}: {error}")))?;
-                let BoundPort { socket, kept } = sockets.udp(found)?;
-                Ok(Self {
-                    socket: Socket::Udp(socket),
-                    held: Arc::new(Held::Port { kept }),
-                })
-            }
-            (address, protocol) => Err(told(format!(
-                "{address}: a control socket over {} is not supported by this version; want UNIX",
-                protocol.as_str()
-            ))),
+        if let Address::Path(path) = &cluster.address {
+            let BoundUnix { listener, file } = sockets.unix(path, &rights)?;
+            let socket = match cluster.protocol {
+                Protocol::Cunix => Socket::Cunix(listener),
+                _ => Socket::Unix(listener),
+            };
+            return Ok(Self {
+                socket,
+                held: Arc::new(Held::File(file)),
+            });
         }
+        let address = resolve(cluster.protocol, &cluster.address)
+            .map_err(|error| told(format!("{}: {error}", cluster.address)))?;
+        let (socket, kept) = if cluster.protocol.is_datagram() {
+            let BoundPort { socket, kept } = sockets.udp(address)?;
+            (Socket::Udp(socket), kept)
+        } else {
+            let BoundPort { socket, kept } = sockets.tcp(address)?;
+            (Socket::Tcp(socket), kept)
+        };
+        Ok(Self {
+            socket,
+            held: Arc::new(Held::Port { kept }),
+        })
     }
 }
 
@@ -99,14 +105,29 @@ impl Door {
 /// go wrong any more when a reload hands sockets from one cluster to another.
 #[derive(Debug)]
 pub(super) struct Front {
-    /// Closing it ends the cluster thread, which ends the slow thread.
-    stop: UnixStream,
+    /// The cluster thread, until it is stopped.
+    cluster: Option<Stoppable>,
     /// The cluster thread waits for a word, or for its end.
-    gate: Sender<()>,
-    threads: Vec<Thread>,
-    /// The same socket once more, to be handed on.
-    socket: Socket,
-    held: Arc<Held>,
+    gate: Option<Sender<()>>,
+    /// The slow thread, where there is one. It ends by itself when the cluster thread has ended and its last client
+    /// is served.
+    slow: Option<Stoppable>,
+    /// The same socket once more, to be handed on, and what goes with it.
+    socket: Option<(Socket, Arc<Held>)>,
+}
+
+/// A thread and what ends it when it is closed.
+#[derive(Debug)]
+struct Stoppable {
+    stop: UnixStream,
+    thread: Thread,
+}
+
+impl Stoppable {
+    fn end(self) {
+        drop(self.stop);
+        self.thread.join();
+    }
 }
 
 /// A cluster at work.
@@ -117,6 +138,8 @@ pub(super) struct Running {
     /// Whether it closes when its members are gone.
     pub(super) draining: AtomicBool,
     front: Mutex<Option<Front>>,
+    /// Those that take no commands any more, as long as somebody there waits for a reply.
+    leaving: Mutex<Vec<Front>>,
     timer: Mutex<Option<Thread>>,
 }
 
@@ -141,6 +164,7 @@ impl Running {
             cluster,
             draining: AtomicBool::new(false),
             front: Mutex::default(),
+            leaving: Mutex::default(),
             timer: Mutex::new(Some(timer)),
         };
         match running.fill(config, door, relay) {
@@ -193,25 +217,35 @@ impl Running {
     /// When the system has no more descriptors.
     pub(super) fn door_again(&self) -> io::Result<Door> {
         let front = self.front.lock();
-        let front = front.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        let socket = front.as_ref().and_then(|front| front.socket.as_ref());
+        let (socket, held) = socket.ok_or(io::ErrorKind::NotConnected)?;
         Ok(Door {
-            socket: front.socket.try_clone()?,
-            held: Arc::clone(&front.held),
+            socket: socket.try_clone()?,
+            held: Arc::clone(held),
         })
     }
 
     /// The path of its control socket, if that is a file.
     pub(super) fn socket_path(&self) -> Option<PathBuf> {
-        match &*self.front.lock().as_ref()?.held {
+        let front = self.front.lock();
+        let (_, held) = front.as_ref()?.socket.as_ref()?;
+        match &**held {
             Held::File(file) => Some(file.path().to_owned()),
             Held::Port { .. } => None,
         }
     }
 
-    /// Takes no further command.
+    /// Takes no further command. What is in flight is answered; the threads that do that are waited for later.
     pub(super) fn stop_accepting(&self) {
         let front = self.front.lock().take();
-        if let Some(front) = front {
+        let Some(mut front) = front else { return };
+        front.stop();
+        let mut leaving = self.leaving.lock();
+        let (ended, mut going) = leaving.drain(..).partition::<Vec<_>, _>(Front::has_ended);
+        going.push(front);
+        *leaving = going;
+        drop(leaving);
+        for front in ended {
             front.close();
         }
     }
@@ -220,6 +254,10 @@ impl Running {
     pub(super) fn close(&self) {
         self.stop_accepting();
         self.cluster.close();
+        let leaving = core::mem::take(&mut *self.leaving.lock());
+        for front in leaving {
+            front.close();
+        }
         let timer = self.timer.lock().take();
         if let Some(timer) = timer {
             timer.join();
@@ -238,17 +276,15 @@ impl Front {
     /// # Errors
     /// When the system has no more threads or descriptors.
     fn start(cluster: &Arc<Cluster>, door: Door) -> io::Result<Self> {
-        let (stop, stopped) = UnixStream::pair()?;
         let (gate, opened) = bounded(1);
         let Door { socket, held } = door;
         let mut front = Self {
-            stop,
-            gate,
-            threads: Vec::new(),
-            socket: socket.try_clone()?,
-            held,
+            cluster: None,
+            gate: Some(gate),
+            slow: None,
+            socket: Some((socket.try_clone()?, held)),
         };
-        match front.spawn(cluster, socket, stopped, opened) {
+        match front.spawn(cluster, socket, opened) {
             Ok(()) => Ok(front),
             Err(error) => {
                 front.close();
@@ -258,51 +294,76 @@ impl Front {
     }
 
     /// `opened` is waited for by the thread that takes commands; the others have nothing to do before it.
-    fn spawn(
-        &mut self,
-        cluster: &Arc<Cluster>,
-        socket: Socket,
-        stopped: UnixStream,
-        opened: Receiver<()>,
-    ) -> io::Result<()> {
-        let number = cluster.number;
-        let shared = Arc::clone(cluster);
-        match socket {
+    fn spawn(&mut self, cluster: &Arc<Cluster>, socket: Socket, opened: Receiver<()>) -> io::Result<()> {
+        let door = match socket {
             Socket::Unix(listener) => {
                 listener.set_nonblocking(true)?;
-                let (slow, inbox) = SlowClients::pair()?;
-                self.threads.push(spawn(format!("cluster-{number}"), move || {
-                    if opened.recv().is_ok() {
-                        cluster_thread::run(&shared, listener, slow, &stopped);
-                    }
-                })?);
-                let shared = Arc::clone(cluster);
-                self.threads.push(spawn(format!("slow-{number}"), move || {
-                    slow_thread::run(&shared, &inbox);
-                })?);
+                cluster_thread::Door::Unix(listener, self.spawn_slow(cluster, None)?)
             }
-            Socket::Udp(socket) => {
-                let door = udp::Door::new(socket);
-                self.threads.push(spawn(format!("cluster-{number}"), move || {
-                    if opened.recv().is_ok() {
-                        udp::run(&shared, &door, &stopped);
-                    }
-                })?);
+            Socket::Cunix(listener) => {
+                listener.set_nonblocking(true)?;
+                let (back, returned) = WayBack::pair()?;
+                let slow = self.spawn_slow(cluster, Some(back))?;
+                cluster_thread::Door::Kept(listener.into(), slow, returned)
             }
-        }
+            Socket::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                let (back, returned) = WayBack::pair()?;
+                let slow = self.spawn_slow(cluster, Some(back))?;
+                cluster_thread::Door::Kept(listener.into(), slow, returned)
+            }
+            Socket::Udp(socket) => cluster_thread::Door::Udp(socket),
+        };
+        let (stop, stopped) = UnixStream::pair()?;
+        let shared = Arc::clone(cluster);
+        let thread = spawn(format!("cluster-{}", cluster.number), move || {
+            if opened.recv().is_ok() {
+                cluster_thread::run(&shared, door, &stopped);
+            }
+        })?;
+        self.cluster = Some(Stoppable { stop, thread });
         Ok(())
+    }
+
+    /// The thread of slow clients.
+    fn spawn_slow(&mut self, cluster: &Arc<Cluster>, back: Option<WayBack>) -> io::Result<Arc<SlowClients>> {
+        let (clients, inbox) = SlowClients::pair()?;
+        let (stop, stopped) = UnixStream::pair()?;
+        let shared = Arc::clone(cluster);
+        let thread = spawn(format!("slow-{}", cluster.number), move || {
+            slow_thread::run(&shared, &inbox, back, &stopped);
+        })?;
+        self.slow = Some(Stoppable { stop, thread });
+        Ok(clients)
     }
 
     /// Takes commands from now on.
     fn open(&self) {
         // There is room for one word, and no other is ever sent.
-        self.gate.try_send(()).ok();
+        if let Some(gate) = &self.gate {
+            gate.try_send(()).ok();
+        }
     }
 
-    pub(super) fn close(self) {
-        drop((self.stop, self.gate));
-        for thread in self.threads {
-            thread.join();
+    /// Takes no further command, and closes the socket.
+    fn stop(&mut self) {
+        self.gate = None;
+        if let Some(cluster) = self.cluster.take() {
+            cluster.end();
+        }
+        self.socket = None;
+    }
+
+    /// Whether its threads have ended by themselves.
+    fn has_ended(&self) -> bool {
+        self.cluster.is_none() && self.slow.as_ref().is_none_or(|slow| slow.thread.is_finished())
+    }
+
+    /// Ends all of it.
+    pub(super) fn close(mut self) {
+        self.stop();
+        if let Some(slow) = self.slow.take() {
+            slow.end();
         }
     }
 }
