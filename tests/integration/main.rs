@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod admin_reload;
+#[cfg(test)]
 mod calls;
 #[cfg(test)]
 mod clients;
