@@ -21,6 +21,8 @@ mod life;
 #[cfg(test)]
 mod notify;
 #[cfg(test)]
+mod operations;
+#[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod real_sip;

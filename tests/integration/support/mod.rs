@@ -13,5 +13,6 @@ pub mod place;
 pub mod process;
 pub mod real;
 pub mod sip;
+pub mod traffic;
 pub mod wait;
 pub mod wire;
