@@ -1,5 +1,5 @@
 # Read by run.sh and demo.sh: puts on this machine what is missing. Debian's packages come from apt, as root or with
-# sudo; the RTPproxy from PyPI, into an environment beside the build, where the tests look for it.
+# sudo; the RTPproxy and the Sippy B2BUA from PyPI, into an environment beside the build, where the tests look for them.
 
 fail() {
     echo "$0: $*" >&2
@@ -49,4 +49,16 @@ install_rtpproxy() {
     "$python" -m pip install --quiet --disable-pip-version-check 'rtp.io==1.1.1' ||
         fail "could not install rtp.io from PyPI"
     "$python" -c 'import rtp.io' || fail "rtp.io is installed but does not load"
+}
+
+# A Sippy B2BUA in the environment of the RTPproxy.
+install_b2bua() {
+    python=$1/rtpproxy/bin/python
+    if "$python" -c 'import sippy' 2>/dev/null; then
+        return 0
+    fi
+    echo "installing the Sippy B2BUA into $1/rtpproxy"
+    "$python" -m pip install --quiet --disable-pip-version-check 'sippy==2.5.0' ||
+        fail "could not install sippy from PyPI"
+    "$python" -c 'import sippy' || fail "sippy is installed but does not load"
 }

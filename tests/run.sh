@@ -15,5 +15,6 @@ install_missing
 target=$(target_directory)
 mkdir -p "$target"
 install_rtpproxy "$target"
+install_b2bua "$target"
 
 exec cargo test --locked "$@"

@@ -23,7 +23,7 @@ fn a_fake_member_answers_as_a_real_one_does() {
 fn calls_pass_through_kamailio_with_media_and_no_cluster() {
     let place = Place::new();
     let member = RealMember::start(&place, "r1");
-    let sip = Sip::start(&place, member.unix());
+    let sip = Sip::kamailio(&place, &format!("unix:{}", member.unix().display()));
     assert!(sip.call(3, 3).success());
     let relayed: u64 = member::ask(member.control(), "G npkts_relayed")
         .parse()

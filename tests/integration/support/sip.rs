@@ -1,4 +1,4 @@
-//! Real SIP: a Kamailio whose `rtpproxy` module is pointed at a control socket, and sipp at both ends of the calls.
+//! Real SIP: a Kamailio or a Sippy B2BUA that is pointed at a control socket, and sipp at both ends of the calls.
 
 use std::fs::{self, File};
 use std::net::UdpSocket;
@@ -8,35 +8,39 @@ use std::time::Duration;
 
 use super::place::Place;
 use super::process::Process;
+use super::real::python;
 use super::wait::{self, LONG};
 
 const KAMAILIO: &str = include_str!("sip/kamailio.cfg");
 const CALLER: &str = include_str!("sip/caller.xml");
+const CHANGING_CALLER: &str = include_str!("sip/changing_caller.xml");
 const CALLEE: &str = include_str!("sip/callee.xml");
+
+/// A B2BUA that forgets a call, and deletes its session, a second after its end instead of 32.
+const B2BUA: &str = "from sippy import UA, b2bua; UA.UA.godead_timeout = 1.0; b2bua.main_func()";
 
 /// Bytes of voice that a caller sends: a second of G.711 silence.
 const VOICE: [u8; 8000] = [0xd5; 8000];
 
-/// A Kamailio and a callee behind it.
+/// A SIP server and a callee behind it.
 #[derive(Debug)]
 pub struct Sip {
-    _kamailio: Process,
+    _server: Process,
     _callee: Process,
     port: u16,
     dir: PathBuf,
 }
 
 impl Sip {
-    /// Starts both, with media through the RTPproxy or cluster at `control`; returns when Kamailio answers.
-    pub fn start(place: &Place, control: &Path) -> Self {
-        let (port, callee_port) = (free_port(), free_port());
+    /// A Kamailio, with media through the RTPproxy or cluster at `control`: `unix:…`, `udp:…`, `udp6:…`.
+    pub fn kamailio(place: &Place, control: &str) -> Self {
+        let (port, callee) = (free_port(), free_port());
         let text = KAMAILIO
             .replace("@PORT@", &port.to_string())
-            .replace("@CALLEE@", &callee_port.to_string())
-            .replace("@CONTROL@", &control.display().to_string())
+            .replace("@CALLEE@", &callee.to_string())
+            .replace("@CONTROL@", control)
             .replace("@MODULES@", &modules().display().to_string());
         let config = place.write("kamailio.cfg", text);
-        let log = File::create(place.path("kamailio.log")).expect("a log file");
         let mut command = Command::new("kamailio");
         command
             .arg("-f")
@@ -48,27 +52,52 @@ impl Sip {
             .arg(place.path("kamailio.pid"))
             .arg("-Y")
             .arg(place.dir());
+        // What the callee calls itself: Kamailio only stands on the way.
+        Self::start(place, "kamailio", command, port, callee, "[next_url]")
+    }
+
+    /// A Sippy B2BUA, likewise; also `cunix:…`, `tcp:…`, `tcp6:…`. It asks for notifications at a socket of its own.
+    pub fn b2bua(place: &Place, control: &str) -> Self {
+        let (port, callee) = (free_port(), free_port());
+        let mut command = Command::new(python());
+        command.args(["-c", B2BUA, "-f", "-u", "-D", "-A0", "-l", "127.0.0.1"]);
         command
+            .args(["-p", &port.to_string(), "-s", &format!("127.0.0.1:{callee}")])
+            .args(["-r", control, "-c"])
+            .arg(place.path("b2bua.sock"));
+        command.env("SIPLOG_BEND", "stderr").current_dir(place.dir());
+        // It is the caller's peer itself, and writes its own name into its Contact, which sipp does not understand.
+        let peer = "sip:callee@[remote_ip]:[remote_port]";
+        Self::start(place, "b2bua", command, port, callee, peer)
+    }
+
+    /// Starts the server, and the callee at a port of its own; returns when the server answers. `peer` is whom the
+    /// caller's later requests are for.
+    fn start(place: &Place, name: &str, mut server: Command, port: u16, callee: u16, peer: &str) -> Self {
+        let log = File::create(place.path(&format!("{name}.log"))).expect("a log file");
+        server
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log);
-        let kamailio = Process::start("kamailio", &mut command);
+        let server = Process::start(name, &mut server);
         let scenario = place.write("callee.xml", CALLEE);
-        let mut command = sipp(place.dir(), &scenario, "callee", callee_port);
+        let mut command = sipp(place.dir(), &scenario, "callee", callee);
         // The media port of sipp is one for all its calls.
         command.args(["-rtp_echo", "-mp", &free_port().to_string()]);
         let callee = Process::start("sipp, the callee", &mut command);
         place.write("voice.raw", VOICE);
         let voice = place.path("voice.raw").display().to_string();
-        place.write("caller.xml", CALLER.replace("@VOICE@", &voice));
+        for (name, scenario) in [("caller.xml", CALLER), ("changing_caller.xml", CHANGING_CALLER)] {
+            place.write(name, scenario.replace("@VOICE@", &voice).replace("@PEER@", peer));
+        }
         let sip = Self {
-            _kamailio: kamailio,
+            _server: server,
             _callee: callee,
             port,
             dir: place.dir().to_owned(),
         };
         wait::until_true(
-            format!("Kamailio and sipp in {}", place.dir().display()),
+            format!("{name} and sipp in {}", place.dir().display()),
             LONG,
             || sip.answers(),
         );
@@ -77,21 +106,25 @@ impl Sip {
 
     /// Makes this many calls, this many a second; each speaks for a second and hangs up. Success when each one did.
     pub fn call(&self, calls: u32, rate: u32) -> ExitStatus {
-        let mut command = sipp(&self.dir, &self.dir.join("caller.xml"), "caller", free_port());
-        command.args([
-            "-m",
-            &calls.to_string(),
-            "-r",
-            &rate.to_string(),
-            "-timeout",
-            "60",
-            "-timeout_error",
-        ]);
-        command.arg(format!("127.0.0.1:{}", self.port));
-        Process::start("sipp, the caller", &mut command).wait_end(Duration::from_secs(90))
+        self.caller("caller.xml", calls, rate)
+            .wait_end(Duration::from_secs(90))
     }
 
-    /// Whether a request reaches the callee: it is refused there, which is an answer.
+    /// The same, and each call is changed some four seconds after its begin, and speaks for another second. They are
+    /// under way when this returns.
+    pub fn changing_calls(&self, calls: u32, rate: u32) -> Process {
+        self.caller("changing_caller.xml", calls, rate)
+    }
+
+    fn caller(&self, scenario: &str, calls: u32, rate: u32) -> Process {
+        let mut command = sipp(&self.dir, &self.dir.join(scenario), "caller", free_port());
+        command.args(["-m", &calls.to_string(), "-r", &rate.to_string()]);
+        command.args(["-timeout", "60", "-timeout_error"]);
+        command.arg(format!("127.0.0.1:{}", self.port));
+        Process::start("sipp, the caller", &mut command)
+    }
+
+    /// Whether the server answers: it refuses this request, which is an answer.
     fn answers(&self) -> bool {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         socket
