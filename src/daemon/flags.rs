@@ -14,8 +14,11 @@ pub const DEFAULT_SOCKET: &str = built("/var/run/rtp_cluster.sock", option_env!(
 pub const DEFAULT_PID_FILE: &str = built("/var/run/rtp_cluster.pid", option_env!("RTP_CLUSTER_PID_FILE"));
 /// Log file where `-L` is absent.
 pub const DEFAULT_LOG_FILE: &str = built("/var/log/rtp_cluster.log", option_env!("RTP_CLUSTER_LOG_FILE"));
-/// Mode of sockets where `-m` or `--admin-mode` is absent.
-pub const DEFAULT_MODE: u32 = 0o660;
+/// Mode of control sockets where `-m` is absent.
+pub const DEFAULT_MODE: &str = "0660";
+/// Mode of admin sockets where `--admin-mode` is absent. Packages make it 0600: there the SIP server's user is a
+/// member of our group, which lets it call, not administer.
+pub const DEFAULT_ADMIN_MODE: &str = built("0660", option_env!("RTP_CLUSTER_ADMIN_MODE"));
 
 /// What the packager chose, else the default of a build from source.
 const fn built(default: &'static str, packaged: Option<&'static str>) -> &'static str {
@@ -104,7 +107,13 @@ pub const FLAGS: &[Flag] = &[
         "",
         "owner of the control sockets",
     ),
-    valued("m", "socket-mode", "MODE", "0660", "mode of the control sockets"),
+    valued(
+        "m",
+        "socket-mode",
+        "MODE",
+        DEFAULT_MODE,
+        "mode of the control sockets",
+    ),
     valued(
         "",
         "admin-owner",
@@ -112,7 +121,13 @@ pub const FLAGS: &[Flag] = &[
         "",
         "owner of the admin sockets, else our own user",
     ),
-    valued("", "admin-mode", "MODE", "0660", "mode of the admin sockets"),
+    valued(
+        "",
+        "admin-mode",
+        "MODE",
+        DEFAULT_ADMIN_MODE,
+        "mode of the admin sockets",
+    ),
     valued(
         "u",
         "user",

@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::flags::{
-    DEFAULT_CONFIG, DEFAULT_LOG_FILE, DEFAULT_MODE, DEFAULT_PID_FILE, DEFAULT_SOCKET, FLAGS, help,
+    DEFAULT_ADMIN_MODE, DEFAULT_CONFIG, DEFAULT_LOG_FILE, DEFAULT_MODE, DEFAULT_PID_FILE, DEFAULT_SOCKET,
+    FLAGS, help,
 };
 
 /// A user, a group, or both, by name or number; resolved where it is used.
@@ -187,9 +188,9 @@ pub fn parse(args: &[OsString]) -> Result<Asked, UsageError> {
         admin_socket: found.socket("socket")?.unwrap_or_else(|| DEFAULT_SOCKET.into()),
         readonly_socket: found.socket("readonly-socket")?,
         socket_owner: found.owner("socket-owner")?,
-        socket_mode: found.mode("socket-mode")?,
+        socket_mode: found.mode("socket-mode", DEFAULT_MODE)?,
         admin_owner: found.owner("admin-owner")?,
-        admin_mode: found.mode("admin-mode")?,
+        admin_mode: found.mode("admin-mode", DEFAULT_ADMIN_MODE)?,
         user,
         state_dir: found.optional("state-dir", "a directory", path)?,
         takeover: found.has("takeover"),
@@ -255,10 +256,9 @@ impl Found {
         self.optional(long, "USER, USER:GROUP or :GROUP", Owner::new)
     }
 
-    fn mode(&self, long: &str) -> Result<u32, UsageError> {
-        Ok(self
-            .optional(long, "an octal mode from 0 to 0777, as 0660", mode)?
-            .unwrap_or(DEFAULT_MODE))
+    fn mode(&self, long: &str, default: &str) -> Result<u32, UsageError> {
+        let value = self.0.opt_str(long).unwrap_or_else(|| default.to_owned());
+        mode(&value).ok_or_else(|| self.wrong(long, "an octal mode from 0 to 0777, as 0660"))
     }
 
     fn log_target(&self) -> Result<LogTarget, UsageError> {
