@@ -10,6 +10,16 @@ want kamailio command -v kamailio
 want sip-tester command -v sipp
 want socat command -v socat
 want telnet command -v telnet
+want python3 command -v python3
+want build-essential command -v dpkg-buildpackage
+want debhelper command -v dh
+want fakeroot command -v fakeroot
+want lintian command -v lintian
+want rpm command -v rpmbuild
+want rpmlint command -v rpmlint
+want mmdebstrap command -v mmdebstrap
+want systemd command -v systemd-analyze
+want zsh command -v zsh
 want python3-venv python3 -c 'import venv, ensurepip'
 install_missing
 target=$(target_directory)
