@@ -1,6 +1,8 @@
 //! The live view: every member of every cluster, anew each second, until `q`.
 
 #[cfg(feature = "console")]
+mod layout;
+#[cfg(feature = "console")]
 mod picture;
 #[cfg(feature = "console")]
 mod screen;

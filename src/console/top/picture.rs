@@ -9,8 +9,10 @@ pub(super) struct Cluster {
     pub(super) name: String,
     pub(super) address: String,
     pub(super) bound: String,
-    /// Commands a second since the last look; `None` at the first.
-    pub(super) rate: Option<f64>,
+    /// `serving` or `draining`.
+    pub(super) state: String,
+    /// New calls and commands a second since the last look.
+    pub(super) rates: Rates,
     pub(super) members: Vec<Member>,
 }
 
@@ -28,8 +30,31 @@ pub(super) struct Member {
     pub(super) delay: String,
     pub(super) bound: String,
     pub(super) reason: String,
-    /// Commands a second since the last look.
-    pub(super) rate: Option<f64>,
+    /// New calls and commands a second since the last look.
+    pub(super) rates: Rates,
+}
+
+impl Member {
+    /// Its load in percent, where it is known.
+    pub(super) fn load(&self) -> Option<f64> {
+        self.utilization.strip_suffix('%')?.parse().ok()
+    }
+
+    /// What an operator wants to see first: that it is away, or else what has been done to it.
+    pub(super) fn condition(&self) -> &str {
+        match (&*self.state, &*self.status) {
+            ("online", "ACTIVE") => "online",
+            ("online", status) => status,
+            (state, _) => state,
+        }
+    }
+}
+
+/// What happens each second; `None` at the first look.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Rates {
+    pub(super) calls: Option<f64>,
+    pub(super) commands: Option<f64>,
 }
 
 /// One `Cluster: #n` or `RTPproxy: #n` of a listing: its lines by their names.
@@ -57,11 +82,17 @@ pub(super) fn cluster_names(ls: &str) -> Vec<String> {
     blocks(ls).iter().map(|(_, block)| text(block, "name")).collect()
 }
 
-/// Commands counted at one moment, of each cluster and of each of its members.
+/// Calls and commands counted at one moment, of each cluster and of each of its members.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
-    clusters: HashMap<String, u64>,
-    members: HashMap<(String, String), u64>,
+    clusters: HashMap<String, Counted>,
+    members: HashMap<(String, String), Counted>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    calls: Option<u64>,
+    commands: Option<u64>,
 }
 
 impl Counts {
@@ -71,14 +102,16 @@ impl Counts {
         let mut cluster = String::new();
         for (head, block) in blocks(stats) {
             let name = text(&block, "name");
-            let Some(count) = block.get("commands").and_then(|count| count.parse().ok()) else {
-                continue;
-            };
+            let count = |key| block.get(key).and_then(|count| count.parse().ok());
             if head == "Cluster" {
-                counts.clusters.insert(name.clone(), count);
+                let (calls, commands) = (count("sessions bound"), count("commands"));
+                counts.clusters.insert(name.clone(), Counted { calls, commands });
                 cluster = name;
             } else {
-                counts.members.insert((cluster.clone(), name), count);
+                let (calls, commands) = (count("sessions"), count("commands"));
+                counts
+                    .members
+                    .insert((cluster.clone(), name), Counted { calls, commands });
             }
         }
         counts
@@ -89,6 +122,8 @@ impl Counts {
 #[derive(Debug, Default)]
 pub(super) struct Picture {
     pub(super) clusters: Vec<Cluster>,
+    /// How long the daemon has been running.
+    pub(super) uptime: Option<Duration>,
     counts: Counts,
 }
 
@@ -97,12 +132,24 @@ impl Picture {
     /// found so long `ago`.
     pub(super) fn of(ls: &str, members: &[String], stats: &str, earlier: Option<(&Self, Duration)>) -> Self {
         let counts = Counts::of(stats);
-        let rate = |now: Option<&u64>, before: Option<&u64>| {
+        let rate = |now: Option<u64>, before: Option<u64>| {
             // A daemon that was started anew counts from 0 again.
-            let more = now?.checked_sub(*before?)?;
+            let more = now?.checked_sub(before?)?;
             let seconds = earlier?.1.as_secs_f64();
             (seconds > 0.0).then(|| as_float(more) / seconds)
         };
+        let rates = |now: Option<&Counted>, before: Option<&Counted>| {
+            let (now, before) = (
+                now.copied().unwrap_or_default(),
+                before.copied().unwrap_or_default(),
+            );
+            Rates {
+                calls: rate(now.calls, before.calls),
+                commands: rate(now.commands, before.commands),
+            }
+        };
+        let uptime = stats.lines().find_map(|line| line.strip_prefix("uptime = "));
+        let uptime = uptime.and_then(|text| text.strip_suffix(" s")?.parse().ok());
         let before = earlier.map(|(picture, _)| &picture.counts);
         let clusters = blocks(ls).into_iter().zip(members).map(|((_, block), listing)| {
             let name = text(&block, "name");
@@ -112,7 +159,7 @@ impl Picture {
                 .map(|(_, block)| {
                     let key = (name.clone(), text(&block, "name"));
                     Member {
-                        rate: rate(
+                        rates: rates(
                             counts.members.get(&key),
                             before.and_then(|counts| counts.members.get(&key)),
                         ),
@@ -131,18 +178,20 @@ impl Picture {
                 });
             let members = members.collect();
             Cluster {
-                rate: rate(
+                rates: rates(
                     counts.clusters.get(&name),
                     before.and_then(|counts| counts.clusters.get(&name)),
                 ),
                 address: text(&block, "address"),
                 bound: text(&block, "bound sessions"),
+                state: text(&block, "state"),
                 name,
                 members,
             }
         });
         Self {
             clusters: clusters.collect(),
+            uptime: uptime.map(Duration::from_secs),
             counts,
         }
     }
@@ -189,7 +238,8 @@ mod tests {
             (&*first.name, &*first.address, &*first.bound),
             ("Supercluster#1", "/var/run/rtpproxy.sock", "3")
         );
-        assert_eq!(first.rate, None);
+        assert_eq!((first.rates, &*first.state), (Rates::default(), "serving"));
+        assert_eq!(picture.uptime, Some(Duration::ZERO));
         assert_eq!(first.members.len(), 2);
         let member = &first.members[1];
         assert_eq!(
@@ -197,6 +247,11 @@ mod tests {
             ("RTPPROXY2", "0", "1500")
         );
         assert_eq!((&*member.utilization, &*member.delay), ("0.0%", "0.312 ms"));
+        assert_eq!((member.load(), member.condition()), (Some(0.0), "online"));
+        assert_eq!(
+            (second.members[0].load(), second.members[0].condition()),
+            (None, "offline")
+        );
         assert_eq!(second.members[0].reason, "2 probes unanswered, since 90 s");
         assert_eq!(second.members[0].sessions, "UNKNOWN");
         // No field is left empty: the names are those that are printed.
@@ -209,14 +264,20 @@ mod tests {
     fn rates_come_with_the_second_look_and_not_across_a_restart() {
         let mut all = Fake::of_the_manual().clusters();
         let first = picture(&all, None);
-        all[0].counters[0] += 30;
+        // Commands, calls bound, and the calls of one member.
+        (all[0].counters[0], all[0].counters[5]) = (35, 25);
         all[0].members[1].counters[0] += 10;
+        all[0].members[1].counters[9] += 4;
         let second = picture(&all, Some((&first, Duration::from_secs(2))));
-        assert_eq!(second.clusters[0].rate, Some(15.0));
-        assert_eq!(second.clusters[0].members[0].rate, Some(0.0));
-        assert_eq!(second.clusters[0].members[1].rate, Some(5.0));
-        all[0].counters[0] = 0;
+        let rates = |calls, commands| Rates {
+            calls: Some(calls),
+            commands: Some(commands),
+        };
+        assert_eq!(second.clusters[0].rates, rates(10.0, 15.0));
+        assert_eq!(second.clusters[0].members[0].rates, rates(0.0, 0.0));
+        assert_eq!(second.clusters[0].members[1].rates, rates(2.0, 5.0));
+        all[0].counters.fill(0);
         let third = picture(&all, Some((&second, Duration::from_secs(2))));
-        assert_eq!(third.clusters[0].rate, None);
+        assert_eq!(third.clusters[0].rates, Rates::default());
     }
 }

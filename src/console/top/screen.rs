@@ -6,18 +6,19 @@ use std::time::Instant;
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout};
-use ratatui::style::{Color, Modifier, Style};
-use ratatui::text::Line;
-use ratatui::widgets::{Cell, Row, Table, TableState};
+use ratatui::text::{Line, Text};
 use ratatui::{DefaultTerminal, Frame};
 
 use super::super::Ending;
 use super::super::daemon::{Daemon, Trouble};
-use super::picture::{Picture, cluster_names};
+use super::layout::{self, Looks};
+use super::picture::{Member, Picture, cluster_names};
 use crate::sync;
 
-/// Lines that a page key moves.
-const PAGE: u16 = 10;
+/// What the last line says.
+const KEYS: &str = "q quit   arrows, page keys: choose a member, for its details";
+/// Members that a page key moves.
+const PAGE: isize = 10;
 
 /// What is on the screen.
 #[derive(Default)]
@@ -27,7 +28,11 @@ struct View {
     taken: Option<Instant>,
     /// Why there is no newer one.
     trouble: Option<String>,
-    table: TableState,
+    /// Chosen among all members, in their order; `None` until a key chooses.
+    chosen: Option<usize>,
+    /// Lines above the first one that is shown.
+    scrolled: usize,
+    style: Looks,
 }
 
 /// Shows the clusters anew each `interval` until a key ends it.
@@ -40,7 +45,10 @@ pub(super) fn run(mut daemon: Daemon, interval: Duration) -> Result<Ending, Trou
 }
 
 fn watch(mut terminal: DefaultTerminal, daemon: &mut Daemon, interval: Duration) -> io::Result<()> {
-    let mut view = View::default();
+    let mut view = View {
+        style: looks(),
+        ..View::default()
+    };
     let mut next = sync::now();
     loop {
         let now = sync::now();
@@ -56,19 +64,55 @@ fn watch(mut terminal: DefaultTerminal, daemon: &mut Daemon, interval: Duration)
             match key.code {
                 KeyCode::Char('q' | 'Q') | KeyCode::Esc => return Ok(()),
                 KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(()),
-                KeyCode::Down | KeyCode::Char('j') => view.table.scroll_down_by(1),
-                KeyCode::Up | KeyCode::Char('k') => view.table.scroll_up_by(1),
-                KeyCode::PageDown | KeyCode::Char(' ') => view.table.scroll_down_by(PAGE),
-                KeyCode::PageUp => view.table.scroll_up_by(PAGE),
-                KeyCode::Home => view.table.select_first(),
-                KeyCode::End => view.table.select_last(),
+                KeyCode::Down | KeyCode::Char('j') => view.choose(1),
+                KeyCode::Up | KeyCode::Char('k') => view.choose(-1),
+                KeyCode::PageDown | KeyCode::Char(' ') => view.choose(PAGE),
+                KeyCode::PageUp => view.choose(-PAGE),
+                KeyCode::Home => view.choose(isize::MIN),
+                KeyCode::End => view.choose(isize::MAX),
                 _ => {}
             }
         }
     }
 }
 
+/// What the terminal can show, by the variables that say so: `NO_COLOR`, and the character set of the locale.
+fn looks() -> Looks {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG"));
+    let is_utf8 = |locale: String| {
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    };
+    Looks::new(set("NO_COLOR").is_none(), locale.is_some_and(is_utf8))
+}
+
 impl View {
+    /// Moves the choice by so many members, as far as there are.
+    fn choose(&mut self, by: isize) {
+        let members: usize = self
+            .picture
+            .clusters
+            .iter()
+            .map(|cluster| cluster.members.len())
+            .sum();
+        let Some(last) = members.checked_sub(1) else {
+            return;
+        };
+        let from = match self.chosen {
+            Some(chosen) => chosen.saturating_add_signed(by),
+            None if by > 0 && by != isize::MAX => 0,
+            None => last.saturating_add_signed(by.saturating_add(1)),
+        };
+        self.chosen = Some(from.min(last));
+    }
+
+    /// The chosen member, if it is still there.
+    fn chosen(&self) -> Option<&Member> {
+        let mut members = self.picture.clusters.iter().flat_map(|cluster| &cluster.members);
+        members.nth(self.chosen?)
+    }
+
     /// Takes a new picture, or says why there is none: the old one stays.
     fn look(&mut self, now: Instant, daemon: &mut Daemon) {
         match replies(daemon) {
@@ -109,71 +153,39 @@ fn reply(daemon: &mut Daemon, command: &str) -> Result<String, Trouble> {
 }
 
 fn draw(frame: &mut Frame<'_>, view: &mut View) {
-    const HEADS: [&str; 11] = [
-        "NAME", "ADDRESS", "STATE", "STATUS", "WEIGHT", "SESSIONS", "LOAD", "BOUND", "DELAY", "CMD/S",
-        "REASON",
-    ];
-    let widths = [20, 22, 8, 10, 7, 15, 8, 9, 11, 9].map(Constraint::Length);
-    let widths = widths.into_iter().chain([Constraint::Min(20)]);
+    let [head, heads, body, detail, foot] = Layout::vertical([
+        Constraint::Length(1),
+        Constraint::Length(1),
+        Constraint::Min(1),
+        Constraint::Length(1),
+        Constraint::Length(1),
+    ])
+    .areas(frame.area());
+    let looks = view.style;
+    let columns = layout::Columns::for_width(usize::from(head.width));
+    frame.render_widget(layout::summary(&view.picture, looks), head);
+    frame.render_widget(columns.heads(), heads);
 
-    let [table, foot] = Layout::vertical([Constraint::Min(2), Constraint::Length(1)]).areas(frame.area());
-    let bold = Style::new().add_modifier(Modifier::BOLD);
-    let shown = Table::new(rows(&view.picture), widths)
-        .header(Row::new(HEADS).style(Style::new().add_modifier(Modifier::REVERSED)))
-        .row_highlight_style(bold);
-    frame.render_stateful_widget(shown, table, &mut view.table);
-
-    let foot_line = match &view.trouble {
-        Some(trouble) => Line::styled(trouble.as_str(), Style::new().fg(Color::Red)),
-        None => Line::from("q: quit   arrows, page keys: scroll"),
-    };
-    frame.render_widget(foot_line, foot);
-}
-
-fn rows(picture: &Picture) -> Vec<Row<'_>> {
-    let mut rows = Vec::new();
-    for cluster in &picture.clusters {
-        let blank = || Cell::from("");
-        let cells = [
-            Cell::from(&*cluster.name),
-            Cell::from(&*cluster.address),
-            blank(),
-            blank(),
-            blank(),
-            blank(),
-            blank(),
-            Cell::from(&*cluster.bound),
-            blank(),
-            Cell::from(rate(cluster.rate)),
-        ];
-        rows.push(Row::new(cells).style(Style::new().fg(Color::Cyan).add_modifier(Modifier::BOLD)));
-        for member in &cluster.members {
-            let style = match (&*member.state, &*member.status) {
-                ("online", "ACTIVE") => Style::new(),
-                ("online", _) => Style::new().fg(Color::Yellow),
-                _ => Style::new().fg(Color::Red),
-            };
-            let cells = [
-                format!("  {}", member.name),
-                member.address.clone(),
-                member.state.clone(),
-                member.status.clone(),
-                member.weight.clone(),
-                format!("{}/{}", member.sessions, member.capacity),
-                member.utilization.clone(),
-                member.bound.clone(),
-                member.delay.clone(),
-                rate(member.rate),
-                member.reason.clone(),
-            ];
-            rows.push(Row::new(cells.map(Cell::from)).style(style));
-        }
+    let (lines, at) = layout::body(&view.picture, columns, view.chosen, looks);
+    let room = usize::from(body.height);
+    if let Some(at) = at {
+        // The line above it may be that of its cluster.
+        view.scrolled = view
+            .scrolled
+            .min(at.saturating_sub(1))
+            .max((at + 1).saturating_sub(room));
     }
-    rows
-}
+    view.scrolled = view.scrolled.min(lines.len().saturating_sub(room));
+    let shown: Vec<Line<'_>> = lines.into_iter().skip(view.scrolled).take(room).collect();
+    frame.render_widget(Text::from(shown), body);
 
-fn rate(rate: Option<f64>) -> String {
-    rate.map_or_else(String::new, |rate| format!("{rate:.1}"))
+    let told = match (&view.trouble, view.chosen()) {
+        (Some(trouble), _) => Line::styled(trouble.as_str(), looks.bad()),
+        (None, Some(member)) => layout::detail(member),
+        (None, None) => Line::default(),
+    };
+    frame.render_widget(told, detail);
+    frame.render_widget(Line::styled(KEYS, layout::faint()), foot);
 }
 
 #[cfg(test)]
@@ -219,32 +231,50 @@ mod tests {
         let now = sync::now();
         view.look(now, &mut daemon);
         view.look(now + Duration::from_secs(1), &mut daemon);
-        let lines = screen(&mut view, 150);
+        let lines = screen(&mut view, 80);
+        assert_eq!(
+            lines[0],
+            "rtp_cluster   2 of 4 online   6 calls   0.0 calls/s   0.0 commands/s   up 1h 0m"
+        );
         assert!(
-            lines[0].starts_with("NAME ") && lines[0].ends_with("REASON"),
+            lines[1].starts_with("  MEMBER ") && lines[1].ends_with(" DELAY"),
             "{lines:#?}"
+        );
+        assert_eq!(
+            lines[2],
+            "Supercluster#1  /var/run/rtpproxy.sock   2/2 online   3 calls   0.0/s"
         );
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(
-            words(&lines[1]),
-            ["Supercluster#1", "/var/run/rtpproxy.sock", "3", "0.0"]
+            words(&lines[3]),
+            words("RTPPROXY1 online 0% 0/2500 100 0.0 0.31ms")
         );
-        let member =
-            "RTPPROXY1 127.0.0.1:22222 online ACTIVE 100 0/2500 0.0% 0 0.312 ms 0.0 answers, since 90 s";
-        assert_eq!(words(&lines[2]), words(member));
-        assert!(
-            lines[5].contains("RTPPROXY3") && lines[5].contains("offline"),
-            "{lines:#?}"
-        );
-        assert_eq!(lines[8], "q: quit   arrows, page keys: scroll");
+        assert!(lines[5].starts_with("Supercluster#2 "), "{lines:#?}");
+        assert_eq!(lines[8], KEYS);
+        assert_eq!(lines[7], "");
 
-        // Without the daemon the last picture stays, and the foot says why.
+        // A choice brings the details, and what is chosen is on the screen.
+        view.choose(isize::MAX);
+        let chosen = screen(&mut view, 80);
+        assert!(chosen[6].starts_with("> RTPPROXY4 "), "{chosen:#?}");
+        assert_eq!(
+            chosen[7],
+            "RTPPROXY4 (127.0.0.1:22225) ACTIVE, 0 bound here: 2 probes unanswered, since 90"
+        );
+        view.choose(-PAGE);
+        assert!(screen(&mut view, 80)[3].starts_with("> RTPPROXY1 "));
+        // With room there is more.
+        let wide = screen(&mut view, 160);
+        let member = "> RTPPROXY1 127.0.0.1:22222 online 0% 0/2500 100 0.0 0.0 0.31ms answers, since 90 s";
+        assert_eq!(words(&wide[3]), words(member));
+
+        // Without the daemon the last picture stays, and a line says why.
         handle.stop();
         view.look(now + Duration::from_secs(2), &mut daemon);
-        let later = screen(&mut view, 150);
-        assert_eq!(later[..8], lines[..8]);
+        let later = screen(&mut view, 160);
+        assert_eq!(later[..7], wide[..7]);
         assert!(
-            later[8].starts_with("cannot connect to ") && later[8].contains(&*path.display().to_string()),
+            later[7].starts_with("cannot connect to ") && later[7].contains(&*path.display().to_string()),
             "{later:#?}"
         );
         // A small terminal is no reason to fall over.
