@@ -176,7 +176,7 @@ impl Admin {
         }
         let asked = self.clients.iter().zip(interests);
         polled.extend(asked.map(|(client, flags)| PollFd::new(client.socket(), flags)));
-        match poll(&mut polled, timeout.as_ref()) {
+        match sync::idle(|| poll(&mut polled, timeout.as_ref())) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -58,11 +58,6 @@ pub trait Service: Sized {
     /// What goes on, in several lines, for the log.
     fn dump(&self) -> String;
 
-    /// Whether every thread makes progress; asked at half the interval of systemd's watchdog.
-    fn alive(&self) -> bool {
-        true
-    }
-
     /// Stops accepting, answers what is in flight (2 s at most), removes the sockets, and joins the threads.
     fn stop(self);
 }

@@ -65,6 +65,7 @@ pub(crate) fn run(
 ) {
     let mut reload = Rarely::default();
     let mut dump = Rarely::default();
+    let mut watch = sync::Watch::default();
     let mut tick = systemd.tick().map(|_| sync::now());
     loop {
         let now = sync::now();
@@ -103,10 +104,14 @@ pub(crate) fn run(
         if let (Some(due), Some(every)) = (tick, systemd.tick())
             && due <= now
         {
-            if service.alive() {
+            let hanging = watch.hanging();
+            if hanging.is_empty() {
                 systemd.alive();
             } else {
-                log::error!("a thread hangs: systemd is no longer told that we live");
+                log::error!(
+                    "watchdog: {} not back from work for {every:?}: systemd is not told that we live",
+                    hanging.join(", ")
+                );
             }
             tick = Some(now + every);
         }

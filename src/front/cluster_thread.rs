@@ -24,6 +24,7 @@ use super::{stream, udp, unix};
 use crate::cluster::{Cluster, Out};
 use crate::config::model::Name;
 use crate::dispatch::rewrite::Origin;
+use crate::sync::idle;
 
 /// A control socket that is bound.
 #[derive(Debug)]
@@ -95,7 +96,7 @@ pub fn run(cluster: &Arc<Cluster>, door: Door, stop: &UnixStream) {
 
 /// Waits until one of `fds` is ready, `patience` at most.
 pub(super) fn wait(cluster: &Name, fds: &mut [PollFd<'_>], patience: Option<Duration>) {
-    match poll(fds, patience.map(timespec).as_ref()) {
+    match idle(|| poll(fds, patience.map(timespec).as_ref())) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(error) => {
             log::error!("cluster {cluster}: poll: {error}");

@@ -26,7 +26,7 @@ use crate::dispatch::rewrite::Origin;
 use crate::protocol::command::{COMMAND_MAX, ErrorCode, parse};
 use crate::protocol::framing::{First, first};
 use crate::protocol::reply::write_error;
-use crate::sync::now;
+use crate::sync::{idle, now};
 
 /// How long a client may take for its command, all in all.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -278,7 +278,7 @@ impl Desk<'_> {
                 .iter()
                 .map(|it| PollFd::new(&*it.talk.kept, PollFlags::IN)),
         );
-        poll(&mut fds, timeout.as_ref()).ok();
+        idle(|| poll(&mut fds, timeout.as_ref())).ok();
         let mut flags = fds.iter().map(is_ready);
         let (woken, ended) = (flags.next() == Some(true), flags.next() == Some(true));
         let mut of = |length| flags.by_ref().take(length).collect::<Vec<bool>>();

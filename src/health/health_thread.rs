@@ -17,7 +17,7 @@ use crate::dispatch::outbox::Probed;
 use crate::dispatch::session::MemberId;
 use crate::link::timer_thread::Post;
 use crate::protocol::reply::SessionCounts;
-use crate::sync::{Thread, now, spawn};
+use crate::sync::{Thread, idle, now, spawn};
 
 /// Messages that may wait: several rounds of probes of a thousand members.
 const QUEUE: usize = 16_384;
@@ -129,10 +129,11 @@ struct Round {
 fn run(inbox: &Receiver<Message>) {
     let mut round = Round::default();
     loop {
-        let message = match round.next_alarm() {
+        let alarm = round.next_alarm();
+        let message = idle(|| match alarm {
             Some(at) => inbox.recv_deadline(at),
             None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
+        });
         match message {
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(message) => round.take(message),

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use crate::config::model::{Address, Member, Protocol};
 use crate::dispatch::session::MemberId;
 use crate::protocol::cookie::Cookie;
+use crate::sync::idle;
 
 /// Longest reply of a member, in bytes, as RTPproxy's own buffers.
 pub const REPLY_MAX: usize = 8192;
@@ -144,8 +145,7 @@ fn is_whole(command: &[u8], reply: &[u8]) -> bool {
 pub(crate) fn resolve(protocol: Protocol, address: &Address) -> io::Result<SocketAddr> {
     match address {
         Address::Ip(address) => Ok(*address),
-        Address::Host(host, port) => (&**host, *port)
-            .to_socket_addrs()?
+        Address::Host(host, port) => idle(|| (&**host, *port).to_socket_addrs())?
             .find(|found| found.is_ipv6() == protocol.is_v6())
             .ok_or_else(|| {
                 io::Error::new(

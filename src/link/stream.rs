@@ -15,7 +15,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::{CONNECT_WITHIN, Label, REPLY_MAX, Refused, Sink, is_whole, resolve, source};
 use crate::config::model::{Address, Member};
 use crate::protocol::cookie::Cookie;
-use crate::sync::{Thread, spawn};
+use crate::sync::{Thread, idle, spawn};
 
 /// Commands on the connection or waiting for it; more are failed over like those of a silent member.
 const QUEUE: usize = 4096;
@@ -130,7 +130,7 @@ impl Stream {
     fn wait_for_work(&self) -> bool {
         let mut state = self.state.lock();
         while state.waiting.is_empty() && !state.stopped {
-            self.wanted.wait(&mut state);
+            idle(|| self.wanted.wait(&mut state));
         }
         !state.stopped
     }
@@ -171,7 +171,7 @@ impl Stream {
         let mut filled = 0;
         loop {
             let mut reader = socket;
-            let read = match reader.read(buffer.get_mut(filled..).unwrap_or_default()) {
+            let read = match idle(|| reader.read(buffer.get_mut(filled..).unwrap_or_default())) {
                 Ok(0) => return,
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

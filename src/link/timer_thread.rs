@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::cluster::{Cluster, Out};
 use crate::dispatch::session::MemberId;
+use crate::sync::idle;
 
 /// What a timer thread is told.
 #[derive(Debug)]
@@ -49,10 +50,10 @@ pub fn run(cluster: &Arc<Cluster>, posts: &Receiver<Post>) {
     let mut out = Out::default();
     let mut next = None;
     loop {
-        let post = match next {
+        let post = idle(|| match next {
             Some(at) => posts.recv_deadline(at),
             None => posts.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
+        });
         match post {
             Ok(Post::Stop) | Err(RecvTimeoutError::Disconnected) => return,
             Ok(Post::Wake) | Err(RecvTimeoutError::Timeout) => {}

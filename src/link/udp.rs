@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 use super::{Label, REPLY_MAX, Refused, Sink, resolve, source};
 use crate::config::model::{Address, Member};
 use crate::protocol::cookie::{self, Cookie};
-use crate::sync::{Thread, spawn};
+use crate::sync::{Thread, idle, spawn};
 
 /// Kernel buffers for bursts of commands and replies, in bytes; the kernel may give less.
 const BUFFER: usize = 4 << 20;
@@ -137,7 +137,7 @@ impl Udp {
     fn wait(&self) {
         let mut guard = self.idle.0.lock();
         if !self.stopped.load(Ordering::Acquire) {
-            self.idle.1.wait_for(&mut guard, RETRY);
+            idle(|| self.idle.1.wait_for(&mut guard, RETRY));
         }
     }
 
@@ -146,7 +146,7 @@ impl Udp {
         // One byte more than may come, so that a datagram that was cut off is seen as too long.
         let mut buffer = [0; REPLY_MAX + 1];
         loop {
-            match socket.recv(&mut buffer) {
+            match idle(|| socket.recv(&mut buffer)) {
                 // What `shutdown` makes of a read; an empty datagram is nobody's reply either.
                 Ok(0) if self.is_shut(socket) => return,
                 Ok(0) => sink.foreign(from),

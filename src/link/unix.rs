@@ -17,7 +17,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::{Label, REPLY_MAX, Refused, Sink, is_whole};
 use crate::dispatch::ANSWER_WITHIN;
 use crate::protocol::cookie::Cookie;
-use crate::sync::{Thread, now, spawn};
+use crate::sync::{Thread, idle, now, spawn};
 
 /// Connections to one member at the same time.
 pub const WORKERS: usize = 8;
@@ -139,7 +139,7 @@ impl Shared {
         let mut buffer = vec![0; REPLY_MAX + 1];
         loop {
             self.idle.fetch_add(1, Ordering::AcqRel);
-            let job = self.queue.recv();
+            let job = idle(|| self.queue.recv());
             self.idle.fetch_sub(1, Ordering::AcqRel);
             let Ok(job) = job else { return };
             self.serve(&job, &mut kept, &mut buffer);
@@ -216,7 +216,7 @@ impl Shared {
         if let Some(leash) = &self.leash {
             fds.push(PollFd::new(leash, PollFlags::IN));
         }
-        match poll(&mut fds, Some(&timeout)) {
+        match idle(|| poll(&mut fds, Some(&timeout))) {
             Ok(_) if fds.get(1).is_some_and(|leash| !leash.revents().is_empty()) => Err(Failure::Over),
             _ => Ok(()),
         }

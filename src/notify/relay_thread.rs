@@ -26,7 +26,7 @@ use crate::cluster::Cluster;
 use crate::daemon::sockets::BoundPort;
 use crate::dispatch::Throttle;
 use crate::dispatch::rewrite::{Addressee, split_notification};
-use crate::sync::now;
+use crate::sync::{idle, now};
 
 /// Connections of all members at most. RTPproxy has one for each of its notification targets.
 const INBOUND_MAX: usize = 1024;
@@ -122,7 +122,7 @@ impl Relaying<'_> {
                 .filter_map(Outlet::interest)
                 .map(|(socket, flags)| PollFd::new(socket, flags)),
         );
-        match poll(&mut fds, timeout.as_ref()) {
+        match idle(|| poll(&mut fds, timeout.as_ref())) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => {
                 log::error!("cluster {}: notifications: poll: {error}", self.cluster.name);

@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::Shared;
 use crate::dispatch::ANSWER_WITHIN;
 use crate::link::Link;
-use crate::sync::{Thread, now, spawn};
+use crate::sync::{Thread, idle, now, spawn};
 
 /// Messages that may wait. Each makes the thread look at everything, so one that finds no place is not missed,
 /// and a link that finds none is closed at once: commands on their way over it are sent again or fail over.
@@ -90,10 +90,10 @@ fn run(shared: &Weak<Shared>, inbox: &Receiver<Message>) {
     // The oldest first.
     let mut retired: VecDeque<(Instant, Arc<Link>)> = VecDeque::new();
     loop {
-        let message = match retired.front() {
+        let message = idle(|| match retired.front() {
             Some((due, _)) => inbox.recv_deadline(*due),
             None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        };
+        });
         match message {
             Ok(Message::Emptied) => {
                 if let Some(shared) = shared.upgrade() {
