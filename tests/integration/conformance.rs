@@ -15,10 +15,10 @@ use crate::support::place::Place;
 use crate::support::real::{RealMember, free_ipv6};
 use crate::support::wait::{self, LONG};
 use crate::support::wire::Transport::{Cunix, Tcp, Tcp6, Udp, Udp6, Unix};
-use crate::support::wire::{At, Transport, Wire};
+use crate::support::wire::{self, At, Transport, Wire};
 
 /// Transports of a cluster's control socket.
-const CONTROLS: [Transport; 3] = [Unix, Udp, Udp6];
+const CONTROLS: [Transport; 6] = Transport::ALL;
 
 /// Pairs of control socket and member over which everything is said; over the other pairs, what matters most.
 const FULL: [(Transport, Transport); 6] = [
@@ -259,6 +259,43 @@ fn what_looks_like_a_command_is_answered_alike() {
         }
     }
     dialogue.end();
+}
+
+#[test]
+fn a_datagram_that_is_no_command_is_answered_as_an_rtpproxy_answers_it() {
+    let both = Both::over(&[(Udp, Udp)]);
+    let (_, _, at) = &both.clusters[0];
+    let direct = both.direct.at(Udp).expect("every machine has IPv4");
+    let datagrams = [
+        "",
+        "\\s",
+        "\\r\\n",
+        "@c@",
+        "@c@ ",
+        "@c@\\n",
+        "@c@ \\r\\n",
+        "\\0",
+        "@c@\\0 V",
+        "@c@ V\\0",
+        "  @c@ V",
+        "@c@\\tV",
+        "@c@   V\\n",
+        "@c@\\r\\nV",
+        "@c@ V\\nV",
+        "@c@ VF\\n20050322",
+        "@c@ \\xff",
+        "\\xff@c@ V",
+        "@c@ @c@ V",
+    ];
+    for (number, form) in datagrams.iter().enumerate() {
+        let bytes = forms::unescape(&form.replace("@c@", &format!("cookie{number}")));
+        let (truth, answer) = (wire::datagram(&direct, &bytes), wire::datagram(at, &bytes));
+        assert_eq!(
+            escaped(&truth),
+            escaped(&answer),
+            "an RTPproxy, and a cluster: {form}"
+        );
+    }
 }
 
 /// Where a cluster answers in its own way: over which control socket, what, an RTPproxy's answer, a cluster's, and why.

@@ -199,25 +199,35 @@ impl Wire {
     /// A socket a command, and a cookie that no other has.
     fn over_udp(&self, command: &[u8]) -> io::Result<Vec<u8>> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let At::Net(address) = self.at else {
-            panic!("{}: no address", self.at)
-        };
-        let here = if address.is_ipv6() {
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-        } else {
-            [0, 0, 0, 0].into()
-        };
-        let socket = UdpSocket::bind((here, 0))?;
-        socket.connect(address)?;
-        socket.set_read_timeout(Some(PATIENCE))?;
         let cookie = format!("wire{}.{} ", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        socket.send(&[cookie.as_bytes(), command].concat())?;
-        let mut reply = vec![0; 65_536];
-        let length = socket.recv(&mut reply)?;
-        reply.truncate(length);
+        let reply = exchange(&self.at, &[cookie.as_bytes(), command].concat())?;
         let text = reply.strip_prefix(cookie.as_bytes());
         Ok(text
             .unwrap_or_else(|| panic!("{}: {:?}", escaped(command), escaped(&reply)))
             .to_vec())
     }
+}
+
+/// Sends a datagram as it is, and gives the one that comes back.
+pub fn datagram(at: &At, bytes: &[u8]) -> Vec<u8> {
+    exchange(at, bytes).unwrap_or_else(|e| panic!("{at}: {}: {e}", escaped(bytes)))
+}
+
+fn exchange(at: &At, bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let At::Net(address) = at else {
+        panic!("{at}: no address")
+    };
+    let here = if address.is_ipv6() {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    } else {
+        [0, 0, 0, 0].into()
+    };
+    let socket = UdpSocket::bind((here, 0))?;
+    socket.connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(bytes)?;
+    let mut reply = vec![0; 65_536];
+    let length = socket.recv(&mut reply)?;
+    reply.truncate(length);
+    Ok(reply)
 }
