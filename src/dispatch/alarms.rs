@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::answers::says_unknown;
 use super::attempt::{Fate, Job};
 use super::commands::Found;
 use super::member::{Count, Member};
@@ -416,7 +417,11 @@ impl<C, L: Clone> Dispatch<C, L> {
                 let verdict = transaction.verdict.clone();
                 self.finish(slot, &verdict, out);
             }
-            _ if !transaction.verdict.is_empty() && !transaction.mixed && !silent => {
+            // Who names a fault has the session; the silent ones would say nothing else than that they have not.
+            _ if !transaction.verdict.is_empty()
+                && !transaction.mixed
+                && (!silent || !says_unknown(&transaction.verdict)) =>
+            {
                 let verdict = transaction.verdict.clone();
                 self.finish(slot, &verdict, out);
             }

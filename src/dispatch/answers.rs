@@ -14,6 +14,11 @@ use crate::protocol::command::{self, Verb};
 use crate::protocol::cookie::Cookie;
 use crate::protocol::reply::{self, Outcome, own};
 
+/// Whether a member says that it has no such session, and nothing else against the command.
+pub(super) fn says_unknown(reply: &[u8]) -> bool {
+    matches!(reply.trim_ascii(), b"0" | b"E50")
+}
+
 /// How much of a garbage reply a note shows, in bytes.
 const EXCERPT: usize = 64;
 
@@ -332,9 +337,11 @@ impl<C, L: Clone> Dispatch<C, L> {
             Outcome::Error(_) => false,
         };
         if !has_it {
-            if transaction.verdict.is_empty() {
+            // Who names another fault has the session, or would say so of any.
+            if transaction.verdict.is_empty() || says_unknown(&transaction.verdict) {
+                transaction.verdict.clear();
                 transaction.verdict.extend_from_slice(text);
-            } else if transaction.verdict != text {
+            } else if transaction.verdict != text && !says_unknown(text) {
                 transaction.mixed = true;
             }
             if !transaction.is_waiting() {
