@@ -1,0 +1,386 @@
+//! What each command means where one RTPproxy has become three: answered for the cluster, summed, or carried out where
+//! the call is. Every member is a real one.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use crate::support::bed::{answer, create, delete};
+use crate::support::client;
+use crate::support::daemon::{Daemon, Files, Listed, config};
+use crate::support::member;
+use crate::support::place::Place;
+use crate::support::real::RealMember;
+use crate::support::wait::{self, LONG};
+
+/// Three RTPproxies behind a UNIX socket.
+#[derive(Debug)]
+struct Three {
+    members: Vec<RealMember>,
+    daemon: Daemon,
+    place: Place,
+}
+
+impl Three {
+    /// All online.
+    fn online() -> Self {
+        Self::with("")
+    }
+
+    /// The same with more in the cluster element.
+    fn with(extra: &str) -> Self {
+        let place = Place::new();
+        let members: Vec<RealMember> = (1..=3)
+            .map(|n| RealMember::start(&place, &format!("r{n}")))
+            .collect();
+        let listed: Vec<Listed> = members
+            .iter()
+            .enumerate()
+            .map(|(n, m)| Listed::udp(&format!("R{}", n + 1), &m.control().to_string()))
+            .collect();
+        let daemon = Daemon::start(&place, &config(&Files::in_place(&place).control, &listed, extra));
+        daemon.wait_members(3, 0);
+        Self {
+            members,
+            daemon,
+            place,
+        }
+    }
+
+    fn ask(&self, command: &str) -> String {
+        client::ask(&self.daemon.files().control, command)
+    }
+
+    /// A reply of several lines.
+    fn lines(&self, command: &str) -> String {
+        let reply = client::raw(&self.daemon.files().control, command.as_bytes());
+        String::from_utf8(reply).expect("replies are text")
+    }
+
+    /// Which member an answer with a port is from.
+    fn of_reply(&self, reply: &str) -> usize {
+        let (_, address) = client::media(reply);
+        let place = self.members.iter().position(|member| member.media() == address);
+        place.unwrap_or_else(|| panic!("no member has the address of {reply:?}"))
+    }
+
+    /// Makes and answers calls until each member has one; their call-ids, by member.
+    fn a_call_each(&self) -> Vec<String> {
+        let mut calls = vec![None; self.members.len()];
+        for number in 0..200 {
+            let call = format!("call-{number}@pbx");
+            let home = self.of_reply(&self.ask(&create(&call)));
+            assert_eq!(self.of_reply(&self.ask(&answer(&call))), home);
+            if calls[home].is_none() {
+                calls[home] = Some(call);
+            } else {
+                assert_eq!(self.ask(&delete(&call)), "0");
+            }
+            if calls.iter().all(Option::is_some) {
+                return calls.into_iter().flatten().collect();
+            }
+        }
+        panic!("one member gets no call: {calls:?}");
+    }
+
+    /// A counter of one member, by its own word.
+    fn counter(&self, member: usize, name: &str) -> u64 {
+        let reply = member::ask(self.members[member].control(), &format!("G {name}"));
+        reply.parse().unwrap_or_else(|_| panic!("{name}: {reply:?}"))
+    }
+
+    fn counters(&self, name: &str) -> Vec<u64> {
+        (0..self.members.len()).map(|n| self.counter(n, name)).collect()
+    }
+}
+
+#[test]
+fn versions_and_capabilities_are_the_clusters_own() {
+    let mut three = Three::online();
+    assert_eq!(three.ask("V"), "20040107");
+    for known in [
+        "20040107", "20050322", "20071218", "20081224", "20150617", "20260308",
+    ] {
+        assert_eq!(three.ask(&format!("VF {known}")), "1", "{known}");
+    }
+    for unknown in ["1", "20990101", "capability"] {
+        assert_eq!(three.ask(&format!("VF {unknown}")), "0", "{unknown}");
+    }
+    // With nobody left to ask, what was said last; a SIP server that starts now is not to lose its features for a
+    // minute.
+    for member in &mut three.members {
+        member.kill();
+    }
+    three.daemon.wait_members(0, 3);
+    assert_eq!(three.ask("V"), "20040107");
+    for known in ["20050322", "20081224", "20260308"] {
+        assert_eq!(three.ask(&format!("VF {known}")), "1", "{known}");
+    }
+    assert_eq!(three.ask("VF 20990101"), "0");
+    assert_eq!(three.ask(&create("call")), "E999");
+    assert_eq!(three.ask("G nsess_created"), "E999", "it was never asked for");
+}
+
+#[test]
+fn sessions_and_packets_are_summed_over_the_members() {
+    let three = Three::online();
+    let calls = three.a_call_each();
+    let created: u64 = three.counters("nsess_created").iter().sum();
+    let info = format!(
+        "sessions created: {created}\nactive sessions: 3\nactive streams: 6\npackets received: 0\npackets \
+         transmitted: 0\n"
+    );
+    for command in ["I", "Ib", "ib"] {
+        wait::until_true("three sessions in the sum", LONG, || three.lines(command) == info);
+    }
+    for command in ["Il", "Ibl", "ILB"] {
+        let reply = three.lines(command);
+        let load = reply
+            .strip_prefix(&info)
+            .and_then(|rest| rest.strip_prefix("average load: "));
+        let load: f64 = load
+            .and_then(|load| load.trim_end().parse().ok())
+            .unwrap_or_else(|| panic!("{command}: {reply:?}"));
+        assert!((0.0..=100.0).contains(&load), "{load}");
+    }
+    for call in calls {
+        assert_eq!(three.ask(&delete(&call)), "0");
+    }
+    wait::until_true("none in the sum", LONG, || {
+        three
+            .lines("Ib")
+            .contains("\nactive sessions: 0\nactive streams: 0\n")
+    });
+}
+
+#[test]
+fn statistics_are_summed_in_the_members_formats() {
+    let three = Three::online();
+    for call in three.a_call_each() {
+        three.ask(&delete(&call));
+    }
+    let names = "nsess_created nsess_destroyed total_duration nsess_timeout pps_in npkts_relayed";
+    let mine = |reply: &str| -> Vec<f64> {
+        let values = reply
+            .split(' ')
+            .map(|word| word.rsplit('=').next().expect("a value"));
+        values.map(|value| value.parse().expect("a number")).collect()
+    };
+    let mut sums = vec![0.0; 6];
+    for member in &three.members {
+        let values = mine(&member::ask(member.control(), &format!("G {names}")));
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+    for command in ["G", "Gv"] {
+        let reply = three.ask(&format!("{command} {names}"));
+        for (sum, value) in sums.iter().zip(mine(&reply)) {
+            // The members round to six places.
+            assert!((sum - value).abs() < 1e-5, "{sums:?}: {reply}");
+        }
+        for (word, name) in reply.split(' ').zip(names.split(' ')) {
+            let number = match word.split_once('=') {
+                Some((given, number)) => {
+                    assert_eq!((command, given), ("Gv", name));
+                    number
+                }
+                None => word,
+            };
+            let places = number.split_once('.').map(|(_, places)| places.len());
+            let fraction = matches!(name, "total_duration" | "pps_in");
+            assert_eq!(places, fraction.then_some(6), "{name} {number}");
+        }
+        assert_eq!(reply.split(' ').count(), 6);
+    }
+    assert_eq!(three.ask("G"), "");
+    assert_eq!(three.ask("G nsess_created bogus"), "E68");
+    assert_eq!(three.ask("G nsess_created nsess_created"), {
+        let created: u64 = three.counters("nsess_created").iter().sum();
+        format!("{created} {created}")
+    });
+}
+
+#[test]
+fn a_silent_member_counts_with_what_it_said_last() {
+    // It stays online for the whole test.
+    let three = Three::with("<health fall=\"100\"/>");
+    three.a_call_each();
+    let before = three.ask("G nsess_created");
+    three.members[0].stop();
+    let start = Instant::now();
+    assert_eq!(three.ask("G nsess_created"), before, "what it said last");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    // These names it was never asked for: the others count.
+    let rest: u64 = (1..3).map(|n| three.counter(n, "nsess_created")).sum();
+    assert_eq!(
+        three.ask("Gv nsess_created nsess_timeout"),
+        format!("nsess_created={rest} nsess_timeout=0")
+    );
+    for member in &three.members[1..] {
+        member.stop();
+    }
+    assert_eq!(three.ask("G nsess_created"), before);
+    assert_eq!(three.ask("G nsess_complete"), "E994", "nobody has ever said");
+}
+
+#[test]
+fn delete_all_reaches_every_member_and_those_that_missed_it_later() {
+    let three = Three::with("<health fall=\"100\"/>");
+    three.a_call_each();
+    assert_eq!(three.ask("X"), "0");
+    assert!(three.members.iter().all(|member| member.sessions() == 0));
+    let calls = three.a_call_each();
+    three.members[0].stop();
+    assert_eq!(three.ask("X"), "E997", "one of them is silent");
+    assert_eq!((three.members[1].sessions(), three.members[2].sessions()), (0, 0));
+    three.members[0].resume();
+    wait::until_true("no session at the one that missed it", LONG, || {
+        three.members[0].sessions() == 0
+    });
+    for call in calls {
+        assert_eq!(three.ask(&answer(&call)), "0", "the table is empty");
+    }
+}
+
+/// Commands of a call that has two sides, and what an RTPproxy that has it answers.
+fn orders(call: &str, prompt: &str) -> Vec<(String, &'static str)> {
+    [
+        (format!("Q {call} from to"), "60 0 0 0 0"),
+        (format!("Qv {call} from to ttl nrelayed"), "ttl=60 nrelayed=0"),
+        (format!("R {call} from to"), "0"),
+        (format!("N {call} from to"), "0"),
+        (format!("C {call} copy-{call} from to"), "0"),
+        (format!("P {call} {prompt} 8 from to"), "0"),
+        (format!("S {call} from to"), "0"),
+        (format!("Q {call} from to && S ttl=60"), "60 0 0 0 0"),
+        (format!("L {call} 127.0.0.1 4002 from to && S tos=16"), "media"),
+        (format!("U {call} 127.0.0.1 4000 from to && S ttl=60"), "media"),
+        (
+            format!("U {call} 127.0.0.1 4000 from to && L 127.0.0.1 4002"),
+            "media && media",
+        ),
+        (
+            format!("U {call} 127.0.0.1 4000 from to && L 127.0.0.1 4002 && S ttl=60 && S tos=16"),
+            "media && media",
+        ),
+        (
+            format!("U {call} 127.0.0.1 4000 from to && C copy-{call} from to"),
+            "media && -1",
+        ),
+        (format!("U {call} 127.0.0.1 4000 to from"), "media"),
+        (format!("L {call} 127.0.0.1 4000 to from"), "media"),
+        (format!("U {call} 127.0.0.1 4000 from to && M1:1"), "E3"),
+    ]
+    .map(|(command, reply)| (command, reply))
+    .to_vec()
+}
+
+/// The same with each `PORT ADDRESS` of `member` called `media`, and a time to live that has begun to run out put back.
+fn plain(reply: &str, member: &RealMember) -> String {
+    let mut plain = String::new();
+    for part in reply.split(" && ") {
+        let is_media = part
+            .split_once(' ')
+            .is_some_and(|(port, address)| port.parse::<u16>().is_ok() && address == member.media());
+        let part = if is_media { "media" } else { part };
+        let separator = if plain.is_empty() { "" } else { " && " };
+        let part = part
+            .replace("59 ", "60 ")
+            .replace("58 ", "60 ")
+            .replace("ttl=59", "ttl=60");
+        write!(plain, "{separator}{part}").expect("a string takes all");
+    }
+    plain
+}
+
+#[test]
+fn orders_for_a_call_go_to_its_member_and_to_no_other() {
+    let three = Three::online();
+    let prompt = three.place.write("prompt.8", [0xd5; 8000]);
+    let prompt = prompt.with_extension("").display().to_string();
+    for (home, call) in three.a_call_each().iter().enumerate() {
+        let errors = three.counters("ncmds_errs");
+        let played = three.counters("nplrs_created");
+        for (command, expected) in orders(call, &prompt) {
+            assert_eq!(
+                plain(&three.ask(&command), &three.members[home]),
+                expected,
+                "{command}"
+            );
+        }
+        let mut expected = errors;
+        // The one that no module takes, the copy that is none.
+        expected[home] = three.counter(home, "ncmds_errs");
+        assert_eq!(
+            three.counters("ncmds_errs"),
+            expected,
+            "somebody else was asked for {call}"
+        );
+        let mut expected = played;
+        expected[home] += 1;
+        assert_eq!(three.counters("nplrs_created"), expected);
+        // A sub-command that ends the session ends it here as well.
+        let reply = three.ask(&format!("L {call} 127.0.0.1 4002 from to && D"));
+        assert_eq!(plain(&reply, &three.members[home]), "media");
+        assert_eq!(three.members[home].sessions(), 0);
+        assert_eq!(three.ask(&format!("Q {call} from to")), "E50");
+    }
+}
+
+#[test]
+fn orders_for_a_call_that_we_do_not_know_find_its_member() {
+    let three = Three::online();
+    let prompt = three.place.write("prompt.8", [0xd5; 8000]);
+    let prompt = prompt.with_extension("").display().to_string();
+    let mut number = 0;
+    let count = orders("call", &prompt).len();
+    for home in 0..3 {
+        let member = &three.members[home];
+        for order in 0..count {
+            // Made past the cluster, as before a restart of ours.
+            number += 1;
+            let call = format!("unknown-{number}");
+            assert!(!member::ask(member.control(), &create(&call)).starts_with('E'));
+            assert!(!member::ask(member.control(), &answer(&call)).starts_with('E'));
+            // Only what is recorded can be no more.
+            assert_eq!(member::ask(member.control(), &format!("R {call} from to")), "0");
+            let (command, expected) = orders(&call, &prompt).swap_remove(order);
+            assert_eq!(plain(&three.ask(&command), member), expected, "{command}");
+            if expected == "E3" {
+                continue;
+            }
+            // From now on it is known.
+            let reply = three.ask(&create(&call));
+            assert_eq!(three.of_reply(&reply), home, "after {command}");
+        }
+    }
+    // Who has it says what is wrong, the others that they have not.
+    let call = "wrong";
+    member::ask(three.members[1].control(), &create(call));
+    assert_eq!(three.ask(&format!("Q {call} from to bogus")), "E62");
+    assert_eq!(three.ask(&format!("Q {call} from")), "60 0 0 0 0");
+}
+
+#[test]
+fn streams_forks_and_both_sides_of_a_call_share_a_member() {
+    let three = Three::online();
+    for number in 0..12 {
+        let call = format!("call-{number}");
+        let home = three.of_reply(&three.ask(&format!("U {call} 127.0.0.1 4000 from;1")));
+        for command in [
+            format!("U {call} 127.0.0.1 4002 from;2"),
+            format!("U {call} 127.0.0.1 4000 from;medianum"),
+            format!("L {call} 127.0.0.1 4004 from;1 to;1"),
+            format!("L {call} 127.0.0.1 4006 to;2 from;2"),
+            format!("U {call} 127.0.0.1 4000 fork;1"),
+            format!("U {call} 127.0.0.1 4004 to;1 from;1"),
+        ] {
+            assert_eq!(three.of_reply(&three.ask(&command)), home, "{command}");
+        }
+        let before = three.members[home].sessions();
+        assert_eq!(three.ask(&format!("D {call} from to")), "0");
+        assert_eq!(three.ask(&format!("D {call} fork")), "0");
+        assert!(three.members[home].sessions() < before);
+        assert_eq!(three.ask(&format!("Q {call} from;2 to;2")), "E50");
+    }
+}
