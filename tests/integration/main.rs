@@ -11,6 +11,8 @@ mod admin;
 #[cfg(test)]
 mod admin_reload;
 #[cfg(test)]
+mod behind_nat;
+#[cfg(test)]
 mod calls;
 #[cfg(test)]
 mod clients;

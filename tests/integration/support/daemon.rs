@@ -89,6 +89,14 @@ impl Listed {
         }
     }
 
+    /// The same with further elements.
+    pub fn with(self, extra: &str) -> Self {
+        Self {
+            extra: extra.to_owned(),
+            ..self
+        }
+    }
+
     /// The same with another weight.
     pub fn weight(self, weight: u16) -> Self {
         Self { weight, ..self }
