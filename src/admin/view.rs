@@ -177,6 +177,8 @@ pub enum Refusal {
     NoMember(String),
     /// `NAME: RTPproxy already exists`
     MemberExists(String),
+    /// `NAME: cluster already exists`, also while it is being deleted
+    ClusterExists(String),
     /// Anything else: one line that says what would be right.
     Other(String),
 }
@@ -187,6 +189,7 @@ impl core::fmt::Display for Refusal {
             Self::NoCluster(name) => write!(f, "{name}: cluster not found"),
             Self::NoMember(name) => write!(f, "{name}: RTPproxy not found"),
             Self::MemberExists(name) => write!(f, "{name}: RTPproxy already exists"),
+            Self::ClusterExists(name) => write!(f, "{name}: cluster already exists"),
             Self::Other(text) => f.write_str(text),
         }
     }

@@ -208,6 +208,9 @@ impl Operator for Shared {
             .iter()
             .map(|running| definition(running))
             .collect();
+        if others.iter().any(|other| other.name == cluster.name) {
+            return Err(Refusal::ClusterExists(cluster.name.to_string()));
+        }
         check_cluster_fits(&others, &cluster).map_err(Refusal::Other)?;
         let refused = |error: StartError| Refusal::Other(error.messages.join("; "));
         let door = Door::open(&cluster, &self.options, &self.sockets).map_err(refused)?;

@@ -9,6 +9,10 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod admin_clusters;
+#[cfg(test)]
+mod admin_members;
+#[cfg(test)]
 mod admin_reload;
 #[cfg(test)]
 mod behind_nat;
