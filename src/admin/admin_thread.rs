@@ -490,6 +490,9 @@ mod tests {
 
     #[test]
     fn half_a_line_and_silence_ends_a_connection_and_whole_lines_do_not() {
+        let usual = Limits::default();
+        assert_eq!(usual.half_line, Duration::from_secs(60));
+        assert!(usual.idle > Duration::from_secs(8 * 60 * 60));
         let half_line = Duration::from_millis(50);
         let bed = Bed::with(
             Fake::of_the_manual(),

@@ -9,6 +9,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod admin_access;
+#[cfg(test)]
 mod admin_clusters;
 #[cfg(test)]
 mod admin_members;
