@@ -34,13 +34,18 @@ pub struct Udp {
 }
 
 impl Udp {
-    /// Opens the socket at once, or, where the address is a name, from the reply thread.
+    /// Opens the socket at once, or, where the address is a name or there is no route to it, from the reply thread.
     ///
     /// # Errors
     /// When there is no socket or thread to be had, or the source address is not ours.
     pub fn open(member: &Member, label: Label, sink: Arc<dyn Sink>) -> io::Result<Arc<Self>> {
         let socket = match &member.address {
-            Address::Ip(_) => Some(Arc::new(connect(member)?)),
+            Address::Ip(_) => match connect(member) {
+                Ok(socket) => Some(Arc::new(socket)),
+                // No way to it yet, as while a machine starts: one more member that is offline.
+                Err(error) if is_unreachable(&error) => None,
+                Err(error) => return Err(error),
+            },
             _ => None,
         };
         let udp = Arc::new(Self {
@@ -190,6 +195,14 @@ impl Udp {
     }
 }
 
+/// Whether the network may let us through another time.
+fn is_unreachable(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkDown
+    )
+}
+
 fn connect(member: &Member) -> io::Result<UdpSocket> {
     let to = resolve(member.protocol, &member.address)?;
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
@@ -199,4 +212,50 @@ fn connect(member: &Member) -> io::Result<UdpSocket> {
     socket.bind(&source(member.protocol, member.cmd_out_address).into())?;
     socket.connect(&to.into())?;
     Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{Name, Protocol, Status};
+    use crate::dispatch::session::MemberId;
+
+    /// Nobody is told.
+    struct Nobody;
+
+    impl Sink for Nobody {
+        fn reply(&self, _: MemberId, _: Cookie, _: &[u8]) {}
+        fn foreign(&self, _: MemberId) {}
+        fn refused(&self, _: MemberId) {}
+        fn broken(&self, _: MemberId, _: Cookie) {}
+    }
+
+    fn open(address: &str, source: Option<&str>) -> io::Result<Arc<Udp>> {
+        let member = Member {
+            name: Name::new("R1").unwrap(),
+            protocol: Protocol::Udp6,
+            address: Address::Ip(address.parse().unwrap()),
+            weight: 1,
+            capacity: 1,
+            status: Status::Active,
+            wan_address: None,
+            lan_address: None,
+            cmd_out_address: source.map(|source| source.parse().unwrap()),
+        };
+        let label = Label {
+            cluster: 0,
+            member: MemberId {
+                index: 0,
+                generation: 0,
+            },
+        };
+        Udp::open(&member, label, Arc::new(Nobody))
+    }
+
+    #[test]
+    fn a_member_to_which_there_is_no_route_yet_keeps_nobody_from_starting() {
+        // The network of documentation: routed where there is IPv6, unreachable where there is none.
+        open("[2001:db8::1]:22222", None).unwrap().close();
+        assert!(open("[2001:db8::1]:22222", Some("2001:db8::2")).is_err());
+    }
 }
