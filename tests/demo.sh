@@ -16,11 +16,13 @@ esac
 
 command -v cargo >/dev/null || fail "no cargo: install Rust from https://rustup.rs"
 want gcc command -v cc
+want socat command -v socat
 want python3-venv python3 -c 'import venv, ensurepip'
 install_missing
 target=$(target_directory)
 mkdir -p "$target"
 install_rtpproxy "$target"
+[ -x "$target/release/rtp_cluster" ] || echo "building rtp_cluster, which takes a few minutes the first time"
 cargo build --locked --release
 
 bin=$target/release
@@ -32,6 +34,8 @@ clean() {
     trap - EXIT INT TERM HUP
     for child in $children; do
         kill "$child" 2>/dev/null || :
+        # One that was stopped for the sake of an outage hears nothing else before.
+        kill -CONT "$child" 2>/dev/null || :
     done
     for child in $children; do
         wait "$child" 2>/dev/null || :
@@ -60,6 +64,7 @@ for number in 1 2 3; do
     "$target/rtpproxy/bin/python" tests/integration/support/rtpproxy.py "$address" "udp:$address:22222" \
         <"$dir/alive" >"$dir/rtpproxy$number.log" 2>&1 3>&- &
     children="$children $!"
+    [ "$number" -gt 1 ] || first=$!
     members="$members
     <rtpproxy>
       <name>RTPPROXY$number</name>
@@ -114,12 +119,13 @@ client ls Demo
 if [ "$once" = no ]; then
     step "It is yours, until Ctrl-C"
     cat <<END
-administer   $bin/rtp_cluster_client -s $dir/admin.sock
-             then: help, ls Demo, modify Demo suspend RTPPROXY1, top
+a prompt     $bin/rtp_cluster_client -s $dir/admin.sock
+             then: help, ls Demo, modify Demo suspend RTPPROXY1, quit
+a live view  $bin/rtp_cluster_client -s $dir/admin.sock top
 a command    printf 'U my-call 192.0.2.1 4000 my-tag' | socat - UNIX-CONNECT:$dir/demo.sock
 Kamailio     modparam("rtpproxy", "rtpproxy_sock", "unix:$dir/demo.sock")
 the log      tail -f $dir/log
-an outage    kill -STOP ${children#* }   (one of these is one RTPproxy; kill -CONT brings it back)
+an outage    kill -STOP $first silences RTPPROXY1, kill -CONT $first brings it back
 END
     wait "$daemon" || fail "the cluster has ended: $(tail -n 3 "$dir/log")"
 fi
