@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 command -v cargo >/dev/null || fail "no cargo: install Rust from https://rustup.rs"
 want gcc command -v cc
 want kamailio command -v kamailio
+want mandoc command -v mandoc
 want sip-tester command -v sipp
 want socat command -v socat
 want telnet command -v telnet
