@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use crate::support::bed::{answer, create, delete};
+use crate::support::bed::{answer, at_once, create, delete};
 use crate::support::client;
 use crate::support::daemon::{Daemon, Files, Listed, config};
 use crate::support::member;
@@ -12,24 +12,28 @@ use crate::support::place::Place;
 use crate::support::real::RealMember;
 use crate::support::wait::{self, LONG};
 
-/// Three RTPproxies behind a UNIX socket.
+/// RTPproxies behind a UNIX socket.
 #[derive(Debug)]
-struct Three {
+struct Cluster {
     members: Vec<RealMember>,
     daemon: Daemon,
     place: Place,
 }
 
-impl Three {
-    /// All online.
+impl Cluster {
+    /// Three, all online.
     fn online() -> Self {
         Self::with("")
     }
 
     /// The same with more in the cluster element.
     fn with(extra: &str) -> Self {
+        Self::of(3, extra)
+    }
+
+    fn of(count: usize, extra: &str) -> Self {
         let place = Place::new();
-        let members: Vec<RealMember> = (1..=3)
+        let members: Vec<RealMember> = (1..=count)
             .map(|n| RealMember::start(&place, &format!("r{n}")))
             .collect();
         let listed: Vec<Listed> = members
@@ -38,7 +42,7 @@ impl Three {
             .map(|(n, m)| Listed::udp(&format!("R{}", n + 1), &m.control().to_string()))
             .collect();
         let daemon = Daemon::start(&place, &config(&Files::in_place(&place).control, &listed, extra));
-        daemon.wait_members(3, 0);
+        daemon.wait_members(count, 0);
         Self {
             members,
             daemon,
@@ -95,45 +99,47 @@ impl Three {
 
 #[test]
 fn versions_and_capabilities_are_the_clusters_own() {
-    let mut three = Three::online();
-    assert_eq!(three.ask("V"), "20040107");
+    let mut cluster = Cluster::online();
+    assert_eq!(cluster.ask("V"), "20040107");
     for known in [
         "20040107", "20050322", "20071218", "20081224", "20150617", "20260308",
     ] {
-        assert_eq!(three.ask(&format!("VF {known}")), "1", "{known}");
+        assert_eq!(cluster.ask(&format!("VF {known}")), "1", "{known}");
     }
     for unknown in ["1", "20990101", "capability"] {
-        assert_eq!(three.ask(&format!("VF {unknown}")), "0", "{unknown}");
+        assert_eq!(cluster.ask(&format!("VF {unknown}")), "0", "{unknown}");
     }
     // With nobody left to ask, what was said last; a SIP server that starts now is not to lose its features for a
     // minute.
-    for member in &mut three.members {
+    for member in &mut cluster.members {
         member.kill();
     }
-    three.daemon.wait_members(0, 3);
-    assert_eq!(three.ask("V"), "20040107");
+    cluster.daemon.wait_members(0, 3);
+    assert_eq!(cluster.ask("V"), "20040107");
     for known in ["20050322", "20081224", "20260308"] {
-        assert_eq!(three.ask(&format!("VF {known}")), "1", "{known}");
+        assert_eq!(cluster.ask(&format!("VF {known}")), "1", "{known}");
     }
-    assert_eq!(three.ask("VF 20990101"), "0");
-    assert_eq!(three.ask(&create("call")), "E999");
-    assert_eq!(three.ask("G nsess_created"), "E999", "it was never asked for");
+    assert_eq!(cluster.ask("VF 20990101"), "0");
+    assert_eq!(cluster.ask(&create("call")), "E999");
+    assert_eq!(cluster.ask("G nsess_created"), "E999", "it was never asked for");
 }
 
 #[test]
 fn sessions_and_packets_are_summed_over_the_members() {
-    let three = Three::online();
-    let calls = three.a_call_each();
-    let created: u64 = three.counters("nsess_created").iter().sum();
+    let cluster = Cluster::online();
+    let calls = cluster.a_call_each();
+    let created: u64 = cluster.counters("nsess_created").iter().sum();
     let info = format!(
         "sessions created: {created}\nactive sessions: 3\nactive streams: 6\npackets received: 0\npackets \
          transmitted: 0\n"
     );
     for command in ["I", "Ib", "ib"] {
-        wait::until_true("three sessions in the sum", LONG, || three.lines(command) == info);
+        wait::until_true("three sessions in the sum", LONG, || {
+            cluster.lines(command) == info
+        });
     }
     for command in ["Il", "Ibl", "ILB"] {
-        let reply = three.lines(command);
+        let reply = cluster.lines(command);
         let load = reply
             .strip_prefix(&info)
             .and_then(|rest| rest.strip_prefix("average load: "));
@@ -143,10 +149,10 @@ fn sessions_and_packets_are_summed_over_the_members() {
         assert!((0.0..=100.0).contains(&load), "{load}");
     }
     for call in calls {
-        assert_eq!(three.ask(&delete(&call)), "0");
+        assert_eq!(cluster.ask(&delete(&call)), "0");
     }
     wait::until_true("none in the sum", LONG, || {
-        three
+        cluster
             .lines("Ib")
             .contains("\nactive sessions: 0\nactive streams: 0\n")
     });
@@ -154,9 +160,9 @@ fn sessions_and_packets_are_summed_over_the_members() {
 
 #[test]
 fn statistics_are_summed_in_the_members_formats() {
-    let three = Three::online();
-    for call in three.a_call_each() {
-        three.ask(&delete(&call));
+    let cluster = Cluster::online();
+    for call in cluster.a_call_each() {
+        cluster.ask(&delete(&call));
     }
     let names = "nsess_created nsess_destroyed total_duration nsess_timeout pps_in npkts_relayed";
     let mine = |reply: &str| -> Vec<f64> {
@@ -166,14 +172,14 @@ fn statistics_are_summed_in_the_members_formats() {
         values.map(|value| value.parse().expect("a number")).collect()
     };
     let mut sums = vec![0.0; 6];
-    for member in &three.members {
+    for member in &cluster.members {
         let values = mine(&member::ask(member.control(), &format!("G {names}")));
         for (sum, value) in sums.iter_mut().zip(values) {
             *sum += value;
         }
     }
     for command in ["G", "Gv"] {
-        let reply = three.ask(&format!("{command} {names}"));
+        let reply = cluster.ask(&format!("{command} {names}"));
         for (sum, value) in sums.iter().zip(mine(&reply)) {
             // The members round to six places.
             assert!((sum - value).abs() < 1e-5, "{sums:?}: {reply}");
@@ -192,10 +198,10 @@ fn statistics_are_summed_in_the_members_formats() {
         }
         assert_eq!(reply.split(' ').count(), 6);
     }
-    assert_eq!(three.ask("G"), "");
-    assert_eq!(three.ask("G nsess_created bogus"), "E68");
-    assert_eq!(three.ask("G nsess_created nsess_created"), {
-        let created: u64 = three.counters("nsess_created").iter().sum();
+    assert_eq!(cluster.ask("G"), "");
+    assert_eq!(cluster.ask("G nsess_created bogus"), "E68");
+    assert_eq!(cluster.ask("G nsess_created nsess_created"), {
+        let created: u64 = cluster.counters("nsess_created").iter().sum();
         format!("{created} {created}")
     });
 }
@@ -203,42 +209,45 @@ fn statistics_are_summed_in_the_members_formats() {
 #[test]
 fn a_silent_member_counts_with_what_it_said_last() {
     // It stays online for the whole test.
-    let three = Three::with("<health fall=\"100\"/>");
-    three.a_call_each();
-    let before = three.ask("G nsess_created");
-    three.members[0].stop();
+    let cluster = Cluster::with("<health fall=\"100\"/>");
+    cluster.a_call_each();
+    let before = cluster.ask("G nsess_created");
+    cluster.members[0].stop();
     let start = Instant::now();
-    assert_eq!(three.ask("G nsess_created"), before, "what it said last");
+    assert_eq!(cluster.ask("G nsess_created"), before, "what it said last");
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     // These names it was never asked for: the others count.
-    let rest: u64 = (1..3).map(|n| three.counter(n, "nsess_created")).sum();
+    let rest: u64 = (1..3).map(|n| cluster.counter(n, "nsess_created")).sum();
     assert_eq!(
-        three.ask("Gv nsess_created nsess_timeout"),
+        cluster.ask("Gv nsess_created nsess_timeout"),
         format!("nsess_created={rest} nsess_timeout=0")
     );
-    for member in &three.members[1..] {
+    for member in &cluster.members[1..] {
         member.stop();
     }
-    assert_eq!(three.ask("G nsess_created"), before);
-    assert_eq!(three.ask("G nsess_complete"), "E994", "nobody has ever said");
+    assert_eq!(cluster.ask("G nsess_created"), before);
+    assert_eq!(cluster.ask("G nsess_complete"), "E994", "nobody has ever said");
 }
 
 #[test]
 fn delete_all_reaches_every_member_and_those_that_missed_it_later() {
-    let three = Three::with("<health fall=\"100\"/>");
-    three.a_call_each();
-    assert_eq!(three.ask("X"), "0");
-    assert!(three.members.iter().all(|member| member.sessions() == 0));
-    let calls = three.a_call_each();
-    three.members[0].stop();
-    assert_eq!(three.ask("X"), "E997", "one of them is silent");
-    assert_eq!((three.members[1].sessions(), three.members[2].sessions()), (0, 0));
-    three.members[0].resume();
+    let cluster = Cluster::with("<health fall=\"100\"/>");
+    cluster.a_call_each();
+    assert_eq!(cluster.ask("X"), "0");
+    assert!(cluster.members.iter().all(|member| member.sessions() == 0));
+    let calls = cluster.a_call_each();
+    cluster.members[0].stop();
+    assert_eq!(cluster.ask("X"), "E997", "one of them is silent");
+    assert_eq!(
+        (cluster.members[1].sessions(), cluster.members[2].sessions()),
+        (0, 0)
+    );
+    cluster.members[0].resume();
     wait::until_true("no session at the one that missed it", LONG, || {
-        three.members[0].sessions() == 0
+        cluster.members[0].sessions() == 0
     });
     for call in calls {
-        assert_eq!(three.ask(&answer(&call)), "0", "the table is empty");
+        assert_eq!(cluster.ask(&answer(&call)), "0", "the table is empty");
     }
 }
 
@@ -295,47 +304,47 @@ fn plain(reply: &str, member: &RealMember) -> String {
 
 #[test]
 fn orders_for_a_call_go_to_its_member_and_to_no_other() {
-    let three = Three::online();
-    let prompt = three.place.write("prompt.8", [0xd5; 8000]);
+    let cluster = Cluster::online();
+    let prompt = cluster.place.write("prompt.8", [0xd5; 8000]);
     let prompt = prompt.with_extension("").display().to_string();
-    for (home, call) in three.a_call_each().iter().enumerate() {
-        let errors = three.counters("ncmds_errs");
-        let played = three.counters("nplrs_created");
+    for (home, call) in cluster.a_call_each().iter().enumerate() {
+        let errors = cluster.counters("ncmds_errs");
+        let played = cluster.counters("nplrs_created");
         for (command, expected) in orders(call, &prompt) {
             assert_eq!(
-                plain(&three.ask(&command), &three.members[home]),
+                plain(&cluster.ask(&command), &cluster.members[home]),
                 expected,
                 "{command}"
             );
         }
         let mut expected = errors;
         // The one that no module takes, the copy that is none.
-        expected[home] = three.counter(home, "ncmds_errs");
+        expected[home] = cluster.counter(home, "ncmds_errs");
         assert_eq!(
-            three.counters("ncmds_errs"),
+            cluster.counters("ncmds_errs"),
             expected,
             "somebody else was asked for {call}"
         );
         let mut expected = played;
         expected[home] += 1;
-        assert_eq!(three.counters("nplrs_created"), expected);
+        assert_eq!(cluster.counters("nplrs_created"), expected);
         // A sub-command that ends the session ends it here as well.
-        let reply = three.ask(&format!("L {call} 127.0.0.1 4002 from to && D"));
-        assert_eq!(plain(&reply, &three.members[home]), "media");
-        assert_eq!(three.members[home].sessions(), 0);
-        assert_eq!(three.ask(&format!("Q {call} from to")), "E50");
+        let reply = cluster.ask(&format!("L {call} 127.0.0.1 4002 from to && D"));
+        assert_eq!(plain(&reply, &cluster.members[home]), "media");
+        assert_eq!(cluster.members[home].sessions(), 0);
+        assert_eq!(cluster.ask(&format!("Q {call} from to")), "E50");
     }
 }
 
 #[test]
 fn orders_for_a_call_that_we_do_not_know_find_its_member() {
-    let three = Three::online();
-    let prompt = three.place.write("prompt.8", [0xd5; 8000]);
+    let cluster = Cluster::online();
+    let prompt = cluster.place.write("prompt.8", [0xd5; 8000]);
     let prompt = prompt.with_extension("").display().to_string();
     let mut number = 0;
     let count = orders("call", &prompt).len();
     for home in 0..3 {
-        let member = &three.members[home];
+        let member = &cluster.members[home];
         for order in 0..count {
             // Made past the cluster, as before a restart of ours.
             number += 1;
@@ -345,28 +354,28 @@ fn orders_for_a_call_that_we_do_not_know_find_its_member() {
             // Only what is recorded can be no more.
             assert_eq!(member::ask(member.control(), &format!("R {call} from to")), "0");
             let (command, expected) = orders(&call, &prompt).swap_remove(order);
-            assert_eq!(plain(&three.ask(&command), member), expected, "{command}");
+            assert_eq!(plain(&cluster.ask(&command), member), expected, "{command}");
             if expected == "E3" {
                 continue;
             }
             // From now on it is known.
-            let reply = three.ask(&create(&call));
-            assert_eq!(three.of_reply(&reply), home, "after {command}");
+            let reply = cluster.ask(&create(&call));
+            assert_eq!(cluster.of_reply(&reply), home, "after {command}");
         }
     }
     // Who has it says what is wrong, the others that they have not.
     let call = "wrong";
-    member::ask(three.members[1].control(), &create(call));
-    assert_eq!(three.ask(&format!("Q {call} from to bogus")), "E62");
-    assert_eq!(three.ask(&format!("Q {call} from")), "60 0 0 0 0");
+    member::ask(cluster.members[1].control(), &create(call));
+    assert_eq!(cluster.ask(&format!("Q {call} from to bogus")), "E62");
+    assert_eq!(cluster.ask(&format!("Q {call} from")), "60 0 0 0 0");
 }
 
 #[test]
 fn streams_forks_and_both_sides_of_a_call_share_a_member() {
-    let three = Three::online();
+    let cluster = Cluster::online();
     for number in 0..12 {
         let call = format!("call-{number}");
-        let home = three.of_reply(&three.ask(&format!("U {call} 127.0.0.1 4000 from;1")));
+        let home = cluster.of_reply(&cluster.ask(&format!("U {call} 127.0.0.1 4000 from;1")));
         for command in [
             format!("U {call} 127.0.0.1 4002 from;2"),
             format!("U {call} 127.0.0.1 4000 from;medianum"),
@@ -375,12 +384,47 @@ fn streams_forks_and_both_sides_of_a_call_share_a_member() {
             format!("U {call} 127.0.0.1 4000 fork;1"),
             format!("U {call} 127.0.0.1 4004 to;1 from;1"),
         ] {
-            assert_eq!(three.of_reply(&three.ask(&command)), home, "{command}");
+            assert_eq!(cluster.of_reply(&cluster.ask(&command)), home, "{command}");
         }
-        let before = three.members[home].sessions();
-        assert_eq!(three.ask(&format!("D {call} from to")), "0");
-        assert_eq!(three.ask(&format!("D {call} fork")), "0");
-        assert!(three.members[home].sessions() < before);
-        assert_eq!(three.ask(&format!("Q {call} from;2 to;2")), "E50");
+        let before = cluster.members[home].sessions();
+        assert_eq!(cluster.ask(&format!("D {call} from to")), "0");
+        assert_eq!(cluster.ask(&format!("D {call} fork")), "0");
+        assert!(cluster.members[home].sessions() < before);
+        assert_eq!(cluster.ask(&format!("Q {call} from;2 to;2")), "E50");
     }
+}
+
+#[test]
+fn ten_thousand_calls_stay_each_on_one_of_four_members() {
+    const ROUNDS: usize = 10;
+    const CALLS: usize = 1_000;
+    let cluster = Cluster::of(4, "");
+    for round in 0..ROUNDS {
+        let call = |n: usize| format!("call-{round}-{n}@pbx");
+        let homes = at_once(16, CALLS, |n| cluster.of_reply(&cluster.ask(&create(&call(n)))));
+        for later in [
+            |call: &str| answer(call),
+            |call: &str| format!("U {call} 127.0.0.1 4004 to from"),
+            |call: &str| format!("U {call} 127.0.0.1 4004 from;2"),
+        ] {
+            let found = at_once(16, CALLS, |n| cluster.of_reply(&cluster.ask(&later(&call(n)))));
+            assert_eq!(homes, found);
+        }
+        for end in ["from to", "from;2"] {
+            let ended = at_once(16, CALLS, |n| cluster.ask(&format!("D {} {end}", call(n))));
+            assert!(ended.iter().all(|reply| reply == "0"), "{ended:?}");
+        }
+    }
+    let created = cluster.counters("nsess_created");
+    assert_eq!(
+        created.iter().sum::<u64>(),
+        2 * (ROUNDS * CALLS) as u64,
+        "two sessions a call"
+    );
+    assert!(created.iter().all(|created| *created > 0), "{created:?}");
+    assert_eq!(
+        cluster.counters("ncmds_errs"),
+        [0; 4],
+        "nobody was asked for what it has not"
+    );
 }
