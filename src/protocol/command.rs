@@ -139,6 +139,8 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn of(text: &'a [u8]) -> Result<Self, Fault> {
+        #[cfg(test)]
+        super::tally::add(text.len());
         // Every byte is looked at, with no early end: the compiler makes vector code of it.
         let odd = text.iter().fold(0, |odd, byte| {
             odd | u8::from(*byte == 0) | u8::from(*byte == b'\n')
@@ -314,6 +316,8 @@ fn take_notify<'a>(scan: &Scan<'a>, command: &mut Command<'a>) -> Result<(), Fau
 /// Whether each `%` of a percent-encoded word has two hexadecimal digits behind it; if not, whether that is only
 /// because the word ends too early.
 fn escapes_are_sound(word: &[u8]) -> Result<(), bool> {
+    #[cfg(test)]
+    super::tally::add(word.len());
     let mut rest = word;
     while let Some(at) = rest.iter().position(|byte| *byte == b'%') {
         let behind = rest.get(at + 1..).unwrap_or_default();
@@ -354,10 +358,15 @@ fn take_parts(command: &mut Command<'_>) -> Result<(), Fault> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::framing::first;
+    use super::super::tally;
     use super::*;
 
     /// Forms with what a real RTPproxy says to them; see the head of the file.
     const CORPUS: &str = include_str!("../../tests/corpus/commands.txt");
+
+    /// What a SIP server may say, a form a line.
+    const CONVERSATION: &str = include_str!("../../tests/corpus/conversation.txt");
 
     fn unescape(form: &str) -> Vec<u8> {
         let mut out = Vec::new();
@@ -406,6 +415,87 @@ mod tests {
             forms += 1;
         }
         assert!(forms > 200, "only {forms} forms in the corpus");
+    }
+
+    /// Bytes looked at for each byte of a text, at most: to find its end, its words, its sub-commands twice and their
+    /// words, its modifiers.
+    const LOOKS: usize = 8;
+
+    /// Both ways of reading a text that has come: whether it is whole, and what it is.
+    fn cost(text: &[u8]) -> usize {
+        tally::of(|| {
+            let _ = first(text);
+            let _ = parse(text);
+        })
+    }
+
+    #[test]
+    fn no_text_costs_more_than_its_length() {
+        let repeated: &[(&str, &str, &str)] = &[
+            ("", " ", ""),
+            ("", "\r\n", "V"),
+            ("V", "\t", "x"),
+            ("", "x", ""),
+            ("G", " x", ""),
+            ("G", "     a", ""),
+            ("D c f ", "t", ""),
+            ("", "&& ", "D"),
+            ("U c 1.2.3.4 5 f", " && D", ""),
+            ("U c 1.2.3.4 5 f", " && S ttl=5", ""),
+            ("U c 1.2.3.4 5 f t", " && L 1.2.3.4 5", ""),
+            ("U c 1.2.3.4 5 f && M1:1", " x", ""),
+            ("U c 1.2.3.4 5 f && L", "a", " 1.2.3.4 5"),
+            ("U c 1.2.3.4 5 f && S ttl=", "0", "5"),
+            ("U", "a", " c 1.2.3.4 5 f"),
+            ("U", "L{x}", " c 1.2.3.4 5 f"),
+            ("U", "L{", " c 1.2.3.4 5 f"),
+            ("U", "L[:", " c 1.2.3.4 5 f"),
+            ("U", "R1", " c 1.2.3.4 5 f"),
+            ("UL", "1", " c 1.2.3.4 5 f"),
+            ("Uz", "0", "1 c 1.2.3.4 5 f"),
+            ("U", "z20", " c 1.2.3.4 5 f"),
+            ("Uc", ",", " c 1.2.3.4 5 f"),
+            ("D", "w", " c f"),
+            ("R", "s", " c f"),
+            ("P", "1", " c p 0 f"),
+            ("U c ", "1.", " 5 f"),
+            ("U c 1.2.3.4 -", "0", "1 f"),
+            ("U c 1.2.3.4 5 f s ", "%20", ""),
+            ("U c 1.2.3.4 5 f s ", "%", ""),
+            ("VF ", "9", ""),
+            ("Q c f t", " ttl", ""),
+        ];
+        for (before, again, after) in repeated {
+            let mut costs = Vec::new();
+            for size in [500, 1_000, 2_000, 4_000, 8_000] {
+                let middle = again.repeat(size / again.len());
+                let text = format!("{before}{middle}{after}");
+                let cost = cost(text.as_bytes());
+                assert!(
+                    cost <= 2 * LOOKS * (text.len() + 8),
+                    "{before}{again}…{after}: {cost} for {} bytes",
+                    text.len()
+                );
+                costs.push(cost);
+            }
+            assert!(costs.iter().all(|cost| *cost > 0), "nothing was counted");
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_a_real_rtpproxy_is_read() {
+        let mut read = 0;
+        for form in CONVERSATION
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with(['#', '[']))
+        {
+            let text = unescape(form);
+            if let Ok(command) = parse(&text) {
+                assert_eq!(command.text, trim_end(trim_start(&text)), "{form}");
+                read += 1;
+            }
+        }
+        assert!(read > 100, "only {read} forms");
     }
 
     fn view(text: &str) -> Command<'_> {
@@ -496,10 +586,39 @@ mod tests {
         assert_eq!(parse(b"D c\nf"), Err(SYNTAX), "never two lines");
     }
 
+    /// Prints a command from what was found in it. Where words begin is the text's affair, so it is taken from there.
+    fn print(command: &Command<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        // The next of what was found, with what is before it.
+        let mut take = |found: &[u8]| {
+            let start = found.as_ptr() as usize - command.text.as_ptr() as usize;
+            out.extend_from_slice(&command.text[out.len()..start]);
+            out.extend_from_slice(found);
+        };
+        take(command.modifiers);
+        if command.verb.shape().from_tag > 0 {
+            take(command.call_id);
+            take(command.from_tag);
+        }
+        for found in command
+            .to_tag
+            .into_iter()
+            .chain(command.notify.iter().flat_map(|n| [n.socket, n.tag]))
+        {
+            take(found);
+        }
+        for part in command.parts() {
+            take(part.first());
+        }
+        out.extend_from_slice(&command.text[out.len()..]);
+        out
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             let _ = parse(&bytes);
+            prop_assert!(cost(&bytes) <= 2 * LOOKS * (bytes.len() + 8));
         }
 
         /// Bytes that are nearly a command get further into the parser than any bytes.
@@ -507,8 +626,10 @@ mod tests {
         fn nothing_like_a_command_panics(
             text in "[ULDPSRNCQIGVXuvz][a-zF6{}\\[\\]0-9.,]{0,6}([ \t\r]{1,2}(&&|[DSLMC]|[a-z0-9.:;%&=/]{1,8})){0,10}",
         ) {
+            prop_assert!(cost(text.as_bytes()) <= 2 * LOOKS * (text.len() + 8));
             if let Ok(command) = parse(text.as_bytes()) {
                 prop_assert_eq!(command.text, text.as_bytes());
+                prop_assert_eq!(print(&command), text.as_bytes());
             }
         }
 

@@ -27,6 +27,28 @@ pub mod parts;
 pub mod reply;
 pub mod verb;
 
+/// How many bytes the parser looks at, for the tests: an attacker's text must not cost more than its length.
+#[cfg(test)]
+pub(crate) mod tally {
+    use core::cell::Cell;
+
+    thread_local! {
+        static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// So many bytes more.
+    pub(crate) fn add(bytes: usize) {
+        LOOKED_AT.set(LOOKED_AT.get() + bytes);
+    }
+
+    /// How many `work` looks at.
+    pub(crate) fn of(work: impl FnOnce()) -> usize {
+        LOOKED_AT.set(0);
+        work();
+        LOOKED_AT.get()
+    }
+}
+
 /// Whether a byte separates words: space, tab, CR or LF.
 pub(crate) const fn is_separator(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
@@ -38,6 +60,8 @@ pub(crate) fn trim_end(text: &[u8]) -> &[u8] {
         .iter()
         .rposition(|byte| !is_separator(*byte))
         .map_or(0, |last| last + 1);
+    #[cfg(test)]
+    tally::add(text.len() - end + 1);
     text.get(..end).unwrap_or_default()
 }
 
@@ -47,6 +71,8 @@ pub(crate) fn trim_start(text: &[u8]) -> &[u8] {
         .iter()
         .position(|byte| !is_separator(*byte))
         .unwrap_or(text.len());
+    #[cfg(test)]
+    tally::add(start + 1);
     text.get(start..).unwrap_or_default()
 }
 
@@ -76,6 +102,8 @@ impl<'a> Iterator for Words<'a> {
             .iter()
             .position(|byte| is_separator(*byte))
             .unwrap_or(rest.len());
+        #[cfg(test)]
+        tally::add(length + 1);
         let (word, rest) = rest.split_at_checked(length)?;
         self.rest = rest;
         (!word.is_empty()).then_some(word)
@@ -88,6 +116,8 @@ pub(crate) fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
+    #[cfg(test)]
+    tally::add(text.len());
     text.iter().try_fold(0_u64, |number, byte| {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
         Some(number.saturating_mul(10).saturating_add(digit))

@@ -89,6 +89,8 @@ impl<'a> Iterator for Modifiers<'a> {
             Ok((kind, length)) => (1 + length, Ok(kind)),
             Err(code) => (self.rest.len(), Err(code)),
         };
+        #[cfg(test)]
+        super::tally::add(length);
         let (text, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
         Some(found.map(|kind| (kind, text)))
@@ -97,7 +99,10 @@ impl<'a> Iterator for Modifiers<'a> {
 
 /// Length of the bytes at the beginning of `text` that are `good`.
 fn run(text: &[u8], good: impl Fn(u8) -> bool) -> usize {
-    text.iter().position(|byte| !good(*byte)).unwrap_or(text.len())
+    let length = text.iter().position(|byte| !good(*byte)).unwrap_or(text.len());
+    #[cfg(test)]
+    super::tally::add(length + 1);
+    length
 }
 
 /// Length of the milliseconds of a `z`: 1 to 999, as strtol(3) reads them.
@@ -124,7 +129,10 @@ fn address(argument: &[u8]) -> Option<usize> {
 /// Length of a label in braces.
 fn label(argument: &[u8]) -> Option<usize> {
     let inside = argument.strip_prefix(b"{")?;
-    let length = inside.iter().position(|byte| *byte == b'}')?;
+    let length = inside.iter().position(|byte| *byte == b'}');
+    #[cfg(test)]
+    super::tally::add(length.unwrap_or(inside.len()));
+    let length = length?;
     (length > 0).then_some(length + 2)
 }
 
@@ -148,6 +156,8 @@ pub(crate) fn check(verb: Verb, modifiers: &[u8]) -> Result<Said, ErrorCode> {
     let Some((first, behind)) = modifiers.split_first() else {
         return Ok(said);
     };
+    #[cfg(test)]
+    super::tally::add(modifiers.len());
     let only = |letters: &[u8], code| {
         let known = modifiers
             .iter()
