@@ -26,8 +26,14 @@ pub const BUDGET: usize = 64 << 20;
 /// Senders at most that anything is kept for.
 pub const SOURCES_MAX: usize = 65_536;
 /// Commands of one sender in flight at most. A SIP server's worker has one; a server that sends all from one socket
-/// has as many when it makes 300 calls a second and none is answered for 3 s. Whoever floods us waits for himself.
-pub const IN_FLIGHT_OF_ONE: usize = 1_024;
+/// has as many when it sends 1,300 a second and none is answered for 3 s.
+pub const IN_FLIGHT_OF_ONE: usize = 4_096;
+/// Those of them that are young at most. What waits for longer waits for a member that is silent; the young ones are
+/// what members work on, and more than this, from one who floods us, would fill their sockets' buffers and lose the
+/// commands of others.
+pub const YOUNG_OF_ONE: usize = 256;
+/// A command is young for one to two times this.
+const GENERATION: Duration = Duration::from_millis(125);
 /// What a kept command counts for besides its cookie and its reply: its slot, its place in the index, the slack of
 /// both, and the heads of two blocks of the allocator.
 const OVERHEAD: usize = 160;
@@ -56,6 +62,7 @@ pub struct Repeats {
     free: Vec<u32>,
     sources: HashMap<SocketAddr, Source>,
     key: RandomState,
+    epoch: Instant,
     budget: usize,
     /// Bytes of all that is kept.
     held: usize,
@@ -72,6 +79,9 @@ struct Source {
     commands: usize,
     /// Those of them that have not been answered.
     in_flight: usize,
+    /// Those of them that came in this generation and in the one before.
+    young: [usize; 2],
+    generation: u128,
     /// Its answered commands are a list through the slots, from the oldest to the newest.
     oldest: Option<u32>,
     newest: Option<u32>,
@@ -103,10 +113,43 @@ impl Kept {
     }
 }
 
+impl Source {
+    /// Time has passed: who was young may be so no longer.
+    fn age(&mut self, generation: u128) {
+        self.young = match generation.saturating_sub(self.generation) {
+            0 => self.young,
+            1 => [0, self.young[0]],
+            _ => [0, 0],
+        };
+        self.generation = self.generation.max(generation);
+    }
+
+    fn may_begin(&self) -> bool {
+        self.in_flight < IN_FLIGHT_OF_ONE && self.young[0] + self.young[1] < YOUNG_OF_ONE
+    }
+
+    /// A command of that generation has begun.
+    fn begins(&mut self, generation: u128) {
+        self.age(generation);
+        self.in_flight += 1;
+        self.young[0] += 1;
+    }
+
+    /// A command of that generation is no longer in flight.
+    fn ends(&mut self, generation: u128) {
+        self.in_flight -= 1;
+        match self.generation.saturating_sub(generation) {
+            0 => self.young[0] -= 1,
+            1 => self.young[1] -= 1,
+            _ => {}
+        }
+    }
+}
+
 impl Repeats {
     /// Nothing kept yet, and `budget` bytes at most later, [`BUDGET`] by default. `key` hashes cookies: they come
     /// from outside, it must not be known there.
-    pub fn new(budget: usize, key: RandomState) -> Self {
+    pub fn new(now: Instant, budget: usize, key: RandomState) -> Self {
         // Room for all that the budget lets in is asked for at once; the system gives it page by page, as it is
         // used. What would grow would stand still for milliseconds while it does.
         let most = budget / OVERHEAD;
@@ -116,6 +159,7 @@ impl Repeats {
             free: Vec::with_capacity(most),
             sources: HashMap::with_hasher(key.clone()),
             key,
+            epoch: now,
             budget,
             held: 0,
             hand: 0,
@@ -133,11 +177,10 @@ impl Repeats {
             self.remove(at);
         }
         self.clear_old(now, LOOKS);
-        let source = self.sources.get(&from);
-        if source.is_some_and(|source| source.in_flight >= IN_FLIGHT_OF_ONE) {
+        if !self.may_begin(now, from) {
             return Seen::Later;
         }
-        let is_known = source.is_some();
+        let is_known = self.sources.contains_key(&from);
         let kept = Kept {
             from,
             hash,
@@ -159,9 +202,10 @@ impl Repeats {
         let Some(at) = self.find(hash, from, cookie) else {
             return;
         };
-        if self.slot(at).is_none_or(|kept| kept.reply.is_some()) {
+        let waiting = self.slot(at).filter(|kept| kept.reply.is_none());
+        let Some(began) = waiting.map(|kept| self.generation(kept.at)) else {
             return;
-        }
+        };
         if !self.make_room(from, reply.len()) {
             self.remove(at);
             return;
@@ -170,7 +214,7 @@ impl Repeats {
             return;
         };
         source.held += reply.len();
-        source.in_flight -= 1;
+        source.ends(began);
         self.held += reply.len();
         let older = source.newest.replace(at);
         source.oldest.get_or_insert(at);
@@ -223,10 +267,16 @@ impl Repeats {
     }
 
     /// Whether a new command of this sender would be run now.
-    pub fn may_begin(&self, from: SocketAddr) -> bool {
-        self.sources
-            .get(&from)
-            .is_none_or(|source| source.in_flight < IN_FLIGHT_OF_ONE)
+    pub fn may_begin(&mut self, now: Instant, from: SocketAddr) -> bool {
+        let generation = self.generation(now);
+        self.sources.get_mut(&from).is_none_or(|source| {
+            source.age(generation);
+            source.may_begin()
+        })
+    }
+
+    fn generation(&self, at: Instant) -> u128 {
+        at.saturating_duration_since(self.epoch).as_nanos() / GENERATION.as_nanos()
     }
 
     /// Bytes that count against the budget.
@@ -266,12 +316,14 @@ impl Repeats {
         }
     }
 
+    /// A command that has just begun.
     fn insert(&mut self, kept: Kept) {
         let (hash, cost) = (kept.hash, kept.cost());
+        let generation = self.generation(kept.at);
         let source = self.sources.entry(kept.from).or_default();
         source.held += cost;
         source.commands += 1;
-        source.in_flight += usize::from(kept.reply.is_none());
+        source.begins(generation);
         self.held += cost;
         let at = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -295,6 +347,7 @@ impl Repeats {
         }
         self.free.push(at);
         self.held -= kept.cost();
+        let began = self.generation(kept.at);
         let (older, newer) = (kept.older, kept.newer);
         if let Some(older) = older.and_then(|older| self.slot_mut(older)) {
             older.newer = newer;
@@ -305,7 +358,9 @@ impl Repeats {
         if let Some(source) = self.sources.get_mut(&kept.from) {
             source.held -= kept.cost();
             source.commands -= 1;
-            source.in_flight -= usize::from(kept.reply.is_none());
+            if kept.reply.is_none() {
+                source.ends(began);
+            }
             if source.oldest == Some(at) {
                 source.oldest = newer;
             }
@@ -343,7 +398,7 @@ mod tests {
     }
 
     fn repeats(budget: usize) -> Repeats {
-        Repeats::new(budget, RandomState::new())
+        Repeats::new(start(), budget, RandomState::new())
     }
 
     /// Runs a new command to its end.
@@ -495,8 +550,9 @@ mod tests {
 
     #[test]
     fn a_flood_that_is_never_answered_costs_another_nothing() {
-        let (now, mut repeats) = (start(), repeats(1_000 * OVERHEAD));
+        let (mut now, mut repeats) = (start(), repeats(1_000 * OVERHEAD));
         for n in 0..20_000 {
+            now += Duration::from_millis(1);
             assert_eq!(
                 repeats.begin(now, from(1), format!("flood{n}").as_bytes()),
                 Seen::First
@@ -510,32 +566,49 @@ mod tests {
         }
     }
 
+    /// New commands of one sender that are taken at this moment, answered or not.
+    fn begun(repeats: &mut Repeats, now: Instant, name: &str) -> usize {
+        (0..=IN_FLIGHT_OF_ONE)
+            .take_while(|n| repeats.begin(now, from(1), format!("{name}{n}").as_bytes()) == Seen::First)
+            .count()
+    }
+
     #[test]
-    fn a_sender_with_too_many_in_flight_goes_on_when_one_is_answered_or_given_up() {
-        let (now, mut repeats) = (start(), repeats(BUDGET));
-        for n in 0..IN_FLIGHT_OF_ONE {
-            assert_eq!(
-                repeats.begin(now, from(1), format!("{n}").as_bytes()),
-                Seen::First
-            );
+    fn a_sender_with_too_many_young_ones_goes_on_when_one_is_answered_or_given_up_or_old() {
+        let mut repeats = repeats(BUDGET);
+        let now = repeats.epoch;
+        assert_eq!(begun(&mut repeats, now, "a"), YOUNG_OF_ONE);
+        assert!(!repeats.may_begin(now, from(1)));
+        assert_eq!(
+            repeats.begin(now, from(1), b"a7"),
+            Seen::InFlight,
+            "a repeat is no command"
+        );
+        assert_eq!(repeats.begin(now, from(2), b"a7"), Seen::First);
+        repeats.done(now, from(1), b"a0", b"0\n");
+        repeats.cancel(from(1), b"a1");
+        assert_eq!(begun(&mut repeats, now, "b"), 2);
+        let next = now + GENERATION;
+        assert_eq!(begun(&mut repeats, next, "c"), 0);
+        repeats.done(next, from(1), b"a2", b"0\n");
+        assert_eq!(begun(&mut repeats, next, "d"), 1);
+        // In the generation after next all but one are old, and their answers make nobody young.
+        let later = next + GENERATION;
+        assert_eq!(begun(&mut repeats, later, "e"), YOUNG_OF_ONE - 1);
+        repeats.done(later, from(1), b"a3", b"0\n");
+        assert_eq!(begun(&mut repeats, later, "f"), 0);
+    }
+
+    #[test]
+    fn a_sender_whose_commands_stay_unanswered_stops_at_the_bound() {
+        let mut repeats = repeats(BUDGET);
+        let mut now = repeats.epoch;
+        let mut all = 0;
+        for turn in 0..100 {
+            all += begun(&mut repeats, now, &format!("{turn}-"));
+            now += GENERATION * 2;
         }
-        for (next, after_next) in [("a", "b"), ("b", "c")] {
-            assert!(!repeats.may_begin(from(1)));
-            assert_eq!(repeats.begin(now, from(1), next.as_bytes()), Seen::Later);
-            assert_eq!(
-                repeats.begin(now, from(1), b"7"),
-                Seen::InFlight,
-                "a repeat is no command"
-            );
-            assert_eq!(repeats.begin(now, from(2), next.as_bytes()), Seen::First);
-            if next == "a" {
-                repeats.done(now, from(1), b"0", b"0\n");
-            } else {
-                repeats.cancel(from(1), b"a");
-            }
-            assert_eq!(repeats.begin(now, from(1), next.as_bytes()), Seen::First);
-            assert_eq!(repeats.begin(now, from(1), after_next.as_bytes()), Seen::Later);
-        }
+        assert_eq!(all, IN_FLIGHT_OF_ONE);
     }
 
     #[test]
@@ -642,7 +715,12 @@ mod tests {
                     prop_assert_eq!(source.newest, answered.last().copied());
                     let own = kept.iter().filter(|kept| kept.from == *address);
                     prop_assert_eq!(own.clone().filter(|kept| kept.reply.is_some()).count(), answered.len());
-                    prop_assert_eq!(own.count() - answered.len(), source.in_flight);
+                    prop_assert_eq!(own.clone().count() - answered.len(), source.in_flight);
+                    let waiting = own.filter(|kept| kept.reply.is_none());
+                    let young = |age: u128| {
+                        waiting.clone().filter(|kept| repeats.generation(kept.at) + age == source.generation).count()
+                    };
+                    prop_assert_eq!([young(0), young(1)], source.young);
                 }
             }
         }

@@ -67,7 +67,7 @@ impl Door {
     pub fn new(socket: UdpSocket) -> Arc<Self> {
         Arc::new(Self {
             socket,
-            repeats: Mutex::new(Repeats::new(repeat::BUDGET, RandomState::new())),
+            repeats: Mutex::new(Repeats::new(now(), repeat::BUDGET, RandomState::new())),
         })
     }
 
@@ -214,9 +214,13 @@ impl Front<'_> {
 
     /// Serves some of those who wait, one sender after the other.
     fn serve_waiting(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let (now, door) = (now(), self.door);
         for _ in 0..SERVE_BATCH {
-            let repeats = &self.door.repeats;
-            let Some((from, mut datagram)) = self.waiting.next(|from| repeats.lock().may_begin(from)) else {
+            let may_begin = |from| door.repeats.lock().may_begin(now, from);
+            let Some((from, mut datagram)) = self.waiting.next(may_begin) else {
                 self.stuck = !self.waiting.is_empty();
                 return;
             };

@@ -1,7 +1,7 @@
 //! SIP servers, as far as their control connections go.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -71,6 +71,14 @@ impl Kept<UnixStream> {
             stream: BufReader::new(connect(socket)),
         }
     }
+
+    /// No more commands from here; replies may still come.
+    pub fn finish(&self) {
+        self.stream
+            .get_ref()
+            .shutdown(Shutdown::Write)
+            .expect("the connection is open");
+    }
 }
 
 impl Kept<TcpStream> {
@@ -95,6 +103,11 @@ impl Kept<TcpStream> {
 }
 
 impl<S: Read + Write> Kept<S> {
+    /// The connection itself.
+    pub fn stream(&mut self) -> &mut S {
+        self.stream.get_mut()
+    }
+
     /// Sends bytes as they are.
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream
@@ -127,7 +140,12 @@ pub struct Datagrams {
 impl Datagrams {
     /// Towards a control socket of the cluster.
     pub fn to(address: SocketAddr) -> Self {
-        let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a socket");
+        let here: IpAddr = if address.is_ipv6() {
+            Ipv6Addr::LOCALHOST.into()
+        } else {
+            Ipv4Addr::LOCALHOST.into()
+        };
+        let socket = UdpSocket::bind((here, 0)).expect("a socket");
         socket.connect(address).expect("an address");
         socket
             .set_read_timeout(Some(PATIENCE))
@@ -138,6 +156,19 @@ impl Datagrams {
     /// Sends bytes as they are.
     pub fn send(&self, bytes: &[u8]) {
         self.socket.send(bytes).expect("a datagram can be sent");
+    }
+
+    /// The next datagram, if one comes within `patience`.
+    pub fn receive_within(&self, patience: Duration) -> Option<String> {
+        self.socket
+            .set_read_timeout(Some(patience))
+            .expect("a time-out can be set");
+        let mut reply = vec![0; 65_536];
+        let length = self.socket.recv(&mut reply);
+        self.socket
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a time-out can be set");
+        Some(String::from_utf8_lossy(&reply[..length.ok()?]).into_owned())
     }
 
     /// The next datagram.
