@@ -62,3 +62,15 @@ install_b2bua() {
         fail "could not install sippy from PyPI"
     "$python" -c 'import sippy' || fail "sippy is installed but does not load"
 }
+
+# What the tests speak with: a terminal for the client, and a reader of metrics.
+install_readers() {
+    python=$1/rtpproxy/bin/python
+    if "$python" -c 'import pexpect, prometheus_client' 2>/dev/null; then
+        return 0
+    fi
+    echo "installing pexpect and prometheus-client into $1/rtpproxy"
+    "$python" -m pip install --quiet --disable-pip-version-check 'pexpect==4.9.0' 'prometheus-client==0.26.0' ||
+        fail "could not install pexpect and prometheus-client from PyPI"
+    "$python" -c 'import pexpect, prometheus_client' || fail "pexpect or prometheus-client does not load"
+}

@@ -27,5 +27,6 @@ target=$(target_directory)
 mkdir -p "$target"
 install_rtpproxy "$target"
 install_b2bua "$target"
+install_readers "$target"
 
 exec cargo test --locked "$@"

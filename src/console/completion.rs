@@ -31,10 +31,7 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
     let (before, unfinished) = line.split_at(start);
     let words: Vec<&str> = before.split_whitespace().collect();
     let Some((first, words)) = words.split_first() else {
-        return (
-            start,
-            starting_with(unfinished, commands::names().map(str::to_owned)),
-        );
+        return (start, starting_with(unfinished, commands::names().map(whole)));
     };
     // Forms of one command share slots: each is asked for once.
     let mut slots: Vec<Slot> = Vec::new();
@@ -47,9 +44,13 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
     for slot in slots {
         match slot.kind() {
             Kind::Words(options) => found.extend(options),
-            Kind::Command => found.extend(commands::names().map(str::to_owned)),
-            Kind::Cluster => found.extend(names.clusters()),
-            Kind::Member => found.extend(names.members(words.first().copied().unwrap_or_default())),
+            Kind::Command => found.extend(commands::names().map(whole)),
+            Kind::Cluster => found.extend(names.clusters().iter().map(whole)),
+            Kind::Member => {
+                let cluster = words.iter().find(|word| !word.starts_with('-'));
+                let members = names.members(cluster.copied().unwrap_or_default());
+                found.extend(members.iter().map(whole));
+            }
             // Nothing else ever stands where pairs may.
             Kind::Pairs(keys) => {
                 let (at, options) = pairs(unfinished, &keys);
@@ -59,6 +60,11 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
         }
     }
     (start, starting_with(unfinished, found.into_iter()))
+}
+
+/// A word that needs nothing behind it: the next one can be typed at once.
+fn whole(word: impl core::fmt::Display) -> String {
+    format!("{word} ")
 }
 
 /// The rest of `line` behind the character at `at`.
@@ -117,7 +123,7 @@ impl Slot {
                 Kind::Pairs(pairs.map(|key| key.trim_matches(['[', ']'])).collect())
             }
             bare if bare.chars().any(|c| c.is_ascii_lowercase()) => {
-                Kind::Words(bare.split('|').map(|word| format!("{word} ")).collect())
+                Kind::Words(bare.split('|').map(whole).collect())
             }
             _ => Kind::Other,
         }
@@ -216,20 +222,20 @@ mod tests {
 
     #[test]
     fn commands_come_first() {
-        assert_eq!(lines("s"), ["sessions", "save", "stats"]);
-        assert_eq!(lines("MOD"), ["modify"]);
+        assert_eq!(lines("s"), ["sessions ", "save ", "stats "]);
+        assert_eq!(lines("MOD"), ["modify "]);
         assert_eq!(lines("").len(), commands::names().count());
         assert_eq!(lines("frob "), Vec::<String>::new());
     }
 
     #[test]
     fn then_clusters_actions_and_members() {
-        assert_eq!(lines("modify "), ["modify Super#1", "modify Super#2"]);
+        assert_eq!(lines("modify "), ["modify Super#1 ", "modify Super#2 "]);
         assert_eq!(
             lines("modify Super#1 s"),
             ["modify Super#1 suspend ", "modify Super#1 set "]
         );
-        assert_eq!(lines("modify Super#1 DELETE r"), ["modify Super#1 DELETE R1"]);
+        assert_eq!(lines("modify Super#1 DELETE r"), ["modify Super#1 DELETE R1 "]);
         assert_eq!(
             lines("modify Super#1 remove R1 "),
             ["modify Super#1 remove R1 now "]
@@ -243,13 +249,13 @@ mod tests {
         assert_eq!(lines("cluster d"), ["cluster delete "]);
         assert_eq!(
             lines("cluster delete "),
-            ["cluster delete Super#1", "cluster delete Super#2"]
+            ["cluster delete Super#1 ", "cluster delete Super#2 "]
         );
         assert_eq!(
             lines("sessions Super#1 "),
             [
-                "sessions Super#1 R1",
-                "sessions Super#1 S1",
+                "sessions Super#1 R1 ",
+                "sessions Super#1 S1 ",
                 "sessions Super#1 limit="
             ]
         );
@@ -257,10 +263,17 @@ mod tests {
 
     #[test]
     fn options_may_be_left_out() {
-        assert_eq!(lines("ls "), ["ls -v ", "ls --json ", "ls Super#1", "ls Super#2"]);
-        assert_eq!(lines("ls -v S"), ["ls -v Super#1", "ls -v Super#2"]);
+        assert_eq!(
+            lines("ls "),
+            ["ls -v ", "ls --json ", "ls Super#1 ", "ls Super#2 "]
+        );
+        assert_eq!(lines("ls -v S"), ["ls -v Super#1 ", "ls -v Super#2 "]);
+        assert_eq!(
+            lines("sessions --json Super#1 R"),
+            ["sessions --json Super#1 R1 "]
+        );
         assert_eq!(lines("stats --p"), ["stats --prometheus "]);
-        assert_eq!(lines("help mod"), ["help modify"]);
+        assert_eq!(lines("help mod"), ["help modify "]);
     }
 
     #[test]

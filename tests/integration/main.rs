@@ -27,6 +27,8 @@ mod commands;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod control_sockets;
 #[cfg(test)]
 mod life;

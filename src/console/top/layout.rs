@@ -177,7 +177,10 @@ pub(super) fn summary(picture: &Picture, looks: Looks) -> Line<'static> {
         .iter()
         .filter_map(|cluster| cluster.bound.parse::<u64>().ok())
         .sum();
-    let sum = |rate: fn(&Cluster) -> Option<f64>| clusters.iter().filter_map(rate).sum::<f64>();
+    let sum = |of: fn(&Cluster) -> Option<f64>| {
+        let known = clusters.iter().filter_map(of).reduce(|a, b| a + b);
+        rate(known)
+    };
     let state = if online == all { Style::new() } else { looks.bad() };
     let up = picture
         .uptime
@@ -188,7 +191,7 @@ pub(super) fn summary(picture: &Picture, looks: Looks) -> Line<'static> {
         Span::raw("   "),
         Span::styled(format!("{online} of {all} online"), state),
         Span::raw(format!(
-            "   {bound} calls   {:.1} calls/s   {:.1} commands/s{up}",
+            "   {bound} calls   {} calls/s   {} commands/s{up}",
             sum(|cluster| cluster.rates.calls),
             sum(|cluster| cluster.rates.commands),
         )),
