@@ -19,6 +19,7 @@ want lintian command -v lintian
 want rpm command -v rpmbuild
 want rpmlint command -v rpmlint
 want mmdebstrap command -v mmdebstrap
+want systemd-container command -v systemd-nspawn
 want systemd command -v systemd-analyze
 want zsh command -v zsh
 want python3-venv python3 -c 'import venv, ensurepip'

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Stderr, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use log::LevelFilter;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::syslog::Syslog;
+use super::syslog::{Syslog, severity};
 
 /// Longest line, in bytes. A pipe takes so much whole or not at all, and syslog takes no more in one datagram.
 const LINE_MAX: usize = 4096;
@@ -29,10 +30,13 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Logs to standard error.
+    /// Logs to standard error; as the journal reads it, where that is at its other end.
     pub(crate) fn to_stderr() -> Self {
+        let stderr = io::stderr();
+        let journal = std::env::var("JOURNAL_STREAM").ok();
         Self::of(Sink::Stderr {
-            stderr: io::stderr(),
+            journal: journal.is_some_and(|journal| is_journal(&stderr, &journal)),
+            stderr,
             stalled: false,
         })
     }
@@ -72,11 +76,12 @@ impl Log {
         if let Ok(filters) = std::env::var("RUST_LOG") {
             builder.parse_filters(&filters);
         }
-        let facility = self.lines.lock().sink.facility();
+        let form = self.lines.lock().sink.form();
         builder.format(move |line, record| {
-            match facility {
-                Some(facility) => Syslog::write_head(line, facility, record.level())?,
-                None => write!(line, "{} {} ", line.timestamp_millis(), record.level())?,
+            match form {
+                Form::Dated => write!(line, "{} {} ", line.timestamp_millis(), record.level())?,
+                Form::Journal => write!(line, "<{}>", severity(record.level()))?,
+                Form::Syslog(facility) => Syslog::write_head(line, facility, record.level())?,
             }
             writeln!(line, "{}", one_line(record.args().to_string()))
         });
@@ -130,14 +135,19 @@ impl Lines {
     }
 
     /// Says what was lost, at the time of the line that follows: its head is that up to the first blank, which
-    /// ends the time, or syslog's tag.
+    /// ends the time, or syslog's tag. The journal has its own time.
     fn report_lost(&mut self, next: &[u8]) -> io::Result<()> {
         if self.lost == 0 {
             return Ok(());
         }
-        let head = next.split(|&byte| byte == b' ').next().unwrap_or_default();
-        let mut report = head.to_vec();
-        let _ = writeln!(report, " WARN {} log lines were lost: {}", self.lost, self.why);
+        let mut report = match self.sink.form() {
+            Form::Journal => format!("<{}>", severity(log::Level::Warn)).into_bytes(),
+            Form::Dated | Form::Syslog(_) => {
+                let head = next.split(|&byte| byte == b' ').next().unwrap_or_default();
+                [head, b" WARN "].concat()
+            }
+        };
+        let _ = writeln!(report, "{} log lines were lost: {}", self.lost, self.why);
         self.sink.line(&report)?;
         self.lost = 0;
         Ok(())
@@ -175,8 +185,23 @@ fn cut(line: &[u8]) -> Option<Vec<u8>> {
     Some([whole.as_bytes(), MARK].concat())
 }
 
+/// How a line begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// With time and level.
+    Dated,
+    /// As journald takes it from standard error: with the level as a number; the time is its own.
+    Journal,
+    /// With syslog's priority, of this facility, and tag.
+    Syslog(u8),
+}
+
 enum Sink {
-    Stderr { stderr: Stderr, stalled: bool },
+    Stderr {
+        stderr: Stderr,
+        stalled: bool,
+        journal: bool,
+    },
     File(LogFile),
     Syslog(Syslog),
 }
@@ -184,7 +209,7 @@ enum Sink {
 impl Sink {
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
         match self {
-            Self::Stderr { stderr, stalled } => {
+            Self::Stderr { stderr, stalled, .. } => {
                 // Standard error is shared with whoever started us, so it cannot be made non-blocking.
                 *stalled = !writable(stderr, if *stalled { Duration::ZERO } else { STALL })?;
                 if *stalled {
@@ -208,12 +233,19 @@ impl Sink {
         }
     }
 
-    fn facility(&self) -> Option<u8> {
+    const fn form(&self) -> Form {
         match self {
-            Self::Syslog(syslog) => Some(syslog.facility()),
-            Self::Stderr { .. } | Self::File(_) => None,
+            Self::Syslog(syslog) => Form::Syslog(syslog.facility()),
+            Self::Stderr { journal: true, .. } => Form::Journal,
+            Self::Stderr { .. } | Self::File(_) => Form::Dated,
         }
     }
+}
+
+/// Whether `stream` is what `JOURNAL_STREAM` names: a device and an inode. It is inherited, and standard error may
+/// have been sent elsewhere since.
+fn is_journal(stream: &impl AsFd, journal: &str) -> bool {
+    rustix::fs::fstat(stream).is_ok_and(|found| journal == format!("{}:{}", found.st_dev, found.st_ino))
 }
 
 /// Whether `stream` takes a line within `wait`.
@@ -419,6 +451,19 @@ mod tests {
             write(&log, &line);
         }
         assert!(log.lines.lock().lost > 0);
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_stream() {
+        let room = Room::new();
+        let file = File::create(room.0.join("stream")).unwrap();
+        let found = file.metadata().unwrap();
+        assert!(is_journal(&file, &format!("{}:{}", found.dev(), found.ino())));
+        assert!(!is_journal(
+            &file,
+            &format!("{}:{}", found.dev(), found.ino() + 1)
+        ));
+        assert!(!is_journal(&file, ""));
     }
 
     #[test]

@@ -48,18 +48,8 @@ impl Syslog {
     /// Begins a line: priority and tag, as RFC 3164 has them. The time is left out, which every syslog daemon
     /// then puts in itself: it would have to be in the local time zone.
     pub(crate) fn write_head(line: &mut impl Write, facility: u8, level: Level) -> io::Result<()> {
-        let severity = match level {
-            Level::Error => 3,
-            Level::Warn => 4,
-            Level::Info => 6,
-            Level::Debug | Level::Trace => 7,
-        };
-        write!(
-            line,
-            "<{}>rtp_cluster[{}]: ",
-            u16::from(facility) * 8 + severity,
-            std::process::id()
-        )
+        let priority = u16::from(facility) * 8 + u16::from(severity(level));
+        write!(line, "<{priority}>rtp_cluster[{}]: ", std::process::id())
     }
 
     /// Sends one line, without its end.
@@ -75,6 +65,16 @@ impl Syslog {
                 self.socket.send(line).map(drop)
             }
         }
+    }
+}
+
+/// What syslog calls a level, and the journal after it.
+pub(crate) const fn severity(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
     }
 }
 

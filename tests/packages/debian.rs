@@ -12,8 +12,8 @@ use crate::support::place::Place;
 use crate::support::real::RealMember;
 use crate::support::wait::{self, LONG};
 
-const CONFIG: &str = "/etc/rtp_cluster/rtp_cluster.xml";
-const CONTROL: &str = "/run/rtp_cluster/main.sock";
+pub const CONFIG: &str = "/etc/rtp_cluster/rtp_cluster.xml";
+pub const CONTROL: &str = "/run/rtp_cluster/main.sock";
 
 /// Connects to the socket named, asks for the version, prints the reply: what a SIP server does first.
 const PROBE: &str = r#"perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Peer => shift) or die "connect: $!\n";
@@ -28,7 +28,7 @@ fn installed() -> Machine {
 }
 
 /// Writes a configuration with one cluster and one member, keeping the file's rights as an editor does.
-fn configure(machine: &Machine, member: &RealMember) {
+pub fn configure(machine: &Machine, member: &RealMember) {
     let text = format!(
         "<rtp_cluster_config>
   <rtp_cluster>
@@ -50,7 +50,7 @@ fn configure(machine: &Machine, member: &RealMember) {
     fs::write(machine.path(CONFIG), text).expect("it is there");
 }
 
-fn wait_online(machine: &mut Machine) {
+pub fn wait_online(machine: &mut Machine) {
     machine.run("rtp_cluster_client wait main R1 online -t 10");
 }
 

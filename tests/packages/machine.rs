@@ -1,6 +1,6 @@
 //! A machine with a plain Debian 12 of its own: a root directory with its own processes and mounts; the network is
-//! that of the tests, so that RTPproxies outside serve it. It has no running init: services are started by their init
-//! scripts.
+//! that of the tests, so that RTPproxies outside serve it. Either it has no running init, and services are started by
+//! their init scripts, or systemd has booted it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,21 +9,31 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::built::{run, target};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::built::{run, target, text};
 use crate::support::place::Place;
 use crate::support::process::Process;
 use crate::support::wait;
 
 /// How long a script may run on it.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// What scripts find in their environment.
+const ENVIRONMENT: [&str; 3] = [
+    "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+    "DEBIAN_FRONTEND=noninteractive",
+    "LC_ALL=C",
+];
 /// What it has beside the packages that every Debian has.
 const INCLUDED: &str = "--include=adduser,systemd,logrotate";
 
 /// The machine. It is switched off when dropped.
 #[derive(Debug)]
 pub struct Machine {
-    /// Reads scripts from us and is the first of its processes: the others end with it.
-    shell: Process,
+    /// Its other processes end with it.
+    first: Process,
+    /// Its systemd, if it has one: the number here of the process that is number 1 there.
+    init: Option<Pid>,
     place: Place,
 }
 
@@ -36,13 +46,11 @@ pub struct Ran {
 }
 
 impl Machine {
-    /// Switches one on.
+    /// Switches one on that has no init.
     pub fn start() -> Self {
         let place = Place::new();
-        let root = place.path("root");
-        fs::create_dir(&root).expect("a directory");
-        run(Command::new("tar").arg("-xf").arg(base()).arg("-C").arg(&root));
-        // Packages may start services; nobody asks when none is there to be asked.
+        let root = unpack(&place);
+        // Packages may start services although there is no init.
         let policy = root.join("usr/sbin/policy-rc.d");
         fs::write(&policy, "#!/bin/sh\nexit 0\n").expect("a file");
         run(Command::new("chmod").arg("755").arg(&policy));
@@ -50,16 +58,73 @@ impl Machine {
         command.args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c"]);
         command.arg(
             "mount -t proc proc \"$1/proc\" && mount --rbind /dev \"$1/dev\" &&
-            exec chroot \"$1\" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C sh",
+            root=$1 && shift && exec chroot \"$root\" env -i \"$@\" sh",
         );
-        command.arg("sh").arg(&root).stdin(Stdio::piped());
-        let shell = Process::start("a machine (it takes root: sudo sh tests/run.sh)", &mut command);
-        Self { shell, place }
+        command
+            .arg("sh")
+            .arg(&root)
+            .args(ENVIRONMENT)
+            .stdin(Stdio::piped());
+        // This shell is the first of its processes, and reads scripts from us.
+        let first = Process::start("a machine (it takes root: sudo sh tests/run.sh)", &mut command);
+        Self {
+            first,
+            init: None,
+            place,
+        }
+    }
+
+    /// Boots one with systemd, and waits until it is up.
+    pub fn boot() -> Self {
+        let place = Place::new();
+        let root = unpack(&place);
+        let console = File::create(place.path("console")).expect("a file");
+        let mut command = Command::new("systemd-nspawn");
+        command.args([
+            "--quiet",
+            "--register=no",
+            "--keep-unit",
+            "--console=pipe",
+            "--directory",
+        ]);
+        command.arg(&root).arg("/lib/systemd/systemd");
+        command
+            .stdin(Stdio::null())
+            .stdout(console.try_clone().expect("a descriptor"))
+            .stderr(console);
+        let first = Process::start("systemd-nspawn", &mut command);
+        let children = format!("/proc/{0}/task/{0}/children", first.id());
+        let console = place.path("console");
+        let init = wait::until("the machine's systemd", PATIENCE, || {
+            let children = fs::read_to_string(&children).unwrap_or_else(|e| {
+                panic!("{e}: {}", fs::read_to_string(&console).unwrap_or_default());
+            });
+            let pid = children.split_whitespace().next()?;
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            (name == "systemd\n").then(|| pid.parse().ok())?
+        });
+        let mut machine = Self {
+            first,
+            init: Pid::from_raw(init),
+            place,
+        };
+        wait::until_true("the end of the boot", PATIENCE, || {
+            machine
+                .try_run("systemctl is-system-running")
+                .text
+                .starts_with("running")
+        });
+        machine
     }
 
     /// A path on it, as seen from here.
     pub fn path(&self, path: &str) -> PathBuf {
-        self.place.path("root").join(path.trim_start_matches('/'))
+        let root = match self.init {
+            // What systemd has mounted there is seen only through one of its processes.
+            Some(init) => format!("/proc/{init}/root").into(),
+            None => self.place.path("root"),
+        };
+        root.join(path.trim_start_matches('/'))
     }
 
     /// Brings a file to it; its path there.
@@ -71,12 +136,24 @@ impl Machine {
 
     /// Runs a script as root.
     pub fn try_run(&mut self, script: &str) -> Ran {
+        if let Some(init) = self.init {
+            let mut command = Command::new("nsenter");
+            command.args(["--all", "--target", &init.to_string(), "env", "-i"]);
+            command
+                .args(ENVIRONMENT)
+                .args(["sh", "-c", &format!("exec 2>&1\n{script}")]);
+            let output = command.stdin(Stdio::null()).output().expect("nsenter");
+            return Ran {
+                status: output.status.code().unwrap_or(-1),
+                text: text(&output),
+            };
+        }
         let file = |name: &str| self.path("root").join(name);
         let (job, out, status) = (file("job"), file("out"), file("status"));
         fs::write(&job, script).expect("a file");
         drop(fs::remove_file(&status));
         let line = "sh /root/job </dev/null >/root/out 2>&1; echo $? >/root/status.new; mv /root/status.new /root/status\n";
-        let input = self.shell.stdin.as_mut().expect("its input is a pipe");
+        let input = self.first.stdin.as_mut().expect("its input is a pipe");
         input.write_all(line.as_bytes()).expect("the shell lives");
         let status = wait::until(format!("the end of {script:?}"), PATIENCE, || {
             fs::read_to_string(&status).ok()
@@ -115,6 +192,24 @@ impl Machine {
             .filter(|line| !noise.iter().any(|noise| line.starts_with(noise)));
         lines.map(str::to_owned).collect()
     }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // With its systemd goes all of it, what systemd-nspawn has mounted included.
+        if let Some(init) = self.init {
+            let _ = kill_process(init, Signal::KILL);
+            drop(self.first.wait());
+        }
+    }
+}
+
+/// Makes its root directory.
+fn unpack(place: &Place) -> PathBuf {
+    let root = place.path("root");
+    fs::create_dir(&root).expect("a directory");
+    run(Command::new("tar").arg("-xf").arg(base()).arg("-C").arg(&root));
+    root
 }
 
 /// A Debian 12, fetched once into the directory of the build.

@@ -10,6 +10,8 @@
 )]
 
 #[cfg(test)]
+mod booted;
+#[cfg(test)]
 mod built;
 #[cfg(test)]
 mod completion;
