@@ -205,6 +205,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             return;
         };
         if matches!(outcome, Outcome::Error(_)) {
+            transaction.mixed |= !transaction.verdict.is_empty() && transaction.verdict != text;
             transaction.verdict.clear();
             transaction.verdict.extend_from_slice(text);
         } else if let Some(statistics) = Statistics::parse(text) {
@@ -225,7 +226,8 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// Sums what the members said; one that is silent or away counts with what it said last.
+    /// Sums what the members said; one that is silent or away counts with what it said last. One that refuses the
+    /// command does not spoil the sum of the others; when all do, their word is the answer.
     pub(super) fn conclude_statistics(&mut self, slot: Slot, out: &mut Outbox<C, L>) {
         let Some(transaction) = self.pending.get_mut(slot) else {
             return;
@@ -239,11 +241,11 @@ impl<C, L: Clone> Dispatch<C, L> {
         let mut text = Vec::new();
         if let Some(sum) = sum {
             sum.write(&mut text);
+        } else if transaction.mixed {
+            self.fail_with(slot, own::STATISTICS_FAILED, out);
+            return;
         } else if !transaction.verdict.is_empty() {
             text.clone_from(&transaction.verdict);
-        } else if self.online().is_empty() {
-            self.fail_with(slot, own::NO_ONE_ONLINE, out);
-            return;
         } else {
             self.fail_with(slot, own::STATISTICS_UNKNOWN, out);
             return;

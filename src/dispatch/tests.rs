@@ -762,6 +762,40 @@ fn the_cluster_answers_for_all_its_members() {
 }
 
 #[test]
+fn statistics_that_some_refuse_are_those_of_the_others() {
+    for (said, reply) in [
+        (["1", "E68", "300"], "301"),
+        (["E68", "E68", "E68"], "E68"),
+        (["E68", "E9", "E68"], "E993"),
+    ] {
+        let mut bench = Bench::new();
+        let client = bench.command("G nsess_created");
+        for ((member, cookie, _), said) in bench.take_sent().into_iter().zip(said) {
+            bench.answer(member, cookie, said);
+        }
+        assert_eq!(bench.got(client).as_deref(), Some(reply));
+    }
+}
+
+#[test]
+fn an_error_of_one_member_counts_more_than_not_here() {
+    for (text, said, reply) in [
+        ("Q c1 f t bogus", ["E50", "E62", "E50"], "E62"),
+        ("Q c1 f t bogus", ["E62", "E50", "E50"], "E62"),
+        ("P c1 /x 0 f t", ["E50", "E60", "E6"], "E995"),
+        ("L c1 192.0.2.2 5000 f t", ["0", "0", "E71"], "E71"),
+        ("Le c1 192.0.2.2 5000 f t", ["E11", "E11", "E11"], "E11"),
+    ] {
+        let mut bench = Bench::new();
+        let client = bench.command(text);
+        for ((member, cookie, _), said) in bench.take_sent().into_iter().zip(said) {
+            bench.answer(member, cookie, said);
+        }
+        assert_eq!(bench.got(client).as_deref(), Some(reply), "{text}");
+    }
+}
+
+#[test]
 fn heartbeats_are_summed_and_what_was_bound_since_counts() {
     let mut bench = Bench::new();
     for (name, active) in NAMES.into_iter().zip([1, 2, 3]) {

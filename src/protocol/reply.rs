@@ -9,11 +9,11 @@ pub use super::counts::{SessionCounts, Statistics, parse_info, write_info};
 /// Error codes that we make ourselves. They are those of rtp_cluster in Python, far above RTPproxy's, so that a
 /// SIP server never takes them for a fault of its RTPproxy (OpenSIPS disables it on 7 to 10).
 pub mod own {
-    /// Statistics: every member answered with an error.
+    /// Statistics: every member answered with an error, and they differ.
     pub const STATISTICS_FAILED: u16 = 993;
     /// Statistics: nobody answered, and nothing is known from before.
     pub const STATISTICS_UNKNOWN: u16 = 994;
-    /// No member has the session.
+    /// Members name different faults of a command for a session that is not known.
     pub const NOBODY_HAS_IT: u16 = 995;
     /// No member that answered has the session; others are silent.
     pub const SOME_SILENT: u16 = 996;
