@@ -1,5 +1,12 @@
 //! The table of the protocol: what a command means for a cluster, given what is known of its call. Pure: a
 //! command and the state of its call's home go in, one [`Route`] comes out.
+//!
+//! A call whose home is lost moves with the next U, and only with a U. When a call changes (re-INVITE, UPDATE), the SIP
+//! server has the SDP of both sides rewritten: by a U and an L, or by two U where it is a back-to-back user agent. An
+//! RTPproxy that gets a U with both tags for a session that it does not have makes that session, from whichever side it
+//! comes, and the answer completes it; so both sides learn ports of the new home and have sound again. An L alone
+//! reaches one side: the other would go on sending to the dead member, so it is refused (E997) and the SIP server knows.
+//! Nothing is to be copied from the old home: what a session is, is in the commands.
 
 use crate::protocol::command::{Command, Verb};
 

@@ -1,14 +1,12 @@
 //! Members with `lan_address` and `wan_address`: real RTPproxies open their ports at the one, clients are told the
 //! other.
 
-use std::net::{IpAddr, UdpSocket};
-
 use crate::support::client;
 use crate::support::daemon::{Daemon, Files, Listed, config};
 use crate::support::member::own_address;
+use crate::support::party::Party;
 use crate::support::place::Place;
 use crate::support::real::{RealMember, free_ipv6};
-use crate::support::wait::LONG;
 
 const WAN4: &str = "203.0.113.4";
 const WAN6: &str = "2001:db8::4";
@@ -158,39 +156,12 @@ fn a_lan_address_is_where_the_member_opens_its_ports() {
         ),
     ]);
     // And there it hears: what is sent to the port of one side arrives at the other.
-    let (one, other) = (party(), party());
-    let port = |socket: &UdpSocket| socket.local_addr().expect("bound").port();
-    let reply = behind.ask(&format!("U call 127.0.0.1 {} from", port(&one)));
-    let for_other: (u16, IpAddr) = place_of(&reply);
-    let reply = behind.ask(&format!("L call 127.0.0.1 {} from to", port(&other)));
-    let for_one: (u16, IpAddr) = place_of(&reply);
-    assert_eq!(
-        (for_one.1.to_string(), for_other.1.to_string()),
-        (lan.clone(), lan)
-    );
-    for (from, to, at) in [(&one, &other, for_one), (&other, &one, for_other)] {
-        from.send_to(&RTP, (at.1, at.0)).expect("a packet can be sent");
-        let mut heard = [0; 100];
-        let (length, source) = to.recv_from(&mut heard).expect("the other side is heard");
-        assert_eq!((&heard[..length], source.ip()), (&RTP[..], at.1));
-    }
+    let (one, other) = (Party::new(), Party::new());
+    let for_other = behind.ask(&format!("U call 127.0.0.1 {} from", one.port()));
+    let for_one = behind.ask(&format!("L call 127.0.0.1 {} from to", other.port()));
+    assert_eq!(one.is_heard_by(&other, &for_one, "the caller").to_string(), lan);
+    assert_eq!(other.is_heard_by(&one, &for_other, "the callee").to_string(), lan);
     behind.leaves_the_rest();
-}
-
-/// A packet of G.711 with four samples.
-const RTP: [u8; 16] = [0x80, 8, 0, 1, 0, 0, 0, 160, 1, 2, 3, 4, 0xd5, 0xd5, 0xd5, 0xd5];
-
-fn party() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    socket
-        .set_read_timeout(Some(LONG))
-        .expect("a time-out can be set");
-    socket
-}
-
-fn place_of(reply: &str) -> (u16, IpAddr) {
-    let (port, address) = client::media(reply);
-    (port, address.parse().expect("an address"))
 }
 
 #[test]

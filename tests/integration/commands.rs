@@ -8,6 +8,7 @@ use crate::support::bed::{answer, at_once, create, delete};
 use crate::support::client;
 use crate::support::daemon::{Daemon, Files, Listed, config};
 use crate::support::member;
+use crate::support::party::Party;
 use crate::support::place::Place;
 use crate::support::real::RealMember;
 use crate::support::wait::{self, LONG};
@@ -434,4 +435,64 @@ fn ten_thousand_calls_stay_each_on_one_of_four_members() {
         [0; 4],
         "nobody was asked for what it has not"
     );
+}
+
+#[test]
+fn a_call_whose_member_died_has_sound_again_after_a_change_from_either_side() {
+    let mut cluster = Cluster::online();
+    let (caller, callee) = (Party::new(), Party::new());
+    let (mine, yours) = (caller.port(), callee.port());
+    // Who changes the call, and with which command: a SIP proxy looks the answer up, a B2BUA updates both sides.
+    for (number, (asks, answers)) in [
+        (
+            format!("127.0.0.1 {mine} from to"),
+            format!("L @call@ 127.0.0.1 {yours} from to"),
+        ),
+        (
+            format!("127.0.0.1 {yours} to from"),
+            format!("L @call@ 127.0.0.1 {mine} to from"),
+        ),
+        (
+            format!("127.0.0.1 {mine} from to"),
+            format!("U @call@ 127.0.0.1 {yours} to from"),
+        ),
+        (
+            format!("127.0.0.1 {mine} from to && L 127.0.0.1 {yours}"),
+            format!("U @call@ 127.0.0.1 {yours} to from"),
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let call = format!("call-{number}");
+        let for_callee = cluster.ask(&format!("U {call} 127.0.0.1 {mine} from"));
+        let for_caller = cluster.ask(&format!("L {call} 127.0.0.1 {yours} from to"));
+        let home = cluster.of_reply(&for_callee);
+        caller.is_heard_by(&callee, &for_caller, "the caller");
+        callee.is_heard_by(&caller, &for_callee, "the callee");
+        cluster.members[home].kill();
+        cluster.daemon.wait_members(2, 1);
+        let changed = cluster.ask(&format!("U {call} {asks}"));
+        let changed = changed.split(" && ").next().expect("a result");
+        let answered = cluster.ask(&answers.replace("@call@", &call));
+        let now = cluster.of_reply(&answered);
+        assert_ne!(now, home);
+        assert_eq!(cluster.of_reply(changed), now);
+        // What the one who asked is told is for the other side to send to.
+        let callee_asks = asks.contains(" to from");
+        let (for_callee, for_caller) = if callee_asks {
+            (&*answered, changed)
+        } else {
+            (changed, &*answered)
+        };
+        caller.is_heard_by(&callee, for_caller, "the caller, after the change");
+        callee.is_heard_by(&caller, for_callee, "the callee, after the change");
+        assert_eq!(cluster.ask(&format!("D {call} from to")), "0");
+        cluster.members[home].restart();
+        cluster.daemon.wait_members(3, 0);
+        assert!(
+            cluster.members.iter().all(|member| member.sessions() == 0),
+            "{call}"
+        );
+    }
 }

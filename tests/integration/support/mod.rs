@@ -9,6 +9,7 @@ pub mod fake;
 pub mod forms;
 pub mod manager;
 pub mod member;
+pub mod party;
 pub mod place;
 pub mod process;
 pub mod real;
