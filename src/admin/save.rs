@@ -60,7 +60,15 @@ pub(super) fn save(operator: &dyn Operator, file: Option<PathBuf>, force: bool) 
     // A link stays one: what it points to is replaced.
     let path = fs::canonicalize(&named).unwrap_or_else(|_| named.clone());
     let is_own = path == fs::canonicalize(&own).unwrap_or(own);
-    let failed = |what: &str, error: io::Error| Reply::error(format!("{}: {what}: {error}", named.display()));
+    let failed = |what: &str, error: io::Error| {
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "; the user that rtp_cluster runs as must be able to write there"
+            }
+            _ => "",
+        };
+        Reply::error(format!("{}: {what}: {error}{remedy}", named.display()))
+    };
 
     let old = read(&path).map_err(|error| failed("cannot read what is there", error))?;
     if !force {
@@ -92,7 +100,7 @@ pub(super) fn save(operator: &dyn Operator, file: Option<PathBuf>, force: bool) 
     if let Some((old, rights)) = &old {
         let backup = beside(&path, ".bak");
         notes += &replace(&backup, old, Some(*rights))
-            .map_err(|error| failed("cannot keep the old file", error))?;
+            .map_err(|error| failed("cannot keep the old file beside it", error))?;
     }
     notes += &replace(&path, &text, rights).map_err(|error| failed("cannot write", error))?;
     if is_own {
@@ -216,14 +224,14 @@ fn fill(new: &Path, path: &Path, text: &[u8], rights: Option<Rights>) -> io::Res
 }
 
 /// Gives the file to whom the old one belonged. Only root may give files away: without that right the file is ours
-/// from now on, which is told, and a group that is not the old one gets no rights.
+/// from now on, which is told, and a group that is not the old one gets the rights of everybody.
 fn give(file: &File, path: &Path, rights: Rights, mode: &mut u32) -> io::Result<String> {
     let meta = file.metadata()?;
     let mut notes = String::new();
     if meta.gid() != rights.gid
         && let Err(error) = fchown(file, None, Some(rights.gid))
     {
-        *mode &= !0o070;
+        *mode = (*mode & !0o070) | ((*mode & 0o007) << 3);
         let _ = writeln!(
             notes,
             "{}: cannot keep its group {}: {error}",
@@ -405,7 +413,10 @@ mod tests {
         fs::create_dir(place.path("rtp_cluster.xml.bak")).unwrap();
         fake.suspend("Supercluster#1", "RTPPROXY2").unwrap();
         let refusal = sent(save(&fake, None, false));
-        assert!(refusal.contains(": cannot keep the old file: "), "{refusal}");
+        assert!(
+            refusal.contains(": cannot keep the old file beside it: "),
+            "{refusal}"
+        );
         assert_eq!(fs::read(&path).unwrap(), before);
         assert_eq!(names(&place), ["rtp_cluster.xml", "rtp_cluster.xml.bak"]);
         let directory = place.path("");

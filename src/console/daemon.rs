@@ -42,7 +42,18 @@ pub(super) enum Trouble {
 impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Connect(path, error) => write!(f, "cannot connect to {}: {error}", path.display()),
+            Self::Connect(path, error) => {
+                let remedy = match error.kind() {
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                        "; is rtp_cluster running? -s names another socket"
+                    }
+                    ErrorKind::PermissionDenied => {
+                        "; want the right to write to it, as its owner or with sudo"
+                    }
+                    _ => "",
+                };
+                write!(f, "cannot connect to {}: {error}{remedy}", path.display())
+            }
             Self::Cut(path, None) => write!(
                 f,
                 "{}: the daemon closed the connection within a reply",

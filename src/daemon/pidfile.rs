@@ -59,7 +59,11 @@ impl fmt::Display for PidError {
                     path.display()
                 )
             }
-            Self::System(path, error) => write!(f, "{}: cannot make the pid file: {error}", path.display()),
+            Self::System(path, error) => write!(
+                f,
+                "{}: cannot make the pid file: {error}; want a directory that may be written, or another with -P",
+                path.display()
+            ),
         }
     }
 }

@@ -128,7 +128,10 @@ impl Place {
         let remedy = match error.kind() {
             io::ErrorKind::NotFound => format!("make it: install -d -o {user} {path}"),
             _ if self.path.is_file() => format!("chown {user} {path}"),
-            _ => format!("chown {user} {path}, or use a directory of its own: install -d -o {user} DIR"),
+            // Not the other way round: this may be a directory of the system.
+            _ => format!(
+                "use a directory of its own: install -d -o {user} DIR, or, where it is one, chown {user} {path}"
+            ),
         };
         let remedy = remedy.replace(&format!("-o {user}"), &install_owner(user));
         Some(format!(
@@ -152,7 +155,7 @@ pub(crate) fn places(options: &Options, config: &Config) -> Vec<Place> {
     const SOCKET: &str = "a stop could not remove our sockets";
     let mut places = vec![Place::directory_of(
         &options.pid_file,
-        "a stop could not remove the pid file",
+        "a stop could not remove the pid file (-P)",
     )];
     let control = config
         .clusters
@@ -171,7 +174,7 @@ pub(crate) fn places(options: &Options, config: &Config) -> Vec<Place> {
         }
     }
     if let (LogTarget::File(path), false) = (&options.log_file, options.foreground) {
-        let why = "a rotated log could not be reopened";
+        let why = "a rotated log could not be reopened (-L)";
         let found = fs::metadata(path);
         // A device is written, not rotated: its directory does not matter.
         if !found.as_ref().is_ok_and(|found| !found.is_file()) {

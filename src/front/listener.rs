@@ -25,6 +25,11 @@ const UDP_BUFFER: usize = 4 << 20;
 /// Temporary names that are tried before giving up: each one taken is left by a daemon killed while it bound.
 const NAMES_TRIED: u32 = 64;
 
+/// What fails when the directory of a socket is missing or closed.
+const IN_DIRECTORY: &str = "bind a socket in its directory";
+/// What fails when a port is taken or the address is not ours.
+const PORT: &str = "bind";
+
 /// Who may connect to a UNIX socket: its owner and permission bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rights {
@@ -199,8 +204,24 @@ impl fmt::Display for BindError {
                     path.display()
                 )
             }
-            Self::System { place, what, error } => write!(f, "{place}: cannot {what}: {error}"),
+            Self::System { place, what, error } => {
+                write!(f, "{place}: cannot {what}: {error}{}", remedy(what, error))
+            }
         }
+    }
+}
+
+/// What helps against `error`, where that is known.
+fn remedy(what: &str, error: &io::Error) -> &'static str {
+    match (what, error.kind()) {
+        (IN_DIRECTORY, io::ErrorKind::NotFound) => "; make that directory, or choose another path",
+        (IN_DIRECTORY, io::ErrorKind::PermissionDenied) => {
+            "; the user that rtp_cluster runs as must be able to write there"
+        }
+        (PORT, io::ErrorKind::AddrInUse) => "; another process has that port",
+        (PORT, io::ErrorKind::AddrNotAvailable) => "; want an address of this machine",
+        (PORT, io::ErrorKind::PermissionDenied) => "; ports below 1024 are for the super-user",
+        _ => "",
     }
 }
 
@@ -218,7 +239,7 @@ pub fn bind_unix(path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
     }
     judge_existing(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("make a socket"))?;
-    let temporary = bind_temporary(&socket, path).map_err(failed("bind a socket in its directory"))?;
+    let temporary = bind_temporary(&socket, path).map_err(failed(IN_DIRECTORY))?;
     let identity = Identity::of(&temporary)
         .and_then(|identity| {
             std::os::unix::fs::lchown(&temporary, rights.uid, rights.gid)?;
@@ -308,7 +329,7 @@ pub fn bind_udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
         socket.bind(&address.into())?;
         Ok(socket.into())
     };
-    bind().map_err(|error| system(format_args!("udp {address}"), "bind", error))
+    bind().map_err(|error| system(format_args!("udp {address}"), PORT, error))
 }
 
 /// Binds a TCP control socket and listens. What is accepted sends without delay and notices a dead peer: both
@@ -330,7 +351,7 @@ pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    bind().map_err(|error| system(format_args!("tcp {address}"), "bind", error))
+    bind().map_err(|error| system(format_args!("tcp {address}"), PORT, error))
 }
 
 fn system(place: impl fmt::Display, what: &'static str, error: io::Error) -> BindError {
