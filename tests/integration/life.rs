@@ -1,10 +1,11 @@
 //! The daemon's life: how it starts, refuses to start, reloads, reopens its log, and ends.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::io::Write;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::process::Output;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::support::client;
 use crate::support::daemon::{Daemon, Files, Listed, config, program};
 use crate::support::fake::{FakeMember, Fault};
 use crate::support::place::Place;
+use crate::support::process::Process;
 use crate::support::wait::{self, LONG};
 
 /// Runs the daemon with the files of `place` until it ends or has gone to the background.
@@ -296,4 +298,287 @@ fn a_start_in_the_background_that_fails_says_so_on_the_terminal() {
         error_text(&output)
     );
     assert!(!files.pid.exists() && !files.admin.exists());
+}
+
+#[test]
+fn streams_that_are_closed_at_the_start_are_the_null_device() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" <&- >&- 2>&-", "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_rtp_cluster"));
+    command.arg("-f").arg("-c").arg(&files.config);
+    command.arg("-s").arg(&files.admin).arg("-P").arg(&files.pid);
+    let mut daemon = Process::start("rtp_cluster", &mut command);
+    wait::until_true("the control socket", LONG, || files.control.exists());
+    assert_eq!(client::ask(&files.control, "V"), "20040107");
+    for number in 0..3 {
+        let stream = fs::read_link(format!("/proc/{}/fd/{number}", daemon.id()));
+        assert_eq!(stream.expect("it is open"), Path::new("/dev/null"), "{number}");
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait_end(LONG).code(), Some(0));
+}
+
+#[test]
+fn a_daemon_holds_on_to_nothing_of_its_caller() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+    // The output ends when the last one who holds it closes it: the daemon gets it under another number as well.
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" 7>&1", "sh"]);
+    command.arg(env!("CARGO_BIN_EXE_rtp_cluster"));
+    command.arg("-c").arg(&files.config).arg("-s").arg(&files.admin);
+    command
+        .arg("-P")
+        .arg(&files.pid)
+        .arg("-L")
+        .arg(place.path("daemon.log"));
+    let output = command.output().expect("it starts, and its output ends");
+    assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+    let daemon = Background::of(&files.pid);
+    assert_eq!(
+        fs::read_link(format!("/proc/{}/cwd", daemon.0)).expect("it lives"),
+        Path::new("/"),
+        "no file system is kept busy"
+    );
+}
+
+#[test]
+fn modes_do_not_depend_on_the_callers_umask() {
+    for umask in ["000", "077"] {
+        let place = Place::new();
+        let files = Files::in_place(&place);
+        let log = place.path("daemon.log");
+        fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+        let mut command = Command::new("sh");
+        command.args(["-c", "umask $1; shift; exec \"$@\"", "sh", umask]);
+        command.arg(env!("CARGO_BIN_EXE_rtp_cluster"));
+        command.arg("-c").arg(&files.config).arg("-s").arg(&files.admin);
+        command.arg("-P").arg(&files.pid).arg("-L").arg(&log);
+        let output = command.output().expect("it starts");
+        assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+        let _daemon = Background::of(&files.pid);
+        for (path, mode) in [
+            (&files.control, 0o660),
+            (&files.admin, 0o660),
+            (&files.pid, 0o644),
+            (&log, 0o640),
+        ] {
+            let found = fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+            assert_eq!(found, mode, "{} with umask {umask}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_second_term_and_a_quit_end_it_at_once() {
+    for signals in [&[Signal::TERM, Signal::TERM][..], &[Signal::QUIT]] {
+        let mut bed = Bed::of(1);
+        bed.members[0].on("U", Fault::Silent);
+        let mut waiting = client::connect(bed.control());
+        waiting
+            .write_all(create("in-flight").as_bytes())
+            .expect("it is sent");
+        wait::until_true("the command is at the member", LONG, || {
+            !bed.members[0].seen("U").is_empty()
+        });
+        for (number, signal) in signals.iter().enumerate() {
+            if number > 0 {
+                wait::until_true("the first is heard", LONG, || {
+                    bed.daemon.log().contains("SIGTERM received")
+                });
+            }
+            bed.daemon.signal(*signal);
+        }
+        assert_eq!(bed.daemon.wait_end(Duration::from_secs(1)).code(), Some(1));
+    }
+}
+
+#[test]
+fn usr2_logs_what_goes_on() {
+    let bed = Bed::of(2);
+    bed.daemon.signal(Signal::USR2);
+    wait::until_true("the status in the log", LONG, || {
+        let log = bed.daemon.log();
+        log.contains("status: cluster C1: 2 of 2 members online") && log.contains("status:   member M2 (")
+    });
+}
+
+#[test]
+fn a_storm_of_hups_costs_a_reload_a_second_and_the_last_file_wins() {
+    let bed = Bed::of(1);
+    let files = bed.daemon.files();
+    let with = |weight: u16| {
+        let members: Vec<Listed> = listed(&bed.members)
+            .into_iter()
+            .map(|member| member.weight(weight))
+            .collect();
+        fs::write(place_beside(&files.config), config(&files.control, &members, "")).expect("a file");
+        // Whole at every moment, as an editor or `save` replaces it.
+        fs::rename(place_beside(&files.config), &files.config).expect("a rename");
+    };
+    let start = Instant::now();
+    for weight in 1..=500 {
+        with(weight);
+        bed.daemon.signal(Signal::HUP);
+    }
+    wait::until_true("the last file", LONG, || {
+        bed.daemon.admin("ls C1").contains("weight = 500\n")
+    });
+    let seconds = usize::try_from(start.elapsed().as_secs()).expect("a small number");
+    let reloads = bed.daemon.log().matches("reload: Loaded ").count();
+    assert!(reloads <= seconds + 2, "{reloads} reloads in {seconds} s");
+    assert_eq!(bed.call("after-the-storm").media(), bed.members[0].media());
+}
+
+fn place_beside(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+#[test]
+fn a_log_that_takes_no_line_costs_lines_and_nothing_else() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+    let output = run(&files, &["-L", "/dev/full"]);
+    assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+    let daemon = Background::of(&files.pid);
+    assert_eq!(client::ask(&files.control, "V"), "20040107");
+    daemon.signal(Signal::TERM);
+    wait::until_true("the end", LONG, || !files.pid.exists());
+    assert!(!files.control.exists());
+}
+
+#[test]
+fn a_log_whose_directory_was_replaced_goes_on_in_the_new_one() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+    let (directory, old) = (place.path("log.d"), place.path("log.old"));
+    fs::create_dir(&directory).expect("a directory");
+    let log = directory.join("daemon.log");
+    let output = run(&files, &["-L", &log.display().to_string()]);
+    assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+    let daemon = Background::of(&files.pid);
+    fs::rename(&directory, &old).expect("a rename");
+    daemon.signal(Signal::USR1);
+    let old_log = old.join("daemon.log");
+    wait::until_true("the trouble is told in the old log", LONG, || {
+        fs::read_to_string(&old_log).is_ok_and(|text| text.contains("cannot reopen the log"))
+    });
+    fs::create_dir(&directory).expect("a directory");
+    daemon.signal(Signal::USR1);
+    wait::until_true("the new log", LONG, || {
+        fs::read_to_string(&log).is_ok_and(|text| text.contains("log reopened"))
+    });
+}
+
+/// Whether the tests run as the super-user, who alone becomes somebody else. Others test that they may not.
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn another_user_must_be_able_to_do_what_is_left_to_it() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    let log = place.path("daemon.log");
+    fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+    let log_name = log.display().to_string();
+    let arguments = ["-u", "nobody", "-L", &log_name];
+    let refused = run(&files, &arguments);
+    let said = error_text(&refused);
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(!files.pid.exists() && !files.control.exists() && !log.exists());
+    if !is_root() {
+        assert!(
+            said.contains("only the super-user becomes another user"),
+            "{said}"
+        );
+        return;
+    }
+    let directory = place.dir().display().to_string();
+    for trouble in ["remove our sockets", "remove the pid file", "reopened"] {
+        assert!(
+            said.lines().any(|line| line.contains(&directory)
+                && line.contains(trouble)
+                && line.contains("chown nobody")),
+            "{trouble} in {said}"
+        );
+    }
+
+    // With the remedy it starts, and is that user wholly.
+    let made = Command::new("chown").args(["nobody", &directory]).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    let output = run(&files, &arguments);
+    assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+    let daemon = Background::of(&files.pid);
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.0)).expect("it lives");
+    let numbers = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        let words = line.expect("it is there").split_whitespace();
+        words
+            .map(|word| word.parse().expect("a number"))
+            .collect::<Vec<u32>>()
+    };
+    let owner = fs::metadata(place.dir()).expect("it is there").uid();
+    assert_eq!(numbers("Uid:"), [owner; 4]);
+    let group = numbers("Gid:")[0];
+    assert_eq!(numbers("Gid:"), [group; 4]);
+    assert!(numbers("Groups:").iter().all(|other| *other == group), "{status}");
+    for path in [&files.control, &files.admin, &files.pid, &log] {
+        let found = fs::metadata(path).expect("it is there");
+        assert_eq!((found.uid(), found.gid()), (owner, group), "{}", path.display());
+    }
+    fs::rename(&log, place.path("daemon.log.1")).expect("a rename");
+    daemon.signal(Signal::USR1);
+    wait::until_true("a new log", LONG, || log.exists());
+    daemon.signal(Signal::TERM);
+    wait::until_true("the end", LONG, || !files.pid.exists());
+    assert!(!files.control.exists() && !files.admin.exists());
+}
+
+#[test]
+fn a_control_socket_belongs_to_whom_it_is_given() {
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    let socket = "<socket owner=\"nobody:daemon\" mode=\"0600\"/>";
+    fs::write(&files.config, config(&files.control, &[], socket)).expect("a file");
+    if !is_root() {
+        let refused = run(&files, &["-f"]);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(
+            error_text(&refused).contains("give the socket its owner"),
+            "{refused:?}"
+        );
+        return;
+    }
+    let daemon = Daemon::start_with(
+        &place,
+        &config(&files.control, &[], socket),
+        &["-o", "bin", "--admin-owner", ":bin"],
+    );
+    let owner =
+        |path: &Path| fs::metadata(path).map(|found| (found.uid(), found.gid(), found.mode() & 0o777));
+    let of = |name: &str, file: &str| {
+        let text = fs::read_to_string(file).expect("it is there");
+        let line = text
+            .lines()
+            .find(|line| line.split(':').next() == Some(name))
+            .expect("known");
+        line.split(':')
+            .nth(2)
+            .and_then(|id| id.parse::<u32>().ok())
+            .expect("a number")
+    };
+    let nobody = of("nobody", "/etc/passwd");
+    assert_eq!(
+        owner(&files.control).expect("it is there"),
+        (nobody, of("daemon", "/etc/group"), 0o600)
+    );
+    let admin = owner(&daemon.files().admin).expect("it is there");
+    assert_eq!(admin, (0, of("bin", "/etc/group"), 0o660));
 }
