@@ -440,8 +440,8 @@ fn ten_thousand_calls_stay_each_on_one_of_four_members() {
 #[test]
 fn a_call_whose_member_died_has_sound_again_after_a_change_from_either_side() {
     let mut cluster = Cluster::online();
-    let (caller, callee) = (Party::new(), Party::new());
-    let (mine, yours) = (caller.port(), callee.port());
+    let (caller, other) = (Party::new(), Party::new());
+    let (mine, yours) = (caller.port(), other.port());
     // Who changes the call, and with which command: a SIP proxy looks the answer up, a B2BUA updates both sides.
     for (number, (asks, answers)) in [
         (
@@ -465,11 +465,11 @@ fn a_call_whose_member_died_has_sound_again_after_a_change_from_either_side() {
     .enumerate()
     {
         let call = format!("call-{number}");
-        let for_callee = cluster.ask(&format!("U {call} 127.0.0.1 {mine} from"));
-        let for_caller = cluster.ask(&format!("L {call} 127.0.0.1 {yours} from to"));
-        let home = cluster.of_reply(&for_callee);
-        caller.is_heard_by(&callee, &for_caller, "the caller");
-        callee.is_heard_by(&caller, &for_callee, "the callee");
+        let to_caller = cluster.ask(&format!("U {call} 127.0.0.1 {mine} from"));
+        let to_other = cluster.ask(&format!("L {call} 127.0.0.1 {yours} from to"));
+        let home = cluster.of_reply(&to_caller);
+        caller.is_heard_by(&other, &to_other, "the caller");
+        other.is_heard_by(&caller, &to_caller, "the callee");
         cluster.members[home].kill();
         cluster.daemon.wait_members(2, 1);
         let changed = cluster.ask(&format!("U {call} {asks}"));
@@ -478,15 +478,15 @@ fn a_call_whose_member_died_has_sound_again_after_a_change_from_either_side() {
         let now = cluster.of_reply(&answered);
         assert_ne!(now, home);
         assert_eq!(cluster.of_reply(changed), now);
-        // What the one who asked is told is for the other side to send to.
-        let callee_asks = asks.contains(" to from");
-        let (for_callee, for_caller) = if callee_asks {
+        // What is said to who asks is for the other side to send to.
+        let is_other = asks.contains(" to from");
+        let (to_caller, to_other) = if is_other {
             (&*answered, changed)
         } else {
             (changed, &*answered)
         };
-        caller.is_heard_by(&callee, for_caller, "the caller, after the change");
-        callee.is_heard_by(&caller, for_callee, "the callee, after the change");
+        caller.is_heard_by(&other, to_other, "the caller, after the change");
+        other.is_heard_by(&caller, to_caller, "the callee, after the change");
         assert_eq!(cluster.ask(&format!("D {call} from to")), "0");
         cluster.members[home].restart();
         cluster.daemon.wait_members(3, 0);
