@@ -233,9 +233,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 member.deferred.clear();
                 self.send_delete_all_late(now, id, out);
             }
-            for _ in 0..CHAINS {
-                self.send_deferred(now, id, out);
-            }
+            self.send_all_deferred(now, id, out);
         } else {
             member.count(Count::WentOffline);
             self.fail_all(now, id, false, out);
@@ -254,6 +252,13 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// A member has been restarted: what was bound to it before `last_good` is gone there.
     pub fn set_restarted(&mut self, id: MemberId, last_good: Instant) {
         self.sessions.forget_before(id, self.tick(last_good));
+    }
+
+    /// The deletes that wait for a member, a few at a time: each is followed by another one.
+    pub(super) fn send_all_deferred(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) {
+        for _ in 0..CHAINS {
+            self.send_deferred(now, id, out);
+        }
     }
 
     /// The next delete that waits for a member.
@@ -312,7 +317,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         match job {
             Job::Probe(_) => {
                 self.close(slot);
-                out.probed.push((from, Probed::Refused));
+                // A connection that broke says less than one that cannot be had.
+                let result = if gone { Probed::Refused } else { Probed::Missed };
+                out.probed.push((from, result));
             }
             // Another member heals the call: the command is routed anew, now that its home is offline.
             Job::Direct if verb == Verb::Update && gone => {

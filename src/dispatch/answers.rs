@@ -85,7 +85,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             Job::Seek | Job::Ask => self.found(now, slot, from, text, outcome, out),
             Job::Late => self.came_late(now, slot, from, outcome, out),
             Job::Quiet => self.quietly_done(now, slot, from, out),
-            Job::Probe(ask) => self.probed(slot, from, ask, text, out),
+            Job::Probe(ask) => self.probed(now, slot, from, ask, text, out),
             Job::Capability => self.capability_said(slot, from, text, out),
             Job::Statistics => self.statistics_said(slot, from, text, outcome, out),
             Job::DeleteAll => self.all_deleted(slot, from, outcome, out),
@@ -410,7 +410,15 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    fn probed(&mut self, slot: Slot, from: MemberId, ask: Ask, text: &[u8], out: &mut Outbox<C, L>) {
+    fn probed(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        from: MemberId,
+        ask: Ask,
+        text: &[u8],
+        out: &mut Outbox<C, L>,
+    ) {
         self.close(slot);
         let Some(member) = self.member_mut(from) else {
             return;
@@ -431,7 +439,12 @@ impl<C, L: Clone> Dispatch<C, L> {
                 None => Probed::Odd,
             },
         };
+        let answers = matches!(result, Probed::Counts(_));
         out.probed.push((from, result));
+        if answers {
+            // What went unanswered while nobody knew it was away.
+            self.send_all_deferred(now, from, out);
+        }
     }
 }
 

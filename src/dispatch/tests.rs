@@ -888,3 +888,34 @@ fn nothing_is_left_behind_after_many_calls() {
         "the timer may sleep for ever"
     );
 }
+
+#[test]
+fn a_delete_that_went_unanswered_is_repeated_when_its_member_answers_a_heartbeat() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    let client = bench.command("D c1 from to");
+    bench.pass(ANSWER_WITHIN);
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    assert!(
+        bench
+            .take_sent()
+            .iter()
+            .all(|(_, _, text)| text == "D c1 from to")
+    );
+    let id = bench.id(home);
+    bench
+        .core
+        .probe(bench.now, id, Ask::Counts(0), ms(1_000), &mut bench.out);
+    bench.collect();
+    let (_, cookie, _) = bench.one_sent();
+    bench.answer(
+        home,
+        cookie,
+        "sessions created: 1\nactive sessions: 1\nactive streams: 2\npackets received: 0\npackets transmitted: 0",
+    );
+    let (member, cookie, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (home, "D c1 from to"));
+    bench.answer(home, cookie, "0");
+    bench.pass(ANSWER_WITHIN);
+    assert!(bench.take_sent().is_empty(), "once");
+}
