@@ -374,7 +374,7 @@ impl Cluster {
         }
     }
 
-    /// Looks the name of a member's host up again.
+    /// A member is offline and does not answer: see [`Link::refresh`].
     pub fn refresh_link(&self, id: MemberId) {
         if let Some(link) = self.look(|_, core| core.member_of(id).map(|member| Arc::clone(&member.link))) {
             link.refresh();
@@ -465,9 +465,17 @@ impl Cluster {
         if let Some(relay) = relay {
             relay.close();
         }
-        let ids: Vec<MemberId> =
-            self.look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());
-        for id in ids {
+        let members: Vec<(MemberId, Arc<Link>)> = self.look(|_, core| {
+            let members = core.members_in_order().into_iter();
+            members
+                .map(|member| (member.id, Arc::clone(&member.link)))
+                .collect()
+        });
+        // All at once, then one after the other: each may take a moment.
+        for (_, link) in &members {
+            link.stop();
+        }
+        for (id, _) in members {
             self.remove_member(id);
         }
         self.posts.send(Post::Stop).ok();

@@ -44,6 +44,7 @@
 //! | `slow-N` | `front/slow_thread.rs` | poll over clients that are slow, idle, or do not read; none over UDP | its socket pair |
 //! | `timer-N` | `link/timer_thread.rs` | its channel, until the earliest alarm | a message |
 //! | `reply-N.M` | `link/udp.rs`, `link/stream.rs`, `link/unix.rs` | a member's socket | shutdown of it |
+//! | `dns-N.M` | `link/resolver_thread.rs` | its condition variable, or the look-up of a member's name | its flag; a look-up is not waited for |
 //! | `relay-N` | `notify/relay_thread.rs` | poll over members that notify, and sockets of the SIP server | its socket pair |
 //! | `health` | `health/health_thread.rs` | its channel, until the next probe | a message |
 //! | `upkeep` | `server/upkeep_thread.rs` | its channel, until a link that was replaced is over | a message |

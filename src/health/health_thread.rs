@@ -268,6 +268,9 @@ impl Round {
             (None, _) => watched.watch.missed(at, &rules),
         };
         post(watched, key.1, change);
+        if answer.is_none() && watched.watch.state() == State::Offline {
+            watched.cluster.refresh_link(key.1);
+        }
         self.set_alarm(key);
         if let Probed::Counts(counts) = result {
             self.look_at_drain(key, counts);
@@ -351,13 +354,11 @@ fn post(watched: &Watched, member: MemberId, change: Change) {
                 online: false,
                 why,
             });
-            cluster.refresh_link(member);
         }
         Change::Absent(why) => {
             let why = why.to_string();
             tell("unknown", "offline", &why);
             cluster.post(Post::Probed { member, why });
-            cluster.refresh_link(member);
         }
         Change::Restarted { last_good } => {
             tell(

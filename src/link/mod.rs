@@ -7,8 +7,11 @@
 //! | `udp.rs` | as many as there are | its cookie |
 //! | `stream.rs` (CUNIX, TCP) | as many as there are, on one kept connection | its order |
 //! | `unix.rs` | [`unix::WORKERS`], a connection each; the others queue | its connection |
+//!
+//! A host name is looked up by `resolver_thread.rs`, never on the path of a command.
 
 pub mod backoff;
+pub mod resolver_thread;
 pub mod stream;
 pub mod timer_thread;
 pub mod udp;
@@ -20,9 +23,15 @@ use std::io;
 use std::net::ToSocketAddrs;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+use socket2::Socket;
+
 use crate::config::model::{Address, Member, Protocol};
 use crate::dispatch::session::MemberId;
+use crate::protocol::Words;
+use crate::protocol::command::Verb;
 use crate::protocol::cookie::Cookie;
+use crate::protocol::reply::judge;
 use crate::sync::idle;
 
 /// Longest reply of a member, in bytes, as RTPproxy's own buffers.
@@ -101,10 +110,22 @@ impl Link {
         }
     }
 
-    /// Looks a host name up again; for a member that does not answer.
+    /// For a member that is offline and still does not answer: a host name is looked up again, and a connection
+    /// on which it owes replies is given up.
     pub fn refresh(&self) {
-        if let Self::Udp(udp) = self {
-            udp.refresh();
+        match self {
+            Self::Udp(udp) => udp.refresh(),
+            Self::Stream(stream) => stream.refresh(),
+            Self::Unix(_) => {}
+        }
+    }
+
+    /// Begins to end the link's threads, without waiting for them as [`Link::close`] does.
+    pub fn stop(&self) {
+        match self {
+            Self::Udp(udp) => udp.stop(),
+            Self::Stream(stream) => stream.stop(),
+            Self::Unix(unix) => unix.stop(),
         }
     }
 
@@ -140,34 +161,75 @@ fn is_whole(command: &[u8], reply: &[u8]) -> bool {
         }
 }
 
-/// The address of a socket, looked up when it is a name. Blocks on DNS: only for threads of a link, and for changes
-/// of an operator.
-pub(crate) fn resolve(protocol: Protocol, address: &Address) -> io::Result<SocketAddr> {
-    match address {
-        Address::Ip(address) => Ok(*address),
-        Address::Host(host, port) => idle(|| (&**host, *port).to_socket_addrs())?
-            .find(|found| found.is_ipv6() == protocol.is_v6())
-            .ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::NotFound,
-                    format!("{host} has no address of the family"),
-                )
-            }),
-        Address::Path(path) => Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{} is a path", path.display()),
-        )),
-    }
+/// Length of the whole reply to `command` at the start of `bytes`, line end and all.
+fn reply_length(command: &[u8], bytes: &[u8]) -> Option<usize> {
+    let ends = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .map(|(at, _)| at + 1);
+    ends.into_iter()
+        .find(|end| is_whole(command, bytes.get(..*end).unwrap_or_default()))
 }
 
-/// The local end of our commands: the wanted source address, or any of the family.
-fn source(protocol: Protocol, wanted: Option<IpAddr>) -> SocketAddr {
-    let any = if protocol.is_v6() {
-        IpAddr::V6(core::net::Ipv6Addr::UNSPECIFIED)
-    } else {
-        IpAddr::V4(core::net::Ipv4Addr::UNSPECIFIED)
+/// Whether `reply` can be one to `command`. After one that cannot, nobody knows which reply is whose on that
+/// connection.
+fn is_plausible(command: &[u8], reply: &[u8]) -> bool {
+    let verb = Words::new(command).next().and_then(Verb::split);
+    verb.is_some_and(|(verb, _)| judge(verb, reply).is_some())
+}
+
+/// Whether a connection could not be made for a reason of our own: no descriptor, no memory, no port. It says
+/// nothing of the member.
+fn is_our_fault(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(
+        errno,
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRINUSE)
+    )
+}
+
+/// The address of a socket, looked up when it is a name. Blocks on DNS: only for changes of an operator.
+pub(crate) fn resolve(protocol: Protocol, address: &Address) -> io::Result<SocketAddr> {
+    let found = resolve_all(protocol, address)?;
+    found
+        .first()
+        .copied()
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
+}
+
+/// All addresses of a name, one at least. Blocks on DNS: only for the thread that is there for it.
+fn resolve_all(protocol: Protocol, address: &Address) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = match address {
+        Address::Ip(address) => vec![*address],
+        Address::Host(host, port) => idle(|| (&**host, *port).to_socket_addrs())?
+            .filter(|found| found.is_ipv6() == protocol.is_v6())
+            .collect(),
+        Address::Path(path) => {
+            let what = format!("{} is a path", path.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
     };
-    SocketAddr::new(wanted.unwrap_or(any), 0)
+    if found.is_empty() {
+        let family = if protocol.is_v6() { "IPv6" } else { "IPv4" };
+        let what = format!("it has no {family} address");
+        return Err(io::Error::new(io::ErrorKind::NotFound, what));
+    }
+    Ok(found)
+}
+
+/// Binds a socket to where our commands to that member leave from, if that is fixed.
+fn bind_source(socket: &Socket, member: &Member) -> io::Result<()> {
+    let Some(wanted) = member.cmd_out_address else {
+        return Ok(());
+    };
+    socket.bind(&SocketAddr::new(wanted, 0).into()).map_err(|error| {
+        if is_our_fault(&error) {
+            error
+        } else {
+            io::Error::new(error.kind(), format!("cmd_out_address {wanted}: {error}"))
+        }
+    })
 }
 
 #[cfg(test)]

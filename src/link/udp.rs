@@ -1,24 +1,24 @@
 //! A member over UDP: a connected socket, so that the kernel keeps out datagrams of others and tells of a
 //! refusal, and a thread that reads replies. Sending again is the dispatcher's business.
 
-use core::net::IpAddr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::io;
 use std::net::UdpSocket;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use socket2::{Domain, Socket, Type};
 
-use super::{Label, REPLY_MAX, Refused, Sink, resolve, source};
+use super::resolver_thread::Resolver;
+use super::{Label, REPLY_MAX, Refused, Sink, bind_source};
 use crate::config::model::{Address, Member};
 use crate::protocol::cookie::{self, Cookie};
 use crate::sync::{Thread, idle, spawn};
 
 /// Kernel buffers for bursts of commands and replies, in bytes; the kernel may give less.
 const BUFFER: usize = 4 << 20;
-/// Between two tries to look up a name or to open a socket.
+/// Between two tries to open the socket of a member that cannot be reached from here, as without a route.
 const RETRY: Duration = Duration::from_secs(2);
 
 /// The link of one member.
@@ -26,36 +26,58 @@ const RETRY: Duration = Duration::from_secs(2);
 pub struct Udp {
     member: Member,
     label: Label,
+    /// What commands are sent with.
     socket: RwLock<Option<Arc<UdpSocket>>>,
-    stopped: AtomicBool,
-    /// For the wait between two tries.
-    idle: (Mutex<()>, Condvar),
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Where the address is a name.
+    resolver: OnceLock<Resolver>,
     thread: Mutex<Option<Thread>>,
 }
 
+#[derive(Debug, Default)]
+struct State {
+    /// Where the member is, when a socket to it is still to be opened.
+    wanted: Option<SocketAddr>,
+    /// Where it was last connected to.
+    last: Option<SocketAddr>,
+    stopped: bool,
+}
+
 impl Udp {
-    /// Opens the socket at once, or, where the address is a name or there is no route to it, from the reply thread.
+    /// Opens the socket at once, or, where the address is a name, when that has been looked up.
     ///
     /// # Errors
     /// When there is no socket or thread to be had, or the source address is not ours.
     pub fn open(member: &Member, label: Label, sink: Arc<dyn Sink>) -> io::Result<Arc<Self>> {
-        let socket = match &member.address {
-            Address::Ip(_) => match connect(member) {
-                Ok(socket) => Some(Arc::new(socket)),
-                // No way to it yet, as while a machine starts: one more member that is offline.
-                Err(error) if is_unreachable(&error) => None,
-                Err(error) => return Err(error),
-            },
+        drop(bind(member)?);
+        let wanted = match &member.address {
+            Address::Ip(address) => Some(*address),
             _ => None,
         };
         let udp = Arc::new(Self {
             member: member.clone(),
             label,
-            socket: RwLock::new(socket),
-            stopped: AtomicBool::new(false),
-            idle: (Mutex::new(()), Condvar::new()),
+            socket: RwLock::new(None),
+            state: Mutex::new(State {
+                wanted,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+            resolver: OnceLock::new(),
             thread: Mutex::new(None),
         });
+        udp.open_wanted(&mut false);
+        if let Address::Host(..) = member.address {
+            let link: Weak<Self> = Arc::downgrade(&udp);
+            let resolver = Resolver::start(member, label, move |address| {
+                if let Some(udp) = link.upgrade() {
+                    udp.move_to(address);
+                }
+            })?;
+            // It is set here alone.
+            udp.resolver.set(resolver).ok();
+        }
         let reader = Arc::clone(&udp);
         let name = format!("reply-{}.{}", label.cluster, label.member.index);
         *udp.thread.lock() = Some(spawn(name, move || reader.read(&*sink))?);
@@ -69,39 +91,56 @@ impl Udp {
         let Some(socket) = guard.as_ref() else {
             return Err(Refused);
         };
-        match socket.send(datagram) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(Refused),
-            _ => Ok(()),
+        let refused = |sent: io::Result<usize>| {
+            sent.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        // An earlier datagram's refusal keeps this one from being sent, and says nothing of it: the member may be
+        // back. If it is not, its own refusal follows.
+        if refused(socket.send(datagram)) && refused(socket.send(datagram)) {
+            return Err(Refused);
         }
+        Ok(())
     }
 
     pub(super) fn is_at(&self, address: IpAddr) -> bool {
-        let peer = self
-            .socket
-            .read()
-            .as_ref()
-            .and_then(|socket| socket.peer_addr().ok());
-        peer.is_some_and(|peer| peer.ip() == address)
+        match &self.member.address {
+            Address::Ip(member) => member.ip() == address,
+            _ => self
+                .resolver
+                .get()
+                .is_some_and(|resolver| resolver.is_at(address)),
+        }
     }
 
     /// Looks the name up again, if it is one.
     pub(super) fn refresh(&self) {
-        if matches!(self.member.address, Address::Host(..)) {
-            self.shut();
+        if let Some(resolver) = self.resolver.get() {
+            resolver.refresh();
         }
     }
 
-    pub(super) fn close(&self) {
-        self.stopped.store(true, Ordering::Release);
+    pub(super) fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_all();
         self.shut();
-        {
-            let _guard = self.idle.0.lock();
-            self.idle.1.notify_all();
+    }
+
+    pub(super) fn close(&self) {
+        self.stop();
+        if let Some(resolver) = self.resolver.get() {
+            resolver.close();
         }
         let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             thread.join();
         }
+    }
+
+    /// The name has another address: commands go there from now on.
+    fn move_to(&self, address: SocketAddr) {
+        self.state.lock().wanted = Some(address);
+        self.changed.notify_all();
+        self.shut();
     }
 
     /// Wakes the reader out of its socket.
@@ -115,34 +154,60 @@ impl Udp {
     /// The reply thread: opens, reads until the socket is shut, opens again.
     fn read(&self, sink: &dyn Sink) {
         let mut told = false;
-        while !self.stopped.load(Ordering::Acquire) {
+        while !self.state.lock().stopped {
             let open = self.socket.read().clone();
-            let Some(socket) = open else {
-                match connect(&self.member) {
-                    Ok(socket) => {
-                        *self.socket.write() = Some(Arc::new(socket));
-                        told = false;
-                    }
-                    Err(error) => {
-                        if !core::mem::replace(&mut told, true) {
-                            log::warn!("member {} ({}): {error}", self.member.name, self.member.address);
-                        }
-                        self.wait();
-                    }
+            if let Some(socket) = open {
+                self.read_socket(&socket, sink);
+                // It was shut: for another address, or too late, when the other socket was there already.
+                let mut state = self.state.lock();
+                if state.wanted.is_none() {
+                    state.wanted = state.last;
                 }
-                continue;
-            };
-            self.read_socket(&socket, sink);
-            if matches!(self.member.address, Address::Host(..)) {
                 *self.socket.write() = None;
+            } else {
+                self.open_wanted(&mut told);
+                self.wait();
             }
         }
     }
 
+    /// Opens a socket to where the member is. When that fails it is told once and tried again later.
+    fn open_wanted(&self, told: &mut bool) {
+        let Some(address) = self.state.lock().wanted else {
+            return;
+        };
+        let connected = bind(&self.member).and_then(|socket| {
+            socket.connect(&address.into())?;
+            Ok(UdpSocket::from(socket))
+        });
+        match connected {
+            Ok(socket) => {
+                let mut state = self.state.lock();
+                if state.wanted == Some(address) {
+                    state.wanted = None;
+                    state.last = Some(address);
+                    *self.socket.write() = Some(Arc::new(socket));
+                }
+                *told = false;
+            }
+            Err(error) => {
+                if !core::mem::replace(told, true) {
+                    log::warn!("member {} ({}): {error}", self.member.name, self.member.address);
+                }
+            }
+        }
+    }
+
+    /// Waits until there may be a socket.
     fn wait(&self) {
-        let mut guard = self.idle.0.lock();
-        if !self.stopped.load(Ordering::Acquire) {
-            idle(|| self.idle.1.wait_for(&mut guard, RETRY));
+        let mut state = self.state.lock();
+        if state.stopped || self.socket.read().is_some() {
+            return;
+        }
+        if state.wanted.is_some() {
+            idle(|| self.changed.wait_for(&mut state, RETRY));
+        } else {
+            idle(|| self.changed.wait(&mut state));
         }
     }
 
@@ -153,7 +218,7 @@ impl Udp {
         loop {
             match idle(|| socket.recv(&mut buffer)) {
                 // What `shutdown` makes of a read; an empty datagram is nobody's reply either.
-                Ok(0) if self.is_shut(socket) => return,
+                Ok(0) if is_shut(socket) => return,
                 Ok(0) => sink.foreign(from),
                 Ok(length) => {
                     let datagram = buffer.get(..length).unwrap_or_default();
@@ -171,7 +236,7 @@ impl Udp {
                     // Unreachable networks and the like: the probes will see that nothing comes back.
                     _ => {
                         log::debug!("member {} ({}): {error}", self.member.name, self.member.address);
-                        if self.is_shut(socket) {
+                        if is_shut(socket) {
                             return;
                         }
                     }
@@ -179,39 +244,34 @@ impl Udp {
             }
         }
     }
-
-    /// Whether the socket was shut down rather than an empty datagram read.
-    fn is_shut(&self, socket: &UdpSocket) -> bool {
-        let zero = rustix::event::Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
-        self.stopped.load(Ordering::Acquire)
-            || rustix::event::poll(&mut fds, Some(&zero)).is_ok()
-                && fds
-                    .first()
-                    .is_some_and(|fd| fd.revents().contains(rustix::event::PollFlags::HUP))
-    }
 }
 
-/// Whether the network may let us through another time.
-fn is_unreachable(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkDown
-    )
+/// Whether the socket was shut down rather than an empty datagram read.
+fn is_shut(socket: &UdpSocket) -> bool {
+    let zero = rustix::event::Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut fds, Some(&zero)).is_ok()
+        && fds
+            .first()
+            .is_some_and(|fd| fd.revents().contains(rustix::event::PollFlags::HUP))
 }
 
-fn connect(member: &Member) -> io::Result<UdpSocket> {
-    let to = resolve(member.protocol, &member.address)?;
-    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, None)?;
+/// A socket that commands to the member leave from.
+fn bind(member: &Member) -> io::Result<Socket> {
+    let domain = if member.protocol.is_v6() {
+        Domain::IPV6
+    } else {
+        Domain::IPV4
+    };
+    let socket = Socket::new(domain, Type::DGRAM, None)?;
     // Best effort: the system may allow less.
     socket.set_recv_buffer_size(BUFFER).ok();
     socket.set_send_buffer_size(BUFFER).ok();
-    socket.bind(&source(member.protocol, member.cmd_out_address).into())?;
-    socket.connect(&to.into())?;
-    Ok(socket.into())
+    bind_source(&socket, member)?;
+    Ok(socket)
 }
 
 #[cfg(test)]

@@ -2,19 +2,20 @@
 //! keeps (`cunix:`) is used again. A bounded few workers, started as they are needed, do one command each at a
 //! time; the other commands queue.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Label, REPLY_MAX, Refused, Sink, is_whole};
+use super::{Label, REPLY_MAX, Refused, Sink, is_our_fault, is_plausible, reply_length};
 use crate::dispatch::ANSWER_WITHIN;
 use crate::protocol::cookie::Cookie;
 use crate::sync::{Thread, idle, now, spawn};
@@ -27,6 +28,7 @@ const QUEUE: usize = 512;
 struct Job {
     cookie: Cookie,
     again: bool,
+    since: Instant,
     text: Box<[u8]>,
 }
 
@@ -47,6 +49,9 @@ struct Shared {
     queue: Receiver<Job>,
     idle: AtomicUsize,
     leash: Option<UnixStream>,
+    stopped: AtomicBool,
+    /// Whether it has been told why there is no connection to be had.
+    told: AtomicBool,
 }
 
 impl core::fmt::Debug for Shared {
@@ -82,6 +87,8 @@ impl Unix {
             queue,
             idle,
             leash: theirs,
+            stopped: AtomicBool::new(false),
+            told: AtomicBool::new(false),
         });
         Self {
             shared,
@@ -101,6 +108,7 @@ impl Unix {
         match jobs.try_send(Job {
             cookie,
             again,
+            since: now(),
             text: text.into(),
         }) {
             // With a full queue the command waits for its time-out as if the member were silent, which it is.
@@ -122,9 +130,14 @@ impl Unix {
         }
     }
 
-    pub(super) fn close(&self) {
+    pub(super) fn stop(&self) {
+        self.shared.stopped.store(true, Ordering::Release);
         drop(self.jobs.lock().take());
         drop(self.leash.lock().take());
+    }
+
+    pub(super) fn close(&self) {
+        self.stop();
         let threads = core::mem::take(&mut *self.threads.lock());
         for thread in threads {
             thread.join();
@@ -148,28 +161,26 @@ impl Shared {
 
     fn serve(&self, job: &Job, kept: &mut Option<UnixStream>, buffer: &mut [u8]) {
         let from = self.label.member;
-        let until = now() + ANSWER_WITHIN;
+        let until = job.since + ANSWER_WITHIN;
         for last in [false, true] {
-            let stream = kept
-                .take()
-                .filter(still_open)
-                .map_or_else(|| connect(&self.path), Ok);
+            // Whoever sent it has been answered: to carry it out now would surprise everybody.
+            if self.stopped.load(Ordering::Acquire) || now() >= until {
+                return self.sink.broken(from, job.cookie);
+            }
+            let stream = kept.take().filter(still_open).map_or_else(|| self.connect(), Ok);
             let outcome = stream.and_then(|mut stream| {
-                let length = self.exchange(&mut stream, &job.text, until, buffer)?;
-                *kept = Some(stream);
-                Ok(length)
+                let (reply, all) = self.exchange(&mut stream, &job.text, until, buffer)?;
+                // After more than a reply, or none, nobody knows what the next bytes are.
+                let text = buffer.get(..reply).unwrap_or_default();
+                if reply == all && is_plausible(&job.text, text) {
+                    *kept = Some(stream);
+                }
+                Ok(reply)
             });
             match outcome {
                 Ok(length) => {
                     let reply = buffer.get(..length).unwrap_or_default();
-                    // Too long to be a reply: an empty text is judged as garbage.
-                    let reply = if length > REPLY_MAX {
-                        b""
-                    } else {
-                        reply.trim_ascii_end()
-                    };
-                    self.sink.reply(from, job.cookie, reply);
-                    return;
+                    return self.sink.reply(from, job.cookie, reply.trim_ascii_end());
                 }
                 Err(Failure::Refused) => return self.sink.refused(from),
                 Err(Failure::Broken(false)) if job.again && !last => {}
@@ -178,19 +189,47 @@ impl Shared {
         }
     }
 
-    /// Writes the command and reads all of its reply; gives the reply's length.
+    /// A connection. A member whose queue of connections is full counts as silent.
+    fn connect(&self) -> Result<UnixStream, Failure> {
+        let error = match connect(&self.path) {
+            Ok(stream) => {
+                self.told.store(false, Ordering::Relaxed);
+                return Ok(stream);
+            }
+            Err(error) => error,
+        };
+        // That nobody listens is told as the member's state. Anything else is worth a line, once.
+        let plain = [
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::NotFound,
+            io::ErrorKind::WouldBlock,
+        ];
+        if !plain.contains(&error.kind()) && !self.told.swap(true, Ordering::Relaxed) {
+            log::warn!("member at {}: {error}", self.path.display());
+        }
+        Err(
+            if error.kind() == io::ErrorKind::WouldBlock || is_our_fault(&error) {
+                Failure::Over
+            } else {
+                Failure::Refused
+            },
+        )
+    }
+
+    /// Writes the command and reads all of its reply; gives the reply's length, and that of all that came. One
+    /// that is too long has length 0, and is judged as garbage.
     fn exchange(
         &self,
         stream: &mut UnixStream,
         text: &[u8],
-        until: std::time::Instant,
+        until: Instant,
         buffer: &mut [u8],
-    ) -> Result<usize, Failure> {
+    ) -> Result<(usize, usize), Failure> {
         stream.write_all(text).map_err(|_| Failure::Broken(false))?;
         let mut length = 0;
         loop {
-            if length >= buffer.len() {
-                return Ok(length);
+            if length > REPLY_MAX {
+                return Ok((0, length));
             }
             self.wait_readable(stream, until)?;
             match stream.read(buffer.get_mut(length..).unwrap_or_default()) {
@@ -200,13 +239,13 @@ impl Shared {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Err(Failure::Broken(length > 0)),
             }
-            if is_whole(text, buffer.get(..length).unwrap_or_default()) {
-                return Ok(length);
+            if let Some(reply) = reply_length(text, buffer.get(..length).unwrap_or_default()) {
+                return Ok((if reply > REPLY_MAX { 0 } else { reply }, length));
             }
         }
     }
 
-    fn wait_readable(&self, stream: &UnixStream, until: std::time::Instant) -> Result<(), Failure> {
+    fn wait_readable(&self, stream: &UnixStream, until: Instant) -> Result<(), Failure> {
         let left = until.saturating_duration_since(now());
         if left.is_zero() {
             return Err(Failure::Over);
@@ -221,6 +260,14 @@ impl Shared {
             _ => Ok(()),
         }
     }
+}
+
+/// Connects without waiting.
+fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)?;
+    Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
 }
 
 /// A span as poll(2) takes it.
@@ -239,18 +286,4 @@ fn still_open(stream: &UnixStream) -> bool {
         tv_nsec: 0,
     };
     matches!(poll(&mut fds, Some(&zero)), Ok(0))
-}
-
-/// Connects without waiting: a member whose queue of connections is full counts as silent.
-fn connect(path: &Path) -> Result<UnixStream, Failure> {
-    let open = || {
-        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
-        socket.connect(&SockAddr::unix(path)?)?;
-        Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
-    };
-    open().map_err(|error: io::Error| match error.kind() {
-        io::ErrorKind::WouldBlock => Failure::Over,
-        _ => Failure::Refused,
-    })
 }
