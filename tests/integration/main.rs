@@ -33,6 +33,8 @@ mod control_sockets;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod notify;
 #[cfg(test)]
 mod operations;

@@ -1,7 +1,7 @@
 //! A real RTPproxy: the engine of PyPI's `rtp.io`, with real control sockets and real media.
 
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -24,7 +24,7 @@ pub struct RealMember {
 
 #[derive(Debug)]
 struct Sockets {
-    address: IpAddr,
+    control: SocketAddr,
     /// Nothing on a machine that has no IPv6.
     six: Option<SocketAddr>,
     unix: PathBuf,
@@ -41,8 +41,13 @@ impl RealMember {
 
     /// The same with further arguments for RTPproxy.
     pub fn start_with(place: &Place, name: &str, flags: &[&str]) -> Self {
+        Self::start_at(place, name, (member::own_address(), CONTROL_PORT).into(), flags)
+    }
+
+    /// The same with this address and port for UDP and TCP.
+    pub fn start_at(place: &Place, name: &str, control: SocketAddr, flags: &[&str]) -> Self {
         let sockets = Sockets {
-            address: member::own_address(),
+            control,
             six: free_ipv6(),
             unix: place.path(&format!("{name}.sock")),
             cunix: place.path(&format!("{name}.kept.sock")),
@@ -54,12 +59,12 @@ impl RealMember {
 
     /// The address in its replies, where it was not asked for IPv6; that one is `::1` at all of them.
     pub fn media(&self) -> String {
-        self.sockets.address.to_string()
+        self.sockets.control.ip().to_string()
     }
 
     /// Its control socket over UDP, and over TCP.
     pub fn control(&self) -> SocketAddr {
-        (self.sockets.address, CONTROL_PORT).into()
+        self.sockets.control
     }
 
     /// Its socket that takes one command a connection.
@@ -135,7 +140,7 @@ pub fn free_ipv6() -> Option<SocketAddr> {
 
 fn launch(sockets: &Sockets) -> Process {
     let Sockets {
-        address,
+        control,
         six,
         unix,
         cunix,
@@ -154,10 +159,11 @@ fn launch(sockets: &Sockets) -> Process {
     let mut command = Command::new(python);
     // What it records, it writes where it is.
     command.current_dir(unix.parent().expect("a file has a directory"));
+    let (address, port) = (control.ip(), control.port());
     let second = six.map(|six| format!(",{}", six.ip())).unwrap_or_default();
     command.args(["-c", SCRIPT]).arg(format!("{address}{second}"));
     for transport in ["udp", "tcp"] {
-        command.arg(format!("{transport}:{address}:{CONTROL_PORT}"));
+        command.arg(format!("{transport}:{address}:{port}"));
         if let Some(six) = six {
             command.arg(format!("{transport}6:{}:{}", six.ip(), six.port()));
         }
