@@ -35,7 +35,7 @@ impl Calls {
     }
 
     /// The next command and what its reply must begin with (nothing: a port).
-    fn next(&mut self) -> (&[u8], Option<u8>) {
+    pub fn next(&mut self) -> (&[u8], Option<u8>) {
         let own = call_id(self.client + 1, self.call);
         self.command.clear();
         let step = self.step;
@@ -69,16 +69,20 @@ impl Calls {
         let mut reply = [0; REPLY_MAX];
         let reply = exchange(socket, command, &mut reply)
             .unwrap_or_else(|e| panic!("{}: {}: {e}", socket.display(), String::from_utf8_lossy(command)));
-        let good = match first {
-            Some(byte) => reply[0] == byte,
-            None => reply[0].is_ascii_digit() && reply[0] != b'0',
-        };
         assert!(
-            good && reply.ends_with(b"\n"),
+            is_good(first, reply) && reply.ends_with(b"\n"),
             "{} -> {}",
             String::from_utf8_lossy(command),
             String::from_utf8_lossy(reply)
         );
+    }
+}
+
+/// Whether a reply is what [`Calls::next`] said.
+pub fn is_good(first: Option<u8>, reply: &[u8]) -> bool {
+    match first {
+        Some(byte) => reply[0] == byte,
+        None => reply[0].is_ascii_digit() && reply[0] != b'0',
     }
 }
 
