@@ -96,6 +96,13 @@ impl Protocol {
         matches!(self, Self::Udp | Self::Udp6)
     }
 
+    /// Whether the same address is the same socket with `other`: UNIX and CUNIX are the same to the system.
+    pub const fn same_socket(self, other: Self) -> bool {
+        self.is_local() == other.is_local()
+            && self.is_datagram() == other.is_datagram()
+            && self.is_v6() == other.is_v6()
+    }
+
     /// Whether the address family is IPv6.
     pub const fn is_v6(self) -> bool {
         matches!(self, Self::Udp6 | Self::Tcp6)

@@ -138,17 +138,21 @@ impl Plan {
         };
         let named = |name: &model::Name| clusters.iter().find(|(_, now)| now.name == *name);
         let is_at = |now: &model::Cluster, wanted: &model::Cluster| {
-            (now.protocol, &now.address) == (wanted.protocol, &wanted.address)
+            now.protocol.same_socket(wanted.protocol) && now.address == wanted.address
         };
         for wanted in &config.clusters {
             let told = |error: String| format!("cluster {}: {error}", wanted.name);
             let own = named(&wanted.name);
             let holder = clusters.iter().find(|(_, now)| is_at(now, wanted));
-            let stays = own.is_some_and(|(_, now)| is_at(now, wanted));
+            let stays = own.is_some_and(|(_, now)| now.protocol == wanted.protocol && is_at(now, wanted));
             let door = match holder {
                 _ if stays => None,
                 // It moves away or closes: its very socket goes on to this cluster, and who waits there with it.
-                Some((holder, _)) => Some(holder.door_again().map_err(|error| told(error.to_string()))?),
+                Some((holder, _)) => Some(
+                    holder
+                        .door_again(wanted.protocol)
+                        .map_err(|error| told(error.to_string()))?,
+                ),
                 None => Some(
                     Door::open(wanted, &shared.options, &shared.sockets)
                         .map_err(|error| error.messages.join("; "))?,

@@ -211,16 +211,20 @@ impl Running {
         *self.front.lock() = Some(front);
     }
 
-    /// The control socket for another cluster to serve, while this one still does.
+    /// The control socket for another cluster, or over another protocol, while it is still served here.
     ///
     /// # Errors
     /// When the system has no more descriptors.
-    pub(super) fn door_again(&self) -> io::Result<Door> {
+    pub(super) fn door_again(&self, protocol: Protocol) -> io::Result<Door> {
         let front = self.front.lock();
         let socket = front.as_ref().and_then(|front| front.socket.as_ref());
         let (socket, held) = socket.ok_or(io::ErrorKind::NotConnected)?;
         Ok(Door {
-            socket: socket.try_clone()?,
+            socket: match (socket.try_clone()?, protocol) {
+                (Socket::Unix(listener), Protocol::Cunix) => Socket::Cunix(listener),
+                (Socket::Cunix(listener), Protocol::Unix) => Socket::Unix(listener),
+                (socket, _) => socket,
+            },
             held: Arc::clone(held),
         })
     }
