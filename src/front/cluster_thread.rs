@@ -37,14 +37,16 @@ pub enum Door {
     Udp(UdpSocket),
 }
 
-/// Commands decided in a row before what they came to is carried out: a burst wakes each member once and not once a
-/// command, and the first of them waits some 100 us at most.
+/// Commands of a burst, behind its first one, that are decided before what they came to is carried out: a burst wakes
+/// each member once and not once a command, and the first of them waits some 100 us at most.
 const SETTLE_AFTER: usize = 16;
 
 /// Takes commands, and carries out together what several have come to.
 pub(super) struct Burst<'a> {
     cluster: &'a Cluster,
     out: Out,
+    /// Whether a command of this burst has been carried out: the first one waits for nobody.
+    begun: bool,
     /// Commands decided since `out` was last carried out.
     undone: usize,
 }
@@ -54,6 +56,7 @@ impl<'a> Burst<'a> {
         Self {
             cluster,
             out: Out::default(),
+            begun: false,
             undone: 0,
         }
     }
@@ -64,13 +67,15 @@ impl<'a> Burst<'a> {
             core.command(now, text, origin, client, out);
         });
         self.undone += 1;
-        if self.undone >= SETTLE_AFTER {
+        if !self.begun || self.undone >= SETTLE_AFTER {
             self.settle();
+            self.begun = true;
         }
     }
 
-    /// Sends what the commands so far have come to.
+    /// Ends the burst: sends what its commands have come to.
     pub(super) fn settle(&mut self) {
+        self.begun = false;
         if self.undone > 0 {
             self.undone = 0;
             self.cluster.settle(&mut self.out);
