@@ -311,7 +311,7 @@ impl Cluster {
             if moves && only_unbound && bound > 0 {
                 return Err((Changed::Bound(bound), link));
             }
-            if moves {
+            if moves && core.member_of(id).is_some_and(|member| member.online) {
                 core.set_online(now, id, false, "its address has changed".to_owned(), out);
             }
             let old = link.and_then(|link| core.replace_link(now, id, link, moves));

@@ -115,6 +115,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             if let Some(member) = self.members.get_mut(usize::from(id.index)) {
                 member.in_flight = member.in_flight.saturating_sub(1);
                 member.count(Count::Timeouts);
+                if matches!(job, Job::Probe(_)) {
+                    member.count(Count::ProbesFailed);
+                }
             }
             if !matches!(job, Job::Probe(_)) {
                 out.suspects.push(*id);
@@ -317,6 +320,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         match job {
             Job::Probe(_) => {
                 self.close(slot);
+                if let Some(member) = self.member_mut(from) {
+                    member.count(Count::ProbesFailed);
+                }
                 // A connection that broke says less than one that cannot be had.
                 let result = if gone { Probed::Refused } else { Probed::Missed };
                 out.probed.push((from, result));

@@ -17,6 +17,8 @@ mod admin_members;
 #[cfg(test)]
 mod admin_reload;
 #[cfg(test)]
+mod admin_stats;
+#[cfg(test)]
 mod behind_nat;
 #[cfg(test)]
 mod calls;
