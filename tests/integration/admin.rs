@@ -1,6 +1,5 @@
 //! The administrator: what `ls` shows to the byte, and members that come, rest and go at run time.
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -125,24 +124,6 @@ OK
 }
 
 #[test]
-fn the_client_tells_by_its_exit_status() {
-    let bed = Bed::of(1);
-    let admin = &bed.daemon.files().admin;
-    assert_eq!(console(admin, &["version"]).status.code(), Some(0));
-    let refused = console(admin, &["ls", "Nobody"]);
-    assert_eq!(refused.status.code(), Some(1));
-    assert_eq!(
-        String::from_utf8_lossy(&refused.stdout).trim_end(),
-        "ERROR: Nobody: cluster not found"
-    );
-    let nowhere = bed.place.path("nowhere.sock");
-    let alone = console(&nowhere, &["ls"]);
-    assert_eq!(alone.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&alone.stderr);
-    assert!(said.contains(&nowhere.display().to_string()), "{said}");
-}
-
-#[test]
 fn other_tools_speak_to_the_admin_socket_too() {
     let bed = Bed::of(1);
     let admin = bed.daemon.files().admin.display().to_string();
@@ -191,48 +172,298 @@ fn telnet_speaks_to_it_where_a_port_leads_there() {
 }
 
 #[test]
-fn errors_name_what_is_wrong_and_change_nothing() {
+fn every_command_has_its_help_in_any_case() {
     let bed = Bed::of(1);
-    let before = bed.daemon.admin("ls C1");
-    for (command, error) in [
-        ("ls Nobody", "ERROR: Nobody: cluster not found"),
-        ("modify Nobody suspend M1", "ERROR: Nobody: cluster not found"),
-        ("modify C1 suspend Nobody", "ERROR: Nobody: RTPproxy not found"),
-        ("modify C1 juggle M1", "ERROR: unsupported action: \"juggle\""),
-        ("dance", "ERROR: unknown command"),
+    let all = bed.daemon.admin_ok("help");
+    for (command, form) in [
+        ("ls", "ls [-v|--json] [CLUSTER]"),
         (
-            "modify C1 add name=M1,protocol=udp,address=127.0.0.1:1,capacity=1,weight=1",
-            "ERROR: M1: RTPproxy already exists",
+            "modify",
+            "modify CLUSTER add name=NAME,protocol=PROTOCOL,address=ADDRESS,capacity=N,weight=N",
         ),
+        ("modify delete", "modify CLUSTER delete NAME [now]"),
+        ("modify remove", "modify CLUSTER delete NAME [now]"),
+        ("modify suspend", "modify CLUSTER suspend NAME"),
+        ("modify pause", "modify CLUSTER suspend NAME"),
+        ("modify resume", "modify CLUSTER resume NAME"),
+        (
+            "modify set",
+            "modify CLUSTER set NAME KEY=VALUE[,KEY=VALUE]\u{2026}",
+        ),
+        (
+            "cluster",
+            "cluster add name=NAME,protocol=PROTOCOL,address=ADDRESS[,capacity_limit=LIMIT]",
+        ),
+        ("cluster delete", "cluster delete CLUSTER [now]"),
+        ("sessions", "sessions [--json] CLUSTER [NAME] [limit=N]"),
+        ("locate", "locate [--json] CLUSTER CALL-ID"),
+        ("reload", "reload"),
+        ("check", "check FILE"),
+        ("diff", "diff [--json]"),
+        ("save", "save [--force] [FILE]"),
+        ("wait", "wait CLUSTER NAME online|offline|gone [-t SECONDS]"),
+        ("stats", "stats [--json|--prometheus] [CLUSTER]"),
+        ("version", "version"),
+        ("help", "help [COMMAND]"),
+        ("quit", "quit"),
+        ("q", "quit"),
+        ("exit", "quit"),
     ] {
-        let reply = bed.daemon.admin(command);
-        assert_eq!(reply.lines().last(), Some(error), "{command}: {reply:?}");
+        assert!(all.lines().any(|line| line.starts_with(form)), "{form}: {all}");
+        for typed in [
+            format!("help {command}"),
+            format!("HELP {}", command.to_uppercase()),
+        ] {
+            let help = bed.daemon.admin_ok(&typed);
+            assert!(help.lines().any(|line| line.starts_with(form)), "{typed}: {help}");
+            assert!(help.lines().count() >= 3, "{typed}: {help}");
+        }
     }
-    for (command, word) in [
-        ("modify C1 add", "name"),
+    for word in ["quit", "Q", "EXIT"] {
+        assert_eq!(bed.daemon.admin(&format!("{word}\nls")), "");
+    }
+}
+
+#[test]
+fn each_wrong_word_is_named_with_what_would_be_right_and_changes_nothing() {
+    let bed = Bed::of(1);
+    let other = FakeMember::start().control();
+    let before = [bed.daemon.admin("ls"), bed.daemon.admin("ls C1")];
+    let add = |pairs: &str| format!("modify C1 add name=M9,protocol=udp,address={other}{pairs}");
+    let same = bed.members[0].control();
+    for (command, parts) in [
+        ("dance".to_owned(), &["ERROR: unknown command"][..]),
+        ("ls Nobody".to_owned(), &["ERROR: Nobody: cluster not found"]),
+        ("ls -v Nobody".to_owned(), &["ERROR: Nobody: cluster not found"]),
         (
-            "modify C1 add name=M9,protocol=udp,address=127.0.0.1:1,capacity=1",
-            "weight",
+            "ls --yaml".to_owned(),
+            &["--yaml", "want ls [-v|--json] [CLUSTER]"],
+        ),
+        ("ls C1 M1".to_owned(), &["unexpected \"M1\"", "want ls"]),
+        (
+            "modify".to_owned(),
+            &["modify: CLUSTER", "want one of add, delete, suspend, resume, set"],
         ),
         (
-            "modify C1 add name=M9,protocol=udp,address=127.0.0.1:1,capacity=0,weight=1",
-            "capacity",
+            "modify C1".to_owned(),
+            &["what to do is missing", "want one of add, delete"],
         ),
         (
-            "modify C1 add name=M9,protocol=pigeon,address=127.0.0.1:1,capacity=1,weight=1",
-            "pigeon",
+            "modify C1 juggle M1".to_owned(),
+            &["ERROR: unsupported action: \"juggle\""],
         ),
-        ("modify C1 set M1 weight=1e3", "1e3"),
-        ("modify C1 set M1 colour=red", "colour"),
+        (
+            "modify Nobody add name=M9,protocol=udp,address=127.0.0.1:9,capacity=1,weight=1".to_owned(),
+            &["ERROR: Nobody: cluster not found"],
+        ),
+        (
+            "modify C1 add".to_owned(),
+            &["KEY=VALUE is missing", "want modify CLUSTER add name=NAME"],
+        ),
+        ("modify C1 add M9".to_owned(), &["\"M9\"", "want KEY=VALUE"]),
+        (
+            format!("modify C1 add name=M1,protocol=udp,address={other},capacity=1,weight=1"),
+            &["ERROR: M1: RTPproxy already exists"],
+        ),
+        (
+            format!("modify C1 add name=M9,protocol=udp,address={same},capacity=1,weight=1"),
+            &["address", "member M1"],
+        ),
+        (add(",capacity=1"), &["weight"]),
+        (add(",weight=1"), &["capacity"]),
+        (add(",weight=1,capacity=0"), &["capacity", "\"0\"", "2147483647"]),
+        (add(",weight=1,capacity=2147483648"), &["capacity", "2147483647"]),
+        (
+            add(",weight=65536,capacity=1"),
+            &["weight", "\"65536\"", "0 to 65535"],
+        ),
+        (add(",weight=-1,capacity=1"), &["weight", "\"-1\"", "65535"]),
+        (add(",weight=1,capacity=1,colour=red"), &["colour"]),
+        (
+            add(",weight=1,capacity=1,weight=2"),
+            &["weight \"2\"", "want each key once"],
+        ),
+        (
+            add(",weight=1,capacity=1,status=DRAINING"),
+            &["status", "DRAINING", "SUSPENDED"],
+        ),
+        (
+            add(",weight=1,capacity=1,wan_address=here"),
+            &["wan_address", "\"here\""],
+        ),
+        (
+            add(",weight=1,capacity=1,cmd_out_address=192.0.2.1"),
+            &["M9", "assign requested address"],
+        ),
+        (
+            "modify C1 add name=M9,protocol=pigeon,address=127.0.0.1:9,capacity=1,weight=1".to_owned(),
+            &["protocol", "\"pigeon\"", "UDP"],
+        ),
+        (
+            "modify C1 add name=M9,protocol=udp,address=127.0.0.1:0,capacity=1,weight=1".to_owned(),
+            &["address", "127.0.0.1:0"],
+        ),
+        (
+            "modify C1 add name=M 9,protocol=udp,address=127.0.0.1:9,capacity=1,weight=1".to_owned(),
+            &["name", "\"M 9\""],
+        ),
+        (
+            "modify C1 delete".to_owned(),
+            &["NAME is missing", "want modify CLUSTER delete NAME [now]"],
+        ),
+        (
+            "modify C1 delete Nobody".to_owned(),
+            &["ERROR: Nobody: RTPproxy not found"],
+        ),
+        (
+            "modify C1 delete m1".to_owned(),
+            &["ERROR: m1: RTPproxy not found"],
+        ),
+        ("modify C1 delete M1 later".to_owned(), &["unexpected \"later\""]),
+        ("modify C1 suspend".to_owned(), &["NAME is missing"]),
+        (
+            "modify C1 suspend Nobody".to_owned(),
+            &["ERROR: Nobody: RTPproxy not found"],
+        ),
+        ("modify C1 resume M1 M2".to_owned(), &["unexpected \"M2\""]),
+        ("modify C1 set M1".to_owned(), &["KEY=VALUE is missing"]),
+        (
+            "modify C1 set M1 weight=1e3".to_owned(),
+            &["weight", "\"1e3\"", "65535"],
+        ),
+        (
+            "modify C1 set M1 weight=5,capacity=0".to_owned(),
+            &["capacity", "\"0\""],
+        ),
+        ("modify C1 set M1 colour=red".to_owned(), &["colour"]),
+        ("modify C1 set M1 name=M2".to_owned(), &["name"]),
+        (
+            "modify C1 set M1 weight=5,cmd_out_address=192.0.2.1".to_owned(),
+            &["M1", "assign requested address"],
+        ),
+        (
+            "modify C1 set Nobody weight=1".to_owned(),
+            &["ERROR: Nobody: RTPproxy not found"],
+        ),
+        ("cluster".to_owned(), &["what to do is missing", "add, delete"]),
+        (
+            "cluster explode C1".to_owned(),
+            &["ERROR: unsupported action: \"explode\""],
+        ),
+        (
+            "cluster add".to_owned(),
+            &["KEY=VALUE is missing", "want cluster add name=NAME"],
+        ),
+        ("cluster delete".to_owned(), &["CLUSTER is missing"]),
+        (
+            "cluster delete Nobody".to_owned(),
+            &["ERROR: Nobody: cluster not found"],
+        ),
+        ("sessions".to_owned(), &["CLUSTER is missing"]),
+        (
+            "sessions Nobody".to_owned(),
+            &["ERROR: Nobody: cluster not found"],
+        ),
+        (
+            "sessions C1 Nobody".to_owned(),
+            &["ERROR: Nobody: RTPproxy not found"],
+        ),
+        (
+            "sessions C1 limit=many".to_owned(),
+            &["limit \"many\"", "from 0 to 100000"],
+        ),
+        ("locate C1".to_owned(), &["CALL-ID is missing"]),
+        (
+            "locate C1 nobody@home".to_owned(),
+            &["ERROR: nobody@home: call-id not bound"],
+        ),
+        (
+            "locate Nobody x".to_owned(),
+            &["ERROR: Nobody: cluster not found"],
+        ),
+        ("reload now".to_owned(), &["unexpected \"now\"", "want reload"]),
+        ("check".to_owned(), &["FILE is missing"]),
+        ("check rtp.xml".to_owned(), &["\"rtp.xml\"", "starts with /"]),
+        ("check /nowhere.xml".to_owned(), &["ERROR: /nowhere.xml: "]),
+        ("diff C1".to_owned(), &["unexpected \"C1\""]),
+        ("save --harder".to_owned(), &["--harder"]),
+        ("save here.xml".to_owned(), &["\"here.xml\"", "starts with /"]),
+        ("wait C1 M1".to_owned(), &["online, offline or gone is missing"]),
+        (
+            "wait C1 M1 happy".to_owned(),
+            &["\"happy\"", "want online, offline or gone"],
+        ),
+        (
+            "wait C1 M1 gone -t soon".to_owned(),
+            &["\"soon\"", "from 0 to 86400"],
+        ),
+        ("wait C1 M1 gone -t".to_owned(), &["SECONDS is missing"]),
+        ("stats --xml".to_owned(), &["--xml", "want stats"]),
+        ("stats --json --prometheus".to_owned(), &["exclude each other"]),
+        ("stats Nobody".to_owned(), &["ERROR: Nobody: cluster not found"]),
+        ("version 2".to_owned(), &["unexpected \"2\""]),
+        (
+            "help dance".to_owned(),
+            &["\"dance\" is no command", "want one of ls, modify"],
+        ),
+        ("quit now".to_owned(), &["unexpected \"now\""]),
     ] {
-        let reply = bed.daemon.admin(command);
+        // The connection stays: what comes behind is answered.
+        let reply = bed.daemon.admin(&format!("{command}\nversion"));
+        let version = bed.daemon.admin("version");
+        let reply = reply
+            .strip_suffix(&version)
+            .unwrap_or_else(|| panic!("{command}: {reply}"));
         let last = reply.lines().last().unwrap_or_default();
+        assert!(last.starts_with("ERROR: "), "{command}: {reply}");
+        assert_eq!(reply.matches("ERROR").count(), 1, "{command}: {reply}");
         assert!(
-            last.starts_with("ERROR: ") && last.contains(word),
-            "{command}: {reply:?}"
+            parts.iter().all(|part| last.contains(part)),
+            "{command}: {parts:?} in {reply}"
         );
     }
-    assert_eq!(bed.daemon.admin("ls C1"), before);
+    assert_eq!([bed.daemon.admin("ls"), bed.daemon.admin("ls C1")], before);
+    assert!(bed.daemon.admin_ok("ls C1").contains("weight = 100\n"));
+}
+
+#[test]
+fn bound_calls_are_counted_listed_and_located() {
+    let bed = Bed::of(2);
+    let homes: Vec<String> = (0..6)
+        .map(|n| {
+            let media = bed.call(&format!("call-{n}@host")).media();
+            let place = bed.members.iter().position(|member| member.media() == media);
+            format!("M{}", place.expect("a member") + 1)
+        })
+        .collect();
+    let all = bed.daemon.admin_ok("sessions C1");
+    assert!(all.starts_with("bound sessions = 6\nlisted = 6\n"), "{all}");
+    for (n, home) in homes.iter().enumerate() {
+        let line = format!("    RTPproxy = {home}, age = ");
+        let listed = all
+            .lines()
+            .find(|line| line.ends_with(&format!(", call-id = call-{n}@host")));
+        assert!(
+            listed.is_some_and(|listed| listed.starts_with(&line)),
+            "{line}: {all}"
+        );
+        let located = bed.daemon.admin_ok(&format!("locate C1 call-{n}@host"));
+        assert!(
+            located.starts_with(&format!("RTPproxy = {home}\nage = ")),
+            "{located}"
+        );
+    }
+    let of_first = homes.iter().filter(|home| *home == "M1").count();
+    let first = bed.daemon.admin_ok("SESSIONS C1 M1 LIMIT=0");
+    assert_eq!(first, format!("bound sessions = {of_first}\nlisted = 0\nOK\n"));
+    let some = bed.daemon.admin_ok("sessions C1 limit=2");
+    assert!(some.starts_with("bound sessions = 6\nlisted = 2\n"), "{some}");
+    bed.ask(&delete("call-3@host"));
+    let after = bed.daemon.admin_ok("sessions C1");
+    assert!(
+        after.starts_with("bound sessions = 5\n") && after.contains(", deleted, call-id = call-3@host\n"),
+        "{after}"
+    );
 }
 
 #[test]
@@ -259,53 +490,6 @@ fn a_member_added_at_run_time_gets_calls_and_one_suspended_gets_none() {
     // Its calls are served as before.
     let reply = bed.ask(&answer("all-7"));
     assert_eq!(client::media(&reply).1, added.media());
-}
-
-#[test]
-fn a_deleted_member_leaves_when_its_last_call_is_over() {
-    let bed = Bed::of(2);
-    let call = bed.call_on(0, "call");
-    for other in (0..200)
-        .map(|n| format!("call-{n}"))
-        .take_while(|other| *other != call)
-    {
-        bed.ask(&delete(&other));
-    }
-    bed.daemon.admin_ok("modify C1 delete M1");
-    let listing = bed.daemon.admin_ok("ls C1");
-    assert!(listing.contains("status = DRAINING"), "{listing}");
-    for number in 0..40 {
-        assert_eq!(bed.call(&format!("new-{number}")).media(), bed.members[1].media());
-    }
-    assert_eq!(
-        bed.of_reply(&bed.ask(&answer(&call))).media(),
-        bed.members[0].media()
-    );
-    let reply = bed.daemon.admin("wait C1 M1 gone -t 3");
-    assert!(reply.starts_with("ERROR: "), "gone with a call on it: {reply:?}");
-    assert_eq!(bed.ask(&delete(&call)), "0");
-    bed.daemon.admin_ok("wait C1 M1 gone -t 10");
-    assert!(!bed.daemon.admin_ok("ls C1").contains("name = M1\n"));
-    // The last one may go as well: then nobody takes new calls.
-    bed.daemon.admin_ok("modify C1 delete M2 now");
-    assert_eq!(bed.ask(&create("nobody")), "E999");
-}
-
-#[test]
-fn what_was_changed_at_run_time_can_be_saved_and_read_again() {
-    let bed = Bed::of(2);
-    bed.daemon.admin_ok("modify C1 set M1 weight=7,capacity=77");
-    bed.daemon.admin_ok("modify C1 suspend M2");
-    let listing = bed.daemon.admin_ok("ls C1");
-    bed.daemon.admin_ok("save");
-    let file = fs::read_to_string(&bed.daemon.files().config).expect("the configuration");
-    assert!(
-        file.contains("<weight>7</weight>") && file.contains("<status>SUSPENDED</status>"),
-        "{file}"
-    );
-    let reply = bed.daemon.admin_ok("reload");
-    assert!(reply.contains("Loaded 1 clusters and 2 RTP proxies"), "{reply}");
-    assert_eq!(bed.daemon.admin("ls C1"), listing);
 }
 
 #[test]
