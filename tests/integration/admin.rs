@@ -224,193 +224,166 @@ fn every_command_has_its_help_in_any_case() {
     }
 }
 
+/// Commands that are refused, and what the error says. OTHER is a free address, SAME that of `M1`.
+const WRONG: &[(&str, &[&str])] = &[
+    ("dance", &["ERROR: unknown command"]),
+    ("ls Nobody", &["ERROR: Nobody: cluster not found"]),
+    ("ls -v Nobody", &["ERROR: Nobody: cluster not found"]),
+    ("ls --yaml", &["--yaml", "want ls [-v|--json] [CLUSTER]"]),
+    ("ls C1 M1", &["unexpected \"M1\"", "want ls"]),
+    (
+        "modify",
+        &["modify: CLUSTER", "want one of add, delete, suspend, resume, set"],
+    ),
+    ("modify C1", &["what to do is missing", "want one of add, delete"]),
+    ("modify C1 juggle M1", &["ERROR: unsupported action: \"juggle\""]),
+    (
+        "modify Nobody add name=M9,protocol=udp,address=127.0.0.1:9,capacity=1,weight=1",
+        &["ERROR: Nobody: cluster not found"],
+    ),
+    (
+        "modify C1 add",
+        &["KEY=VALUE is missing", "want modify CLUSTER add name=NAME"],
+    ),
+    ("modify C1 add M9", &["\"M9\"", "want KEY=VALUE"]),
+    (
+        "modify C1 add name=M1,protocol=udp,address=OTHER,capacity=1,weight=1",
+        &["ERROR: M1: RTPproxy already exists"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=SAME,capacity=1,weight=1",
+        &["address", "member M1"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,capacity=1",
+        &["weight"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=1",
+        &["capacity"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=1,capacity=0",
+        &["capacity", "\"0\"", "2147483647"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=1,capacity=2147483648",
+        &["capacity", "2147483647"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=65536,capacity=1",
+        &["weight", "\"65536\"", "0 to 65535"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=-1,capacity=1",
+        &["weight", "\"-1\"", "65535"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=1,capacity=1,colour=red",
+        &["colour"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=1,capacity=1,weight=2",
+        &["weight \"2\"", "want each key once"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=1,capacity=1,status=DRAINING",
+        &["status", "DRAINING", "SUSPENDED"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=1,capacity=1,wan_address=here",
+        &["wan_address", "\"here\""],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=OTHER,weight=1,capacity=1,cmd_out_address=192.0.2.1",
+        &["M9", "assign requested address"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=pigeon,address=127.0.0.1:9,capacity=1,weight=1",
+        &["protocol", "\"pigeon\"", "UDP"],
+    ),
+    (
+        "modify C1 add name=M9,protocol=udp,address=127.0.0.1:0,capacity=1,weight=1",
+        &["address", "127.0.0.1:0"],
+    ),
+    (
+        "modify C1 add name=M 9,protocol=udp,address=127.0.0.1:9,capacity=1,weight=1",
+        &["name", "\"M 9\""],
+    ),
+    (
+        "modify C1 delete",
+        &["NAME is missing", "want modify CLUSTER delete NAME [now]"],
+    ),
+    ("modify C1 delete Nobody", &["ERROR: Nobody: RTPproxy not found"]),
+    ("modify C1 delete m1", &["ERROR: m1: RTPproxy not found"]),
+    ("modify C1 delete M1 later", &["unexpected \"later\""]),
+    ("modify C1 suspend", &["NAME is missing"]),
+    ("modify C1 suspend Nobody", &["ERROR: Nobody: RTPproxy not found"]),
+    ("modify C1 resume M1 M2", &["unexpected \"M2\""]),
+    ("modify C1 set M1", &["KEY=VALUE is missing"]),
+    ("modify C1 set M1 weight=1e3", &["weight", "\"1e3\"", "65535"]),
+    ("modify C1 set M1 weight=5,capacity=0", &["capacity", "\"0\""]),
+    ("modify C1 set M1 colour=red", &["colour"]),
+    ("modify C1 set M1 name=M2", &["name"]),
+    (
+        "modify C1 set M1 weight=5,cmd_out_address=192.0.2.1",
+        &["M1", "assign requested address"],
+    ),
+    (
+        "modify C1 set Nobody weight=1",
+        &["ERROR: Nobody: RTPproxy not found"],
+    ),
+    ("cluster", &["what to do is missing", "add, delete"]),
+    ("cluster explode C1", &["ERROR: unsupported action: \"explode\""]),
+    (
+        "cluster add",
+        &["KEY=VALUE is missing", "want cluster add name=NAME"],
+    ),
+    ("cluster delete", &["CLUSTER is missing"]),
+    ("cluster delete Nobody", &["ERROR: Nobody: cluster not found"]),
+    ("sessions", &["CLUSTER is missing"]),
+    ("sessions Nobody", &["ERROR: Nobody: cluster not found"]),
+    ("sessions C1 Nobody", &["ERROR: Nobody: RTPproxy not found"]),
+    ("sessions C1 limit=many", &["limit \"many\"", "from 0 to 100000"]),
+    ("locate C1", &["CALL-ID is missing"]),
+    (
+        "locate C1 nobody@home",
+        &["ERROR: nobody@home: call-id not bound"],
+    ),
+    ("locate Nobody x", &["ERROR: Nobody: cluster not found"]),
+    ("reload now", &["unexpected \"now\"", "want reload"]),
+    ("check", &["FILE is missing"]),
+    ("check rtp.xml", &["\"rtp.xml\"", "starts with /"]),
+    ("check /nowhere.xml", &["ERROR: /nowhere.xml: "]),
+    ("diff C1", &["unexpected \"C1\""]),
+    ("save --harder", &["--harder"]),
+    ("save here.xml", &["\"here.xml\"", "starts with /"]),
+    ("wait C1 M1", &["online, offline or gone is missing"]),
+    ("wait C1 M1 happy", &["\"happy\"", "want online, offline or gone"]),
+    ("wait C1 M1 gone -t soon", &["\"soon\"", "from 0 to 86400"]),
+    ("wait C1 M1 gone -t", &["SECONDS is missing"]),
+    ("stats --xml", &["--xml", "want stats"]),
+    ("stats --json --prometheus", &["exclude each other"]),
+    ("stats Nobody", &["ERROR: Nobody: cluster not found"]),
+    ("version 2", &["unexpected \"2\""]),
+    (
+        "help dance",
+        &["\"dance\" is no command", "want one of ls, modify"],
+    ),
+    ("quit now", &["unexpected \"now\""]),
+];
+
 #[test]
 fn each_wrong_word_is_named_with_what_would_be_right_and_changes_nothing() {
     let bed = Bed::of(1);
-    let other = FakeMember::start().control();
+    let other = FakeMember::start().control().to_string();
+    let same = bed.members[0].control().to_string();
     let before = [bed.daemon.admin("ls"), bed.daemon.admin("ls C1")];
-    let add = |pairs: &str| format!("modify C1 add name=M9,protocol=udp,address={other}{pairs}");
-    let same = bed.members[0].control();
-    for (command, parts) in [
-        ("dance".to_owned(), &["ERROR: unknown command"][..]),
-        ("ls Nobody".to_owned(), &["ERROR: Nobody: cluster not found"]),
-        ("ls -v Nobody".to_owned(), &["ERROR: Nobody: cluster not found"]),
-        (
-            "ls --yaml".to_owned(),
-            &["--yaml", "want ls [-v|--json] [CLUSTER]"],
-        ),
-        ("ls C1 M1".to_owned(), &["unexpected \"M1\"", "want ls"]),
-        (
-            "modify".to_owned(),
-            &["modify: CLUSTER", "want one of add, delete, suspend, resume, set"],
-        ),
-        (
-            "modify C1".to_owned(),
-            &["what to do is missing", "want one of add, delete"],
-        ),
-        (
-            "modify C1 juggle M1".to_owned(),
-            &["ERROR: unsupported action: \"juggle\""],
-        ),
-        (
-            "modify Nobody add name=M9,protocol=udp,address=127.0.0.1:9,capacity=1,weight=1".to_owned(),
-            &["ERROR: Nobody: cluster not found"],
-        ),
-        (
-            "modify C1 add".to_owned(),
-            &["KEY=VALUE is missing", "want modify CLUSTER add name=NAME"],
-        ),
-        ("modify C1 add M9".to_owned(), &["\"M9\"", "want KEY=VALUE"]),
-        (
-            format!("modify C1 add name=M1,protocol=udp,address={other},capacity=1,weight=1"),
-            &["ERROR: M1: RTPproxy already exists"],
-        ),
-        (
-            format!("modify C1 add name=M9,protocol=udp,address={same},capacity=1,weight=1"),
-            &["address", "member M1"],
-        ),
-        (add(",capacity=1"), &["weight"]),
-        (add(",weight=1"), &["capacity"]),
-        (add(",weight=1,capacity=0"), &["capacity", "\"0\"", "2147483647"]),
-        (add(",weight=1,capacity=2147483648"), &["capacity", "2147483647"]),
-        (
-            add(",weight=65536,capacity=1"),
-            &["weight", "\"65536\"", "0 to 65535"],
-        ),
-        (add(",weight=-1,capacity=1"), &["weight", "\"-1\"", "65535"]),
-        (add(",weight=1,capacity=1,colour=red"), &["colour"]),
-        (
-            add(",weight=1,capacity=1,weight=2"),
-            &["weight \"2\"", "want each key once"],
-        ),
-        (
-            add(",weight=1,capacity=1,status=DRAINING"),
-            &["status", "DRAINING", "SUSPENDED"],
-        ),
-        (
-            add(",weight=1,capacity=1,wan_address=here"),
-            &["wan_address", "\"here\""],
-        ),
-        (
-            add(",weight=1,capacity=1,cmd_out_address=192.0.2.1"),
-            &["M9", "assign requested address"],
-        ),
-        (
-            "modify C1 add name=M9,protocol=pigeon,address=127.0.0.1:9,capacity=1,weight=1".to_owned(),
-            &["protocol", "\"pigeon\"", "UDP"],
-        ),
-        (
-            "modify C1 add name=M9,protocol=udp,address=127.0.0.1:0,capacity=1,weight=1".to_owned(),
-            &["address", "127.0.0.1:0"],
-        ),
-        (
-            "modify C1 add name=M 9,protocol=udp,address=127.0.0.1:9,capacity=1,weight=1".to_owned(),
-            &["name", "\"M 9\""],
-        ),
-        (
-            "modify C1 delete".to_owned(),
-            &["NAME is missing", "want modify CLUSTER delete NAME [now]"],
-        ),
-        (
-            "modify C1 delete Nobody".to_owned(),
-            &["ERROR: Nobody: RTPproxy not found"],
-        ),
-        (
-            "modify C1 delete m1".to_owned(),
-            &["ERROR: m1: RTPproxy not found"],
-        ),
-        ("modify C1 delete M1 later".to_owned(), &["unexpected \"later\""]),
-        ("modify C1 suspend".to_owned(), &["NAME is missing"]),
-        (
-            "modify C1 suspend Nobody".to_owned(),
-            &["ERROR: Nobody: RTPproxy not found"],
-        ),
-        ("modify C1 resume M1 M2".to_owned(), &["unexpected \"M2\""]),
-        ("modify C1 set M1".to_owned(), &["KEY=VALUE is missing"]),
-        (
-            "modify C1 set M1 weight=1e3".to_owned(),
-            &["weight", "\"1e3\"", "65535"],
-        ),
-        (
-            "modify C1 set M1 weight=5,capacity=0".to_owned(),
-            &["capacity", "\"0\""],
-        ),
-        ("modify C1 set M1 colour=red".to_owned(), &["colour"]),
-        ("modify C1 set M1 name=M2".to_owned(), &["name"]),
-        (
-            "modify C1 set M1 weight=5,cmd_out_address=192.0.2.1".to_owned(),
-            &["M1", "assign requested address"],
-        ),
-        (
-            "modify C1 set Nobody weight=1".to_owned(),
-            &["ERROR: Nobody: RTPproxy not found"],
-        ),
-        ("cluster".to_owned(), &["what to do is missing", "add, delete"]),
-        (
-            "cluster explode C1".to_owned(),
-            &["ERROR: unsupported action: \"explode\""],
-        ),
-        (
-            "cluster add".to_owned(),
-            &["KEY=VALUE is missing", "want cluster add name=NAME"],
-        ),
-        ("cluster delete".to_owned(), &["CLUSTER is missing"]),
-        (
-            "cluster delete Nobody".to_owned(),
-            &["ERROR: Nobody: cluster not found"],
-        ),
-        ("sessions".to_owned(), &["CLUSTER is missing"]),
-        (
-            "sessions Nobody".to_owned(),
-            &["ERROR: Nobody: cluster not found"],
-        ),
-        (
-            "sessions C1 Nobody".to_owned(),
-            &["ERROR: Nobody: RTPproxy not found"],
-        ),
-        (
-            "sessions C1 limit=many".to_owned(),
-            &["limit \"many\"", "from 0 to 100000"],
-        ),
-        ("locate C1".to_owned(), &["CALL-ID is missing"]),
-        (
-            "locate C1 nobody@home".to_owned(),
-            &["ERROR: nobody@home: call-id not bound"],
-        ),
-        (
-            "locate Nobody x".to_owned(),
-            &["ERROR: Nobody: cluster not found"],
-        ),
-        ("reload now".to_owned(), &["unexpected \"now\"", "want reload"]),
-        ("check".to_owned(), &["FILE is missing"]),
-        ("check rtp.xml".to_owned(), &["\"rtp.xml\"", "starts with /"]),
-        ("check /nowhere.xml".to_owned(), &["ERROR: /nowhere.xml: "]),
-        ("diff C1".to_owned(), &["unexpected \"C1\""]),
-        ("save --harder".to_owned(), &["--harder"]),
-        ("save here.xml".to_owned(), &["\"here.xml\"", "starts with /"]),
-        ("wait C1 M1".to_owned(), &["online, offline or gone is missing"]),
-        (
-            "wait C1 M1 happy".to_owned(),
-            &["\"happy\"", "want online, offline or gone"],
-        ),
-        (
-            "wait C1 M1 gone -t soon".to_owned(),
-            &["\"soon\"", "from 0 to 86400"],
-        ),
-        ("wait C1 M1 gone -t".to_owned(), &["SECONDS is missing"]),
-        ("stats --xml".to_owned(), &["--xml", "want stats"]),
-        ("stats --json --prometheus".to_owned(), &["exclude each other"]),
-        ("stats Nobody".to_owned(), &["ERROR: Nobody: cluster not found"]),
-        ("version 2".to_owned(), &["unexpected \"2\""]),
-        (
-            "help dance".to_owned(),
-            &["\"dance\" is no command", "want one of ls, modify"],
-        ),
-        ("quit now".to_owned(), &["unexpected \"now\""]),
-    ] {
+    let version = bed.daemon.admin("version");
+    for (command, parts) in WRONG {
+        let command = command.replace("OTHER", &other).replace("SAME", &same);
         // The connection stays: what comes behind is answered.
         let reply = bed.daemon.admin(&format!("{command}\nversion"));
-        let version = bed.daemon.admin("version");
         let reply = reply
             .strip_suffix(&version)
             .unwrap_or_else(|| panic!("{command}: {reply}"));
