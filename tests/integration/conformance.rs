@@ -33,11 +33,11 @@ const FULL: [(Transport, Transport); 6] = [
 /// Bytes of the longest command, its line end and its cookie not counted.
 const LONGEST: usize = 8191;
 
-/// A real RTPproxy to speak to directly, and a daemon with clusters in front of another.
+/// A real RTPproxy to speak to directly, and a daemon with clusters in front of others.
 #[derive(Debug)]
 struct Both {
     direct: RealMember,
-    behind: RealMember,
+    behind: Vec<RealMember>,
     /// How each cluster is spoken to, how it speaks to its member, and where it is.
     clusters: Vec<(Transport, Transport, At)>,
     _daemon: Daemon,
@@ -47,14 +47,24 @@ struct Both {
 impl Both {
     /// A cluster for each of these pairs that the machine has, each with the same one member.
     fn over(pairs: &[(Transport, Transport)]) -> Self {
+        Self::with_members(1, pairs)
+    }
+
+    /// The same with so many members in each.
+    fn with_members(count: usize, pairs: &[(Transport, Transport)]) -> Self {
         let place = Place::new();
         let direct = RealMember::start(&place, "direct");
-        let behind = RealMember::start(&place, "behind");
+        let behind: Vec<RealMember> = (0..count)
+            .map(|n| RealMember::start(&place, &format!("behind{n}")))
+            .collect();
         let mut clusters = Vec::new();
         let mut texts = Vec::new();
         for &(control, link) in pairs {
             let name = format!("C{}", clusters.len());
-            let Some(member) = behind.at(link) else { continue };
+            let members: Vec<At> = behind.iter().filter_map(|member| member.at(link)).collect();
+            if members.is_empty() {
+                continue;
+            }
             let at = match control {
                 Unix | Cunix => At::Path(place.path(&format!("{name}.sock"))),
                 Udp | Tcp => At::Net((own_address(), CONTROL_PORT).into()),
@@ -63,17 +73,19 @@ impl Both {
                     None => continue,
                 },
             };
-            let listed = Listed {
+            let listed = members.iter().enumerate().map(|(n, member)| Listed {
                 protocol: link.name(),
-                ..Listed::udp("R1", &member.to_string())
-            };
+                ..Listed::udp(&format!("R{n}"), &member.to_string())
+            });
+            let listed: Vec<Listed> = listed.collect();
             let often = "<health interval=\"100ms\"/>";
-            texts.push(cluster(&name, control.name(), &at.to_string(), &[listed], often));
+            texts.push(cluster(&name, control.name(), &at.to_string(), &listed, often));
             clusters.push((control, link, at));
         }
         let daemon = Daemon::start(&place, &config_of(&texts));
         wait::until_true("every member online", LONG, || {
-            daemon.admin("ls").matches("    active members = 1\n").count() == clusters.len()
+            let all = format!("    active members = {count}\n");
+            daemon.admin("ls").matches(&all).count() == clusters.len()
         });
         Self {
             direct,
@@ -91,8 +103,11 @@ impl Both {
         Dialogue {
             both: self,
             pair: format!("{} -> {}", control.name(), link.name()),
-            direct: (Wire::new(*control, direct), Mask::new(self.direct.media())),
-            cluster: (Wire::new(*control, at.clone()), Mask::new(self.behind.media())),
+            direct: (Wire::new(*control, direct), Mask::new([self.direct.media()])),
+            cluster: (
+                Wire::new(*control, at.clone()),
+                Mask::new(self.behind.iter().map(RealMember::media)),
+            ),
             differences: Vec::new(),
         }
     }
@@ -112,8 +127,10 @@ impl Dialogue<'_> {
     /// Says a form to both, remembers it when the answers differ, and gives that of the RTPproxy.
     fn say(&mut self, form: &str) -> String {
         let here = |media: &str| forms::unescape(&form.replace("@media@", media));
-        let (mut to_direct, mut to_cluster) =
-            (here(&self.both.direct.media()), here(&self.both.behind.media()));
+        let (mut to_direct, mut to_cluster) = (
+            here(&self.both.direct.media()),
+            here(&self.both.behind[0].media()),
+        );
         if to_direct.is_empty() {
             to_direct.push(b'\n');
         }
@@ -173,6 +190,20 @@ fn every_form_is_answered_as_an_rtpproxy_answers_it_over_every_pair_of_transport
         let mut dialogue = both.dialogue(number);
         for Row { form, .. } in rows.iter().filter(|row| full || !row.rare) {
             dialogue.say(form);
+        }
+        dialogue.end();
+    }
+}
+
+#[test]
+fn three_members_answer_as_one() {
+    let both = Both::with_members(3, &[(Unix, Udp), (Tcp, Cunix)]);
+    for number in 0..both.clusters.len() {
+        let mut dialogue = both.dialogue(number);
+        // Who names an address of one RTPproxy does not know that it speaks to three.
+        let rows = forms::conversation();
+        for row in rows.iter().filter(|row| !row.form.contains("@media@")) {
+            dialogue.say(row.form);
         }
         dialogue.end();
     }

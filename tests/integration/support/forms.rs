@@ -97,7 +97,7 @@ pub fn escape(bytes: &[u8]) -> String {
 /// each call as they appear, and what depends on the clock or on the probes of a cluster is left out.
 #[derive(Debug, Clone)]
 pub struct Mask {
-    media: String,
+    media: Vec<String>,
     /// By call-id, port and address: their numbers. Two addresses may have the same port.
     ports: HashMap<(String, String), usize>,
     /// Whether ports are numbered, or all are called alike.
@@ -105,10 +105,10 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// For the RTPproxy with that media address.
-    pub fn new(media: String) -> Self {
+    /// For the RTPproxy with that media address, or a cluster of those with these.
+    pub fn new(media: impl IntoIterator<Item = String>) -> Self {
         Self {
-            media,
+            media: media.into_iter().collect(),
             ports: HashMap::new(),
             numbers: true,
         }
@@ -143,7 +143,7 @@ impl Mask {
     /// One word of an answer, with the word behind it.
     fn mask(&mut self, letter: char, call: &str, form: &str, word: &str, behind: &str) -> String {
         match letter {
-            'U' | 'L' | 'C' if word == self.media => "@media@".to_owned(),
+            'U' | 'L' | 'C' if self.media.iter().any(|media| word == media) => "@media@".to_owned(),
             'U' | 'L' | 'C' => match word.parse::<u16>() {
                 Ok(port) if port >= 1024 && self.numbers => {
                     let next = self.ports.keys().filter(|(of, _)| of == call).count() + 1;
