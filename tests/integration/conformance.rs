@@ -52,11 +52,18 @@ impl Both {
 
     /// The same with so many members in each.
     fn with_members(count: usize, pairs: &[(Transport, Transport)]) -> Self {
+        Self::of(count, pairs, RealMember::start)
+    }
+
+    /// The same with members that are started so.
+    fn of(
+        count: usize,
+        pairs: &[(Transport, Transport)],
+        start: impl Fn(&Place, &str) -> RealMember,
+    ) -> Self {
         let place = Place::new();
-        let direct = RealMember::start(&place, "direct");
-        let behind: Vec<RealMember> = (0..count)
-            .map(|n| RealMember::start(&place, &format!("behind{n}")))
-            .collect();
+        let direct = start(&place, "direct");
+        let behind: Vec<RealMember> = (0..count).map(|n| start(&place, &format!("behind{n}"))).collect();
         let mut clusters = Vec::new();
         let mut texts = Vec::new();
         for &(control, link) in pairs {
@@ -103,11 +110,11 @@ impl Both {
         Dialogue {
             both: self,
             pair: format!("{} -> {}", control.name(), link.name()),
-            direct: (Wire::new(*control, direct), Mask::new([self.direct.media()])),
-            cluster: (
-                Wire::new(*control, at.clone()),
-                Mask::new(self.behind.iter().map(RealMember::media)),
+            direct: (
+                Wire::new(*control, direct),
+                Mask::new(std::slice::from_ref(&self.direct)),
             ),
+            cluster: (Wire::new(*control, at.clone()), Mask::new(&self.behind)),
             differences: Vec::new(),
         }
     }
@@ -210,6 +217,25 @@ fn three_members_answer_as_one() {
 }
 
 #[test]
+fn members_that_bridge_answer_as_one_that_does() {
+    let both = Both::of(2, &[(Unix, Udp)], RealMember::start_bridging);
+    let mut dialogue = both.dialogue(0);
+    for legs in [
+        "e", "i", "ei", "ie", "ee", "ii", "eie", "iie", "eei", "eii", "aei", "eia", "eiz20", "E", "I", "IE",
+        "6ei",
+    ] {
+        dialogue.say(&format!("U{legs} {legs}@pbx 127.0.0.1 4000 from"));
+        dialogue.say(&format!("L{legs} {legs}@pbx 127.0.0.1 4002 from to"));
+        dialogue.say(&format!("U{legs} {legs}@pbx 127.0.0.1 4002 to from"));
+        dialogue.say(&format!(
+            "U {legs}@pbx 127.0.0.1 4002 from to && L{legs} 127.0.0.1 4002"
+        ));
+        dialogue.say(&format!("D {legs}@pbx from to"));
+    }
+    dialogue.end();
+}
+
+#[test]
 fn the_conversation_has_every_letter_and_every_modifier() {
     let rows = forms::conversation();
     let said: BTreeSet<String> = rows.iter().flat_map(|row| forms::letters(row.form)).collect();
@@ -275,7 +301,7 @@ fn what_looks_like_a_command_is_answered_alike() {
         // Anything that a line can hold.
         "[UDV]?[\\x00-\\x09\\x0b-\\xff]{1,40}",
     ];
-    let both = Both::over(&[(Unix, Udp)]);
+    let both = Both::with_members(3, &[(Unix, Udp)]);
     let mut dialogue = both.dialogue(0);
     for (_, mask) in [&mut dialogue.direct, &mut dialogue.cluster] {
         *mask = mask.clone().without_numbers();

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::real::RealMember;
+
 const CORPUS: &str = include_str!("../../corpus/commands.txt");
 const CONVERSATION: &str = include_str!("../../corpus/conversation.txt");
 
@@ -98,6 +100,7 @@ pub fn escape(bytes: &[u8]) -> String {
 #[derive(Debug, Clone)]
 pub struct Mask {
     media: Vec<String>,
+    inside: Vec<String>,
     /// By call-id, port and address: their numbers. Two addresses may have the same port.
     ports: HashMap<(String, String), usize>,
     /// Whether ports are numbered, or all are called alike.
@@ -105,10 +108,12 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// For the RTPproxy with that media address, or a cluster of those with these.
-    pub fn new(media: impl IntoIterator<Item = String>) -> Self {
+    /// For one RTPproxy, or a cluster of some.
+    pub fn new(members: &[RealMember]) -> Self {
+        let inside = members.iter().filter_map(RealMember::media_inside);
         Self {
-            media: media.into_iter().collect(),
+            media: members.iter().map(RealMember::media).collect(),
+            inside: inside.collect(),
             ports: HashMap::new(),
             numbers: true,
         }
@@ -144,6 +149,7 @@ impl Mask {
     fn mask(&mut self, letter: char, call: &str, form: &str, word: &str, behind: &str) -> String {
         match letter {
             'U' | 'L' | 'C' if self.media.iter().any(|media| word == media) => "@media@".to_owned(),
+            'U' | 'L' | 'C' if self.inside.iter().any(|media| word == media) => "@inside@".to_owned(),
             'U' | 'L' | 'C' => match word.parse::<u16>() {
                 Ok(port) if port >= 1024 && self.numbers => {
                     let next = self.ports.keys().filter(|(of, _)| of == call).count() + 1;

@@ -1,9 +1,10 @@
 //! A real RTPproxy: the engine of PyPI's `rtp.io`, with real control sockets and real media.
 
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::Signal;
 
@@ -25,12 +26,27 @@ pub struct RealMember {
 #[derive(Debug)]
 struct Sockets {
     control: SocketAddr,
+    /// The media address of its other side, where it bridges.
+    inside: Option<IpAddr>,
     /// Nothing on a machine that has no IPv6.
     six: Option<SocketAddr>,
     unix: PathBuf,
     cunix: PathBuf,
     /// Further arguments of its own.
     flags: Vec<String>,
+}
+
+impl Sockets {
+    fn in_place(place: &Place, name: &str, control: SocketAddr) -> Self {
+        Self {
+            control,
+            inside: None,
+            six: free_ipv6(),
+            unix: place.path(&format!("{name}.sock")),
+            cunix: place.path(&format!("{name}.kept.sock")),
+            flags: Vec::new(),
+        }
+    }
 }
 
 impl RealMember {
@@ -47,11 +63,19 @@ impl RealMember {
     /// The same with this address and port for UDP and TCP.
     pub fn start_at(place: &Place, name: &str, control: SocketAddr, flags: &[&str]) -> Self {
         let sockets = Sockets {
-            control,
-            six: free_ipv6(),
-            unix: place.path(&format!("{name}.sock")),
-            cunix: place.path(&format!("{name}.kept.sock")),
             flags: flags.iter().map(ToString::to_string).collect(),
+            ..Sockets::in_place(place, name, control)
+        };
+        let process = launch(&sockets);
+        Self { process, sockets }
+    }
+
+    /// Starts one that bridges: it has a second media address, for the parties inside.
+    pub fn start_bridging(place: &Place, name: &str) -> Self {
+        let control = (member::own_address(), CONTROL_PORT).into();
+        let sockets = Sockets {
+            inside: Some(member::own_address()),
+            ..Sockets::in_place(place, name, control)
         };
         let process = launch(&sockets);
         Self { process, sockets }
@@ -60,6 +84,11 @@ impl RealMember {
     /// The address in its replies, where it was not asked for IPv6; that one is `::1` at all of them.
     pub fn media(&self) -> String {
         self.sockets.control.ip().to_string()
+    }
+
+    /// The address in its replies to parties inside, where it bridges.
+    pub fn media_inside(&self) -> Option<String> {
+        self.sockets.inside.map(|inside| inside.to_string())
     }
 
     /// Its control socket over UDP, and over TCP.
@@ -132,15 +161,25 @@ pub fn python() -> PathBuf {
     target.join("rtpproxy/bin/python")
 }
 
-/// A port of `::1`, which is the one IPv6 address that every machine has.
+/// A port of `::1`, which is the one IPv6 address that every machine has, free for UDP and TCP. It is below those that
+/// the system gives to whoever asks for any, so that nobody gets it in between.
 pub fn free_ipv6() -> Option<SocketAddr> {
-    let socket = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).ok()?;
-    socket.local_addr().ok()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).ok()?;
+    // Another test program that runs now has another number, and so begins elsewhere.
+    let ours = std::process::id().wrapping_mul(97) % 20_000;
+    let mut ports = (0..20_000).map(|_| 10_000 + (ours + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    ports.find_map(|port| {
+        let address: SocketAddr = (Ipv6Addr::LOCALHOST, u16::try_from(port).ok()?).into();
+        let free = UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok();
+        free.then_some(address)
+    })
 }
 
 fn launch(sockets: &Sockets) -> Process {
     let Sockets {
         control,
+        inside,
         six,
         unix,
         cunix,
@@ -160,7 +199,12 @@ fn launch(sockets: &Sockets) -> Process {
     // What it records, it writes where it is.
     command.current_dir(unix.parent().expect("a file has a directory"));
     let (address, port) = (control.ip(), control.port());
-    let second = six.map(|six| format!(",{}", six.ip())).unwrap_or_default();
+    // One that bridges has an inside of the same family, and no labels.
+    let second = match (inside, six) {
+        (Some(inside), _) => format!("/{inside}"),
+        (None, Some(six)) => format!(",{}", six.ip()),
+        (None, None) => String::new(),
+    };
     command.args(["-c", SCRIPT]).arg(format!("{address}{second}"));
     for transport in ["udp", "tcp"] {
         command.arg(format!("{transport}:{address}:{port}"));
