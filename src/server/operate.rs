@@ -281,9 +281,10 @@ impl Operator for Shared {
 impl Shared {
     /// Closes a cluster and forgets it.
     pub(super) fn close_cluster(&self, running: &Arc<Running>) {
-        self.clusters.write().retain(|other| !Arc::ptr_eq(other, running));
         running.close();
         log::info!("cluster {}: closed", running.cluster.name);
+        // Last, so that who no longer sees it listed finds its socket gone.
+        self.clusters.write().retain(|other| !Arc::ptr_eq(other, running));
     }
 
     /// No new sessions for a cluster; it closes when its members have none left.
