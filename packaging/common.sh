@@ -24,7 +24,7 @@ export SOURCE_DATE_EPOCH
 compile() {
     command -v cargo >/dev/null || fail "no cargo: install Rust from https://rustup.rs"
     # No path of this machine in messages of a panic.
-    RUSTFLAGS="--remap-path-prefix=$top=/usr/src/rtp_cluster --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/usr/src/cargo" \
+    RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$top=/usr/src/rtp_cluster --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/usr/src/cargo" \
         cargo build --locked --release --bins --target-dir "$packages/build" ||
         fail "could not compile"
 }

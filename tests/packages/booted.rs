@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::built::packages;
-use crate::debian::{CONFIG, CONTROL, configure, wait_online};
+use crate::debian::{CONFIG, CONTROL, PROBE, configure, wait_online};
 use crate::machine::Machine;
 use crate::support::client::{PATIENCE, ask, media};
 use crate::support::place::Place;
@@ -106,7 +106,7 @@ fn restarts_and_an_upgrade_refuse_nobody_and_calls_go_on() {
     assert_eq!(member.sessions(), 1, "no other call is left");
 
     // Killed, it is back by itself, and the call where it was.
-    machine.run("systemctl kill --signal=KILL rtp_cluster");
+    machine.run("kill -KILL $(systemctl show --property=MainPID --value rtp_cluster)");
     assert_eq!(media(&ask(&control, "U kept 127.0.0.1 4000 from")).0, port);
 
     // A stop is one: sockets and all.
@@ -170,7 +170,7 @@ fn a_daemon_that_hangs_is_restarted_by_the_watchdog() {
     );
     wait_online(&mut machine);
     let before = main_pid(&mut machine);
-    machine.run("systemctl kill --signal=STOP rtp_cluster");
+    machine.run("kill -STOP $(systemctl show --property=MainPID --value rtp_cluster)");
     // Who calls meanwhile waits.
     assert_eq!(ask(&machine.path(CONTROL), "V"), "20040107");
     assert_ne!(main_pid(&mut machine), before);
@@ -179,4 +179,32 @@ fn a_daemon_that_hangs_is_restarted_by_the_watchdog() {
             .run("journalctl -u rtp_cluster")
             .contains("Watchdog timeout")
     );
+}
+
+#[test]
+fn a_group_of_ones_own_administers_and_another_calls() {
+    let place = Place::new();
+    let member = RealMember::start(&place, "r1");
+    let mut machine = serving(&member);
+    // As /etc/default/rtp_cluster says it.
+    machine.run(
+        "addgroup --quiet --system voip && addgroup --quiet --system sip &&
+        adduser --quiet rtpcluster voip && adduser --quiet rtpcluster sip &&
+        adduser --quiet --system alice && adduser --quiet alice voip &&
+        adduser --quiet --system bob && adduser --quiet bob sip &&
+        sed -i 's/^#RTP_CLUSTER_OPTIONS/RTP_CLUSTER_OPTIONS/; $d' /etc/default/rtp_cluster",
+    );
+    let config = fs::read_to_string(machine.path(CONFIG)).expect("it is there");
+    let config = config.replace("<rtpproxy>", "<socket owner=\":sip\"/><rtpproxy>");
+    fs::write(machine.path(CONFIG), config).expect("it is there");
+    machine.run("systemctl restart rtp_cluster");
+    wait_online(&mut machine);
+    machine.run("runuser -u alice -- rtp_cluster_client ls");
+    assert_eq!(
+        machine.try_run("runuser -u bob -- rtp_cluster_client ls").status,
+        2
+    );
+    let mut probe = |user: &str| machine.try_run(&format!("runuser -u {user} -- {PROBE} {CONTROL}"));
+    assert_eq!(probe("bob").text, "20040107\n");
+    assert_ne!(probe("alice").status, 0);
 }

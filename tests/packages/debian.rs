@@ -16,7 +16,7 @@ pub const CONFIG: &str = "/etc/rtp_cluster/rtp_cluster.xml";
 pub const CONTROL: &str = "/run/rtp_cluster/main.sock";
 
 /// Connects to the socket named, asks for the version, prints the reply: what a SIP server does first.
-const PROBE: &str = r#"perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Peer => shift) or die "connect: $!\n";
+pub const PROBE: &str = r#"perl -MIO::Socket::UNIX -e '$s = IO::Socket::UNIX->new(Peer => shift) or die "connect: $!\n";
 print $s "V"; print <$s>;' "#;
 
 /// A machine with the package, as it comes.
