@@ -278,7 +278,8 @@ impl Round {
     }
 
     /// A draining member goes when it has had no session, less those that other clusters have bound at the same
-    /// address, at two heartbeats in a row.
+    /// address, at two heartbeats in a row. One that has been given another name in the file is another member here,
+    /// with its own calls at that address.
     fn look_at_drain(&mut self, key: Key, counts: &SessionCounts) {
         let Some(watched) = self.watched.get(&key) else {
             return;
@@ -297,7 +298,7 @@ impl Round {
         let elsewhere: u64 = self
             .watched
             .iter()
-            .filter(|((cluster, _), _)| *cluster != key.0)
+            .filter(|(other, _)| **other != key)
             .map(|((_, member), other)| other.cluster.bound_at(*member, &definition.address))
             .sum();
         let Some(watched) = self.watched.get_mut(&key) else {

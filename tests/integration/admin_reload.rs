@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -155,6 +156,33 @@ fn a_member_that_is_no_longer_in_the_file_drains_and_one_without_calls_goes() {
     assert_eq!(bed.ask(&delete("call")), "0");
     bed.daemon.admin_ok("wait C1 M1 gone -t 10");
     bed.daemon.wait_members(1, 0);
+}
+
+#[test]
+fn a_member_of_another_name_takes_the_calls_to_come_and_the_old_one_ends_its_own() {
+    let bed = Bed::of(1);
+    bed.call("old");
+    let mut members = listed(&bed.members);
+    members[0].name = "RENAMED".to_owned();
+    bed.write_members(&members, "");
+    bed.daemon.admin_ok("reload");
+    bed.daemon.admin_ok("wait C1 RENAMED online -t 10");
+    let home = |id: &str| {
+        bed.daemon
+            .admin_ok(&format!("locate C1 {id}"))
+            .lines()
+            .next()
+            .map(str::to_owned)
+    };
+    bed.call("new");
+    assert_eq!(home("new").as_deref(), Some("RTPproxy = RENAMED"));
+    assert_eq!(home("old").as_deref(), Some("RTPproxy = M1"));
+    assert_ne!(bed.ask(&answer("old")), "0");
+    bed.ask(&delete("old"));
+    // That the other one has calls at the same RTPproxy is not its business.
+    bed.daemon.admin_ok("wait C1 M1 gone -t 10");
+    assert_eq!(bed.sessions(), 1);
+    assert_eq!(bed.ask(&delete("new")), "0");
 }
 
 #[test]
@@ -424,6 +452,25 @@ fn a_broken_file_is_told_with_its_places_and_changes_nothing() {
         assert!(
             reply.starts_with(&format!("ERROR: {file}:")),
             "{broken:?}: {reply}"
+        );
+    }
+    fs::remove_file(&file).expect("the file");
+    // What is no file is told at once, and a pipe is not waited for.
+    for make in [
+        format!("mkdir {file}"),
+        format!("rmdir {file}; mkfifo {file}"),
+        format!("rm {file}; head -c 5000000 /dev/zero >{file}"),
+        format!("rm {file}; printf '<rtp_cluster_config>\\377</rtp_cluster_config>' >{file}"),
+    ] {
+        let made = Command::new("sh").args(["-c", &make]).status().expect("sh");
+        assert!(made.success(), "{make}");
+        let start = Instant::now();
+        let reply = bed.daemon.admin("reload");
+        assert!(reply.starts_with(&format!("ERROR: {file}:")), "{make}: {reply}");
+        assert!(
+            start.elapsed() < Duration::from_secs(1),
+            "{make}: {:?}",
+            start.elapsed()
         );
     }
     fs::remove_file(&file).expect("the file");
