@@ -163,6 +163,9 @@ impl Cluster {
         }
         out.reset();
         out.dropped.clear();
+        if !out.notices.is_empty() {
+            self.tell_notices(out);
+        }
         if out.has_news() {
             self.tell_news(now, out);
         }
@@ -175,6 +178,17 @@ impl Cluster {
             core.refused(now, id, out);
         }
         true
+    }
+
+    /// Hands what is said in a lost member's place to the relay.
+    fn tell_notices(&self, out: &mut Out) {
+        let relay = self.relay.lock();
+        let mut dropped = 0;
+        for notice in out.notices.drain(..) {
+            let taken = relay.as_ref().is_some_and(|relay| relay.tell(notice));
+            dropped += u64::from(!taken);
+        }
+        self.notify.dropped.fetch_add(dropped, Ordering::Relaxed);
     }
 
     /// What the health thread and the operator should know.
@@ -218,6 +232,10 @@ impl Cluster {
             Note::TableFull { calls } => log::warn!(
                 "cluster {name}: the session table is full: {calls} new call(s) served unbound; \
                  <sessions max=…/> allows more"
+            ),
+            Note::WishesFull { sessions } => log::warn!(
+                "cluster {name}: {sessions} session(s) of which nothing will be told when their member is lost: \
+                 <sessions max=…/> allows more, 1,024 bytes of tags are the most for one"
             ),
             Note::Overloaded { commands } => {
                 log::warn!("cluster {name}: too many commands in flight: {commands} refused");

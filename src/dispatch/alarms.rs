@@ -37,7 +37,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.total_many(Total::SessionsExpired, swept.expired as u64);
         }
         let sweep = (!self.sessions.is_empty()).then_some(self.next_sweep);
-        self.timer_at = [self.pending.next_alarm(), sweep].into_iter().flatten().min();
+        let losses = self.tell_losses(now, out);
+        let moments = [self.pending.next_alarm(), sweep, losses];
+        self.timer_at = moments.into_iter().flatten().min();
         self.timer_at
     }
 
@@ -210,6 +212,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             "refused".clone_into(&mut member.why);
             member.since = now;
             out.refused.push(id);
+            self.losses.lost(now, id);
         }
         self.fail_all(now, id, true, out);
     }
@@ -236,9 +239,11 @@ impl<C, L: Clone> Dispatch<C, L> {
                 member.deferred.clear();
                 self.send_delete_all_late(now, id, out);
             }
+            self.losses.found(id);
             self.send_all_deferred(now, id, out);
         } else {
             member.count(Count::WentOffline);
+            self.losses.lost(now, id);
             self.fail_all(now, id, false, out);
         }
         self.look_at_early(now, out);

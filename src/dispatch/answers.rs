@@ -80,7 +80,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             member.delay.sample(now.saturating_duration_since(exchange.sent));
         }
         match transaction.job {
-            Job::Direct => self.pass_on(slot, from, text, outcome, out),
+            Job::Direct => self.pass_on(now, slot, from, text, outcome, out),
             Job::Create => self.created(now, slot, from, text, outcome, out),
             Job::Seek | Job::Ask => self.found(now, slot, from, text, outcome, out),
             Job::Late => self.came_late(now, slot, from, outcome, out),
@@ -101,7 +101,18 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// The reply of the one member that could answer.
-    fn pass_on(&mut self, slot: Slot, from: MemberId, text: &[u8], outcome: Outcome, out: &mut Outbox<C, L>) {
+    fn pass_on(
+        &mut self,
+        now: Instant,
+        slot: Slot,
+        from: MemberId,
+        text: &[u8],
+        outcome: Outcome,
+        out: &mut Outbox<C, L>,
+    ) {
+        if outcome == Outcome::Positive {
+            self.remember_wish(now, slot, from, out);
+        }
         self.hand_over(slot, from, text, outcome, out);
         self.close(slot);
     }
@@ -209,6 +220,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 command::parse(&deferred.text).is_ok_and(|command| command.call_id != call_id)
             });
         }
+        self.remember_wish(now, slot, winner, out);
         self.hand_over(slot, winner, text, Outcome::Positive, out);
         self.leave_late(now, slot, out);
     }

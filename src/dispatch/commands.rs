@@ -150,6 +150,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         self.sessions
             .bind(self.tick(now), hash, command.call_id, id, Stage::Ended)
             .ok();
+        self.forget_wishes(hash, command);
     }
 
     /// A place in flight for a client's command. When there is none, the client is told so.

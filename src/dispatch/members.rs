@@ -55,9 +55,14 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// link, to be closed.
     pub fn remove_member(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) -> Option<L> {
         let member = self.member_mut(id)?;
-        member.online = false;
+        let was_online = core::mem::replace(&mut member.online, false);
         let link = member.link.clone();
         self.fail_all(now, id, true, out);
+        if was_online {
+            self.losses.found(id);
+        } else {
+            self.give_up_member(now, id, out);
+        }
         let member = self.member_mut(id)?;
         member.present = false;
         member.deferred.clear();
@@ -210,6 +215,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             members: Vec::new(),
             ..rules.clone()
         };
+        if self.gives_up_after().is_none() {
+            self.sessions.clear_wishes();
+        }
     }
 
     /// Counters, in the order of [`crate::admin::view::CLUSTER_COUNTERS`].

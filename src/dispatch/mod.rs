@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | a client's command | [`Dispatch::command`] | `commands.rs` |
 //! | a member's reply | [`Dispatch::reply`] | `answers.rs` |
-//! | time passed | [`Dispatch::expire`] | `alarms.rs` |
+//! | time passed | [`Dispatch::expire`] | `alarms.rs`, and for members that are lost `losses.rs` |
 //! | a member's link or state changed | [`Dispatch::refused`], [`Dispatch::set_online`], … | here |
 //! | the health thread wants to know | [`Dispatch::probe`] | here |
 //! | an operator's change | [`Dispatch::add_member`], … | `members.rs` |
@@ -20,6 +20,7 @@ pub mod choose;
 pub mod commands;
 pub mod delay;
 pub mod gather;
+pub mod losses;
 pub mod member;
 pub mod members;
 pub mod outbox;
@@ -39,6 +40,7 @@ use std::time::Instant;
 
 use self::attempt::{Ask, Exchange, Fate, Job, Transaction};
 use self::choose::{Choice, choose};
+use self::losses::Losses;
 use self::member::{Count, Member};
 use self::outbox::{Note, Outbox, Probed};
 use self::pending::{Pending, Slot};
@@ -125,6 +127,7 @@ pub struct Dispatch<C, L> {
     rng: Rng,
     epoch: Instant,
     next_sweep: Instant,
+    losses: Losses,
     timer_at: Option<Instant>,
     table_full: Throttle,
     overloaded: Throttle,
@@ -149,6 +152,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             rng: Rng::from_seed(seed),
             epoch: now,
             next_sweep: now,
+            losses: Losses::default(),
             timer_at: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
@@ -391,6 +395,12 @@ fn slow_share(back: Duration, ramp: Duration) -> f64 {
     (back.as_secs_f64() / ramp.as_secs_f64()).clamp(0.01, 1.0)
 }
 
+/// Prefix and port of a cluster's relay.
+fn relay_of(rules: &model::Cluster) -> Option<(&str, u16)> {
+    let relay = rules.disconnect_notify.as_ref()?;
+    Some((relay.dest_socket_prefix.as_str(), relay.inbound_address.port()))
+}
+
 /// Writes the command of a transaction as one member is to get it.
 fn write_command<C, L>(
     transaction: &Transaction<C>,
@@ -408,8 +418,7 @@ fn write_command<C, L>(
         Ok(command) if asking => rewrite::query_for(&command, bytes),
         Ok(command) => {
             let socket = command.notify.map_or(&b""[..], |notify| notify.socket);
-            let relay = rules.disconnect_notify.as_ref();
-            let relay = relay.map(|relay| (relay.dest_socket_prefix.as_str(), relay.inbound_address.port()));
+            let relay = relay_of(rules);
             let notify = rewrite::notify_plan(socket, transaction.origin, relay, member.notifier());
             rewrite::command(
                 &command,

@@ -3,6 +3,7 @@
 
 use core::ops::Range;
 
+use super::rewrite::Notice;
 use super::session::MemberId;
 use crate::config::model::Name;
 use crate::protocol::cookie::Cookie;
@@ -71,6 +72,11 @@ pub enum Note {
         /// How many since the last such note.
         replies: u64,
     },
+    /// No more room for what is to be told when a member is lost.
+    WishesFull {
+        /// Sessions of which nothing will be told, since the last such note.
+        sessions: u64,
+    },
     /// No more room for deletes that wait for a member: the oldest was dropped.
     DeletesDropped {
         /// The member.
@@ -94,6 +100,8 @@ pub struct Outbox<C, L> {
     pub suspects: Vec<MemberId>,
     /// Members whose socket refused a command, not a probe.
     pub refused: Vec<MemberId>,
+    /// Disconnect notifications in a lost member's place.
+    pub notices: Vec<Notice>,
     /// For the log.
     pub notes: Vec<Note>,
     /// The timer thread sleeps longer than it may now.
@@ -110,6 +118,7 @@ impl<C, L> Default for Outbox<C, L> {
             probed: Vec::new(),
             suspects: Vec::new(),
             refused: Vec::new(),
+            notices: Vec::new(),
             notes: Vec::new(),
             wake_timer: false,
         }

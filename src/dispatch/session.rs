@@ -4,10 +4,12 @@
 //!   [`SHARDS`] by the hash of the call-id, so that growing moves one part in so many at a time.
 //! - What has aged out is never found, whenever it is swept away: [`Sessions::sweep`] only gives memory back.
 //! - Whatever makes, moves, ends or drops a binding keeps the count of its member, see [`Sessions::bound`].
-//! - A call costs at most 200 bytes with a call-id of 40 bytes.
+//! - A call costs at most 200 bytes with a call-id of 40 bytes. What its sessions wish to be told when their member
+//!   is lost comes on top of that, where it is wanted.
 
 mod ledger;
 mod shard;
+mod wishes;
 
 use core::fmt;
 use core::hash::BuildHasher;
@@ -16,7 +18,10 @@ use std::hash::RandomState;
 
 use self::ledger::Ledger;
 use self::shard::Shard;
+pub use self::wishes::NoRoom;
+use self::wishes::Wishes;
 use crate::config::model;
+use crate::dispatch::rewrite::Notice;
 
 /// Parts of the table. At a million calls each has 4,000 and grows in a fraction of a millisecond.
 pub const SHARDS: usize = 256;
@@ -138,6 +143,7 @@ pub struct Sessions {
     next: usize,
     /// When a whole shard was last searched for room in vain: once a tick is enough.
     vain: Option<Tick>,
+    wishes: Wishes,
 }
 
 impl Sessions {
@@ -152,6 +158,7 @@ impl Sessions {
             key,
             next: 0,
             vain: None,
+            wishes: Wishes::default(),
         }
     }
 
@@ -253,6 +260,58 @@ impl Sessions {
         self.shards.fill_with(Shard::default);
         self.stored = 0;
         self.ledger.clear();
+        self.wishes.clear();
+    }
+
+    /// A session's last U: what the SIP server is to be told when its member is lost, or nothing. It is found again
+    /// while its call is bound.
+    ///
+    /// # Errors
+    /// When it is too long, or there are as many wishes as there may be bound calls: then it is not kept.
+    pub fn set_wish(
+        &mut self,
+        hash: u64,
+        from_tag: &[u8],
+        to_tag: Option<&[u8]>,
+        notice: Option<&Notice>,
+    ) -> Result<(), NoRoom> {
+        let max = self.max();
+        self.wishes.set(hash, from_tag, to_tag, notice, max)
+    }
+
+    /// Sessions of a call have been deleted: that of the tag, and those of its streams unless it names one.
+    pub fn delete_wishes(&mut self, hash: u64, from_tag: &[u8], to_tag: Option<&[u8]>) {
+        self.wishes.delete(hash, from_tag, to_tag);
+    }
+
+    /// Takes what is to be told for calls of a member, of one shard of [`SHARDS`], some `max` of it, and says whether
+    /// that was all.
+    pub fn take_wishes(
+        &mut self,
+        now: Tick,
+        id: MemberId,
+        shard: usize,
+        max: usize,
+        tell: impl FnMut(Notice),
+    ) -> bool {
+        let Some(calls) = self.shards.get(shard) else {
+            return true;
+        };
+        let (ledger, expire) = (&self.ledger, self.limits.expire);
+        let is_lost = |hash| {
+            calls.by_hash(hash).is_some_and(|binding| {
+                binding.member == id
+                    && binding.stage != Stage::Ended
+                    && ledger.honours(binding)
+                    && !expired(now, binding, expire)
+            })
+        };
+        self.wishes.take(shard, max, is_lost, tell)
+    }
+
+    /// Forgets all wishes, and gives their memory back.
+    pub fn clear_wishes(&mut self) {
+        self.wishes.clear();
     }
 
     /// Calls in the table: ended ones and those that have aged out but were not swept yet among them.
@@ -343,6 +402,9 @@ impl Sessions {
             false
         });
         self.stored -= swept.expired + swept.done;
+        if self.wishes.len() > 0 {
+            self.wishes.sweep(at, |hash| shard.by_hash(hash).is_some());
+        }
         swept
     }
 }

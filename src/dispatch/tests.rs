@@ -9,8 +9,8 @@ use super::*;
 use crate::config::model::{Address, CapacityLimit, Name, Policy, Protocol, Status};
 
 /// A cluster under test: clients are numbers, links are members' names.
-struct Bench {
-    core: Dispatch<u32, &'static str>,
+pub(super) struct Bench {
+    pub(super) core: Dispatch<u32, &'static str>,
     out: Outbox<u32, &'static str>,
     now: Instant,
     ids: Vec<MemberId>,
@@ -18,6 +18,8 @@ struct Bench {
     /// What was sent and not answered yet: member, cookie, command.
     sent: Vec<(&'static str, Cookie, String)>,
     replies: Vec<(u32, String)>,
+    /// What was told in the place of lost members.
+    pub(super) notices: Vec<rewrite::Notice>,
 }
 
 const NAMES: [&str; 3] = ["A", "B", "C"];
@@ -36,7 +38,7 @@ fn member(name: &str) -> model::Member {
     }
 }
 
-fn rules() -> model::Cluster {
+pub(super) fn rules() -> model::Cluster {
     model::Cluster {
         name: Name::new("C1").unwrap(),
         protocol: Protocol::Unix,
@@ -59,7 +61,7 @@ impl Bench {
         Self::with(&rules(), &NAMES)
     }
 
-    fn with(rules: &model::Cluster, names: &[&'static str]) -> Self {
+    pub(super) fn with(rules: &model::Cluster, names: &[&'static str]) -> Self {
         let now = crate::sync::now();
         let core = Dispatch::new(now, rules.clone(), 7, RandomState::new());
         let (out, ids, sent, replies) = (Outbox::default(), Vec::new(), Vec::new(), Vec::new());
@@ -71,6 +73,7 @@ impl Bench {
             clients: 0,
             sent,
             replies,
+            notices: Vec::new(),
         };
         for name in names {
             let id = bench.core.next_members(1).unwrap()[0];
@@ -81,11 +84,28 @@ impl Bench {
         bench
     }
 
+    /// A member says that it has that capability.
+    pub(super) fn capability(&mut self, name: &'static str, number: u64) {
+        let id = self.id(name);
+        self.core
+            .probe(self.now, id, Ask::Capability(number), ms(1_000), &mut self.out);
+        self.collect();
+        let (_, cookie, _) = self.one_sent();
+        self.answer(name, cookie, "1");
+    }
+
+    /// A member is taken out.
+    pub(super) fn remove(&mut self, name: &str) {
+        let id = self.id(name);
+        self.core.remove_member(self.now, id, &mut self.out);
+        self.collect();
+    }
+
     fn id(&self, name: &str) -> MemberId {
         self.core.member_named(name).unwrap().id
     }
 
-    fn online(&mut self, name: &str, online: bool) {
+    pub(super) fn online(&mut self, name: &str, online: bool) {
         let id = self.id(name);
         self.core
             .set_online(self.now, id, online, "said so".to_owned(), &mut self.out);
@@ -109,10 +129,11 @@ impl Bench {
             sent.push((send.link, send.cookie, command));
         });
         self.out.reset();
+        self.notices.append(&mut self.out.notices);
     }
 
     /// A client's command; gives the client.
-    fn command(&mut self, text: &str) -> u32 {
+    pub(super) fn command(&mut self, text: &str) -> u32 {
         self.clients += 1;
         self.core.command(
             self.now,
@@ -126,21 +147,21 @@ impl Bench {
     }
 
     /// All that was sent since the last look, by member.
-    fn take_sent(&mut self) -> Vec<(&'static str, Cookie, String)> {
+    pub(super) fn take_sent(&mut self) -> Vec<(&'static str, Cookie, String)> {
         let mut sent = std::mem::take(&mut self.sent);
         sent.sort_by_key(|(member, ..)| *member);
         sent
     }
 
     /// The one command that was sent since the last look.
-    fn one_sent(&mut self) -> (&'static str, Cookie, String) {
+    pub(super) fn one_sent(&mut self) -> (&'static str, Cookie, String) {
         let mut sent = self.take_sent();
         assert_eq!(sent.len(), 1, "{sent:?}");
         sent.remove(0)
     }
 
     /// A member answers.
-    fn answer(&mut self, member: &str, cookie: Cookie, text: &str) {
+    pub(super) fn answer(&mut self, member: &str, cookie: Cookie, text: &str) {
         let id = self.id(member);
         self.core
             .reply(self.now, id, cookie, text.as_bytes(), &mut self.out);
@@ -160,7 +181,7 @@ impl Bench {
     }
 
     /// Time passes; everything that is due happens when it is due.
-    fn pass(&mut self, span: Duration) {
+    pub(super) fn pass(&mut self, span: Duration) {
         let until = self.now + span;
         loop {
             let next = self.core.expire(self.now, &mut self.out);
@@ -191,7 +212,7 @@ impl Bench {
     }
 }
 
-fn ms(millis: u64) -> Duration {
+pub(super) fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 

@@ -1,7 +1,7 @@
 //! Media stop, or a member dies with its calls: the SIP server is told on its own socket, with its own words.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
@@ -29,6 +29,16 @@ impl Ears {
     fn at(path: &Path) -> Self {
         let listener = UnixListener::bind(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Self::on(move || listener.accept().ok().map(|(stream, _)| stream))
+    }
+
+    /// Listens over TCP.
+    fn tcp() -> (Self, SocketAddr) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        (
+            Self::on(move || listener.accept().ok().map(|(stream, _)| stream)),
+            address,
+        )
     }
 
     fn on<S: std::io::Read + Send + 'static>(mut accept: impl FnMut() -> Option<S> + Send + 'static) -> Self {
@@ -396,4 +406,94 @@ fn a_relay_that_cannot_be_bound_keeps_the_daemon_from_starting() {
     assert!(told.contains("cluster C1: inbound_address"), "{told}");
     assert!(told.contains(&at.to_string()), "{told}");
     assert!(!files.control.exists(), "nothing is left of the start");
+}
+
+/// What the SIP server asked to be told of the calls of one member.
+#[derive(Default)]
+struct Asked {
+    local: Vec<String>,
+    over_tcp: Vec<String>,
+    last: String,
+    ended: bool,
+    silent: bool,
+}
+
+#[test]
+fn the_calls_of_a_member_that_died_are_told_of_in_its_place() {
+    let place = Place::new();
+    let inbound = relay(member::own_address());
+    let names = ["r1", "r2"];
+    // None of their sessions times out by itself while the test runs.
+    let mut members = names.map(|name| {
+        RealMember::start_with(
+            &place,
+            name,
+            &["-n", &format!("tcp:%%CC_SELF%%:{}", inbound.port())],
+        )
+    });
+    let listed = [
+        Listed::udp("R1", &members[0].control().to_string()).from(inbound.ip()),
+        Listed {
+            protocol: "UNIX",
+            ..Listed::udp("R2", &members[1].unix().display().to_string())
+        },
+    ];
+    let prefix = place.path("sip.");
+    let ears = Ears::at(&place.path("sip.1"));
+    let (distant, distant_at) = Ears::tcp();
+    let control = Files::in_place(&place).control;
+    let element = element(inbound, &prefix, "on_member_loss='2s'");
+    let daemon = Daemon::start(&place, &config(&control, &listed, &element));
+    daemon.wait_members(2, 0);
+
+    let mut asked = [Asked::default(), Asked::default()];
+    for number in 0..80 {
+        let call = format!("call-{number}");
+        let (target, tag) = match number % 5 {
+            0 | 1 => (place.path("sip.1").display().to_string(), format!("{call}%20tag")),
+            2 => (format!("tcp:{distant_at}"), call.clone()),
+            _ => (String::new(), String::new()),
+        };
+        let create = format!("U {call} 127.0.0.1 4000 from {target} {tag}");
+        let reply = client::ask(&control, create.trim_end());
+        let media = client::media(&reply).1;
+        let home = members.iter().position(|member| member.media() == media);
+        let asked = &mut asked[home.expect("the address of a member")];
+        match number % 5 {
+            0 if !asked.ended => {
+                asked.ended = true;
+                assert_eq!(client::ask(&control, &format!("D {call} from")), "0");
+            }
+            0 | 1 => {
+                asked.local.push(format!("{call} tag"));
+                asked.last = call;
+            }
+            2 => asked.over_tcp.push(tag),
+            _ => asked.silent = true,
+        }
+    }
+
+    // Each member in turn: one over UDP, whose word comes by the relay, and a local one, which would tell by itself.
+    for (member, mut asked) in members.iter_mut().zip(asked) {
+        assert!(asked.ended && asked.silent && asked.local.len() > 1 && !asked.over_tcp.is_empty());
+        // A short absence is no loss.
+        member.stop();
+        daemon.wait_members(1, 1);
+        member.resume();
+        daemon.wait_members(2, 0);
+        member.kill();
+        daemon.wait_members(1, 1);
+        // One is healed in time by a re-INVITE, which does not ask again.
+        let healed = client::ask(&control, &format!("U {} 127.0.0.1 4000 from to", asked.last));
+        assert!(healed.contains(' '), "{healed}");
+        asked.local.retain(|text| *text != format!("{} tag", asked.last));
+        asked.local.sort_unstable();
+        asked.over_tcp.sort_unstable();
+        assert_eq!(ears.hear_all(asked.local.len()), asked.local);
+        assert_eq!(distant.hear_all(asked.over_tcp.len()), asked.over_tcp);
+        member.restart();
+        daemon.wait_members(2, 0);
+        assert!(ears.heard().is_empty() && distant.heard().is_empty(), "each once");
+    }
+    assert_eq!(counter(&daemon, "notifications_dropped"), 0);
 }

@@ -59,6 +59,12 @@ impl Shard {
         Err(Some(entry.binding))
     }
 
+    /// The binding of the call of that hash, whether it is good or not.
+    pub(super) fn by_hash(&self, hash: u64) -> Option<&Binding> {
+        let entry = self.table.find(hash, |entry| entry.hash == hash)?;
+        Some(&entry.binding)
+    }
+
     /// Takes a call in that it does not have. Says no to a call-id of more than 65,535 bytes, and when the text
     /// would pass 4 GiB.
     #[must_use]
