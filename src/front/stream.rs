@@ -54,6 +54,8 @@ struct Front<'a> {
     slow: &'a Arc<SlowClients>,
     returned: &'a Returned,
     in_use: Vec<Talk>,
+    /// More have come back than were served in one turn.
+    behind: bool,
     burst: Burst<'a>,
     buffer: Box<[u8]>,
 }
@@ -72,6 +74,7 @@ pub(super) fn run(
         slow,
         returned,
         in_use: Vec::new(),
+        behind: false,
         burst: Burst::new(cluster),
         // What was left of one read, less than a line, and another.
         buffer: vec![0; 2 * (COMMAND_MAX + 1)].into(),
@@ -101,20 +104,20 @@ impl Front<'_> {
         }
         let now = now();
         self.serve(&readable, now);
-        self.burst.settle();
-        if returned {
-            self.take_back();
+        if returned || self.behind {
+            self.take_back(now);
         }
         if acceptable {
             self.accept(now);
         }
+        self.burst.settle();
         self.gate.resume(now);
         true
     }
 
     /// How long to wait for something to do.
     fn patience(&self) -> Option<Duration> {
-        if self.in_use.iter().any(|talk| talk.more) {
+        if self.behind || self.in_use.iter().any(|talk| talk.more) {
             return Some(Duration::ZERO);
         }
         let idle = self.in_use.iter().map(idle_at).min();
@@ -139,34 +142,56 @@ impl Front<'_> {
             } else {
                 Next::Wait
             };
-            match next {
-                Next::Wait | Next::More => talk.more = next == Next::More,
-                Next::Idle | Next::Stalled => {
-                    talk.more = next == Next::Stalled;
-                    let talk = self.in_use.swap_remove(place);
-                    self.put_aside(talk);
-                }
-                Next::Gone => drop(self.in_use.swap_remove(place)),
-            }
+            self.settle(place, next);
         }
     }
 
-    /// Those that the slow thread has seen something of. The one that has been silent longest makes room.
-    fn take_back(&mut self) {
+    /// Does with one of the connections in use what is to become of it.
+    fn settle(&mut self, place: usize, next: Next) {
+        let Some(talk) = self.in_use.get_mut(place) else {
+            return;
+        };
+        talk.more = matches!(next, Next::More | Next::Stalled);
+        match next {
+            Next::Wait | Next::More => {}
+            Next::Idle | Next::Stalled => {
+                let talk = self.in_use.swap_remove(place);
+                self.put_aside(talk);
+            }
+            Next::Gone => drop(self.in_use.swap_remove(place)),
+        }
+    }
+
+    /// Serves those that the slow thread has seen something of, and watches them here from now on. The one that has
+    /// been silent longest makes room.
+    fn take_back(&mut self, now: Instant) {
         while let Ok((1.., _)) =
             rustix::net::recv(&self.returned.woken, &mut self.buffer[..], RecvFlags::DONTWAIT)
         {}
-        for talk in self.returned.talks.try_iter() {
-            if self.in_use.len() >= IN_USE_MAX {
-                let oldest = (0..self.in_use.len())
-                    .min_by_key(|place| self.in_use.get(*place).map(|talk| (talk.more, talk.heard)));
-                if let Some(oldest) = oldest {
-                    let talk = self.in_use.swap_remove(oldest);
-                    self.put_aside(talk);
-                }
+        for _ in 0..ACCEPT_BATCH {
+            let Ok(mut talk) = self.returned.talks.try_recv() else {
+                self.behind = false;
+                return;
+            };
+            let mut buffer = core::mem::take(&mut self.buffer);
+            let next = serve(self.cluster, &mut self.burst, &mut talk, &mut buffer, now);
+            self.buffer = buffer;
+            if next == Next::Gone {
+                continue;
+            }
+            let quiet = |talk: &Talk| (!talk.more).then_some(talk.heard);
+            if self.in_use.len() >= IN_USE_MAX
+                && let Some((_, oldest)) = (0..self.in_use.len())
+                    .filter_map(|place| Some((self.in_use.get(place).and_then(quiet)?, place)))
+                    .min()
+            {
+                let oldest = self.in_use.swap_remove(oldest);
+                self.put_aside(oldest);
             }
             self.in_use.push(talk);
+            self.settle(self.in_use.len() - 1, next);
         }
+        self.behind = !self.returned.talks.is_empty();
     }
 
     /// Accepts who waits. Who has not written yet is watched here as long as there is room.
@@ -176,8 +201,8 @@ impl Front<'_> {
                 return;
             };
             let mut talk = Talk::new(stream, place, self.slow, now);
-            talk.more = true;
             if self.in_use.len() < IN_USE_MAX {
+                talk.more = true;
                 self.in_use.push(talk);
             } else {
                 self.put_aside(talk);

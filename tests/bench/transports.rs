@@ -259,6 +259,8 @@ fn put_line(
 
 /// The same over one UDP socket.
 fn datagrams(address: SocketAddr, crowd: &mut [Calls], end: Instant) -> u64 {
+    // A port may be another client's of a moment ago, whose replies are still kept: no cookie is used again.
+    static SERIAL: AtomicU64 = AtomicU64::new(0);
     let here = if address.is_ipv6() {
         "[::1]:0"
     } else {
@@ -268,9 +270,8 @@ fn datagrams(address: SocketAddr, crowd: &mut [Calls], end: Instant) -> u64 {
     socket.connect(address).unwrap();
     socket.set_read_timeout(Some(LOST_AFTER)).unwrap();
     let mut out = Vec::new();
-    let mut serial = 0_u64;
     let mut send = |client: usize, calls: &mut Calls| {
-        serial += 1;
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
         let (command, first) = calls.next();
         out.clear();
         write!(out, "{client}.{serial} ").unwrap();

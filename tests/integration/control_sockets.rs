@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 
 use crate::support::bed::{answer, create, delete, listed};
 use crate::support::client::{self, Datagrams, Kept, PATIENCE};
@@ -510,6 +510,41 @@ fn a_thousand_idle_connections_cost_nothing_and_stay() {
         let json = doors.daemon.admin("ls --json TCP");
         json.contains("\"clients\":1") || json.contains("\"clients\": 1")
     });
+}
+
+#[test]
+fn ten_thousand_connections_are_served_and_the_next_one_waits_for_its_place() {
+    const MOST: usize = 10_000;
+    let own = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: own.maximum,
+        ..own
+    };
+    setrlimit(Resource::Nofile, all).expect("the limit may be used up");
+    assert!(
+        own.maximum.is_none_or(|most| most > MOST as u64 + 1_000),
+        "this test wants {MOST} descriptors and more: ulimit -Hn"
+    );
+    let doors = Doors::of(&[Transport::Tcp], 1);
+    let mut first = Kept::tcp(doors.net());
+    assert_eq!(first.ask("V"), "20040107");
+    let mut others: Vec<Kept<TcpStream>> = (1..MOST).map(|_| Kept::tcp(doors.net())).collect();
+    let mut last = others.pop().expect("many");
+    assert_eq!(last.ask("V"), "20040107");
+    let mut beyond = Kept::tcp(doors.net());
+    beyond.send(b"VF 20050322\n");
+    let paused = |log: &str| log.matches("accepting pauses").count();
+    wait::until_true("it says so", LONG, || paused(&doors.daemon.log()) == 1);
+    let start = Instant::now();
+    doors.daemon.admin_ok("ls TCP");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(first.ask("V"), "20040107", "who is there is served");
+    drop(others);
+    // They all go at once, and this one does not wait for that.
+    let start = Instant::now();
+    assert_eq!(beyond.line().expect("open").as_deref(), Some("1"));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!(paused(&doors.daemon.log()), 1, "it is said once a minute");
 }
 
 #[test]
