@@ -496,3 +496,82 @@ fn a_call_whose_member_died_has_sound_again_after_a_change_from_either_side() {
         );
     }
 }
+
+#[test]
+fn a_delete_is_answered_at_once_and_carried_out_where_the_call_is() {
+    let cluster = Cluster::online();
+    let members = &cluster.members;
+    // Known: its member is asked, and says it a second time.
+    let calls = cluster.a_call_each();
+    for (home, call) in calls.iter().enumerate() {
+        let errors = cluster.counters("ncmds_errs");
+        assert_eq!(cluster.ask(&delete(call)), "0");
+        assert_eq!(members[home].sessions(), 0);
+        assert_eq!(cluster.ask(&delete(call)), "E50");
+        let mut expected = errors;
+        expected[home] += 1;
+        assert_eq!(cluster.counters("ncmds_errs"), expected);
+    }
+    // Unknown: all are asked, and the one that has it does it.
+    for (number, member) in members.iter().enumerate() {
+        let call = format!("unknown-{number}");
+        member::ask(member.control(), &create(&call));
+        assert_eq!(cluster.ask(&format!("D {call} from")), "0");
+        assert_eq!(member.sessions(), 0);
+        assert_eq!(cluster.ask(&format!("D {call} from")), "E50");
+    }
+    assert_eq!(cluster.ask("D nobody from to"), "E50");
+    // Unknown, and the one that has it is silent: the caller need not wait for it.
+    member::ask(members[0].control(), &create("silent"));
+    members[0].stop();
+    let start = Instant::now();
+    assert_eq!(cluster.ask("D silent from"), "0");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    cluster.daemon.wait_members(2, 1);
+    // Offline by now.
+    let start = Instant::now();
+    assert_eq!(cluster.ask("D silent from"), "0");
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    members[0].resume();
+    wait::until_true("the delete carried out", LONG, || members[0].sessions() == 0);
+}
+
+#[test]
+fn what_nobody_can_answer_gets_the_code_that_says_why() {
+    let cluster = Cluster::with("<capacity_limit type=\"hard\"/><health fall=\"100\"/>");
+    // One is silent, and still counted as online.
+    cluster.members[0].stop();
+    for (command, code) in [
+        ("Q nobody from to", "E996"),
+        ("P nobody /prompt 8 from to", "E996"),
+        ("R nobody from to", "E996"),
+        ("N nobody from to", "E996"),
+        ("C nobody copy from to", "E996"),
+        ("S nobody from to", "E996"),
+        ("L nobody 127.0.0.1 4002 from to", "0"),
+        ("D nobody from to", "0"),
+    ] {
+        let start = Instant::now();
+        assert_eq!(cluster.ask(command), code, "{command}");
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "{command}: {:?}",
+            start.elapsed()
+        );
+    }
+    cluster.members[0].resume();
+    for (n, member) in cluster.members.iter().enumerate() {
+        cluster
+            .daemon
+            .admin_ok(&format!("modify C1 set R{} capacity=1", n + 1));
+        assert_eq!(member.sessions(), 0);
+    }
+    let full = (0..200).map(|n| cluster.ask(&create(&format!("call-{n}"))));
+    let full: Vec<String> = full.filter(|reply| reply.starts_with('E')).collect();
+    assert!(full.iter().all(|reply| reply == "E998"), "{full:?}");
+    assert_eq!(full.len(), 197, "each member takes one");
+    for member in ["R1", "R2", "R3"] {
+        cluster.daemon.admin_ok(&format!("modify C1 suspend {member}"));
+    }
+    assert_eq!(cluster.ask(&create("one more")), "E999", "nobody is ACTIVE");
+}
