@@ -167,7 +167,10 @@ impl Shared {
             if self.stopped.load(Ordering::Acquire) || now() >= until {
                 return self.sink.broken(from, job.cookie);
             }
-            let stream = kept.take().filter(still_open).map_or_else(|| self.connect(), Ok);
+            // An RTPproxy that closes after a reply may be about to, with the next command unread. What must not run
+            // twice could not be sent again then, so it gets a connection of its own.
+            let usable = kept.take().filter(|kept| job.again && still_open(kept));
+            let stream = usable.map_or_else(|| self.connect(), Ok);
             let outcome = stream.and_then(|mut stream| {
                 let (reply, all) = self.exchange(&mut stream, &job.text, until, buffer)?;
                 // After more than a reply, or none, nobody knows what the next bytes are.

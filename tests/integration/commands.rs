@@ -12,6 +12,7 @@ use crate::support::party::Party;
 use crate::support::place::Place;
 use crate::support::real::RealMember;
 use crate::support::wait::{self, LONG};
+use crate::support::wire::Transport;
 
 /// RTPproxies behind a UNIX socket.
 #[derive(Debug)]
@@ -33,6 +34,10 @@ impl Cluster {
     }
 
     fn of(count: usize, extra: &str) -> Self {
+        Self::over(Transport::Udp, count, extra)
+    }
+
+    fn over(transport: Transport, count: usize, extra: &str) -> Self {
         let place = Place::new();
         let members: Vec<RealMember> = (1..=count)
             .map(|n| RealMember::start(&place, &format!("r{n}")))
@@ -40,7 +45,13 @@ impl Cluster {
         let listed: Vec<Listed> = members
             .iter()
             .enumerate()
-            .map(|(n, m)| Listed::udp(&format!("R{}", n + 1), &m.control().to_string()))
+            .map(|(n, m)| Listed {
+                protocol: transport.name(),
+                ..Listed::udp(
+                    &format!("R{}", n + 1),
+                    &m.at(transport).expect("it needs no IPv6").to_string(),
+                )
+            })
             .collect();
         let daemon = Daemon::start(&place, &config(&Files::in_place(&place).control, &listed, extra));
         daemon.wait_members(count, 0);
@@ -574,4 +585,25 @@ fn what_nobody_can_answer_gets_the_code_that_says_why() {
         cluster.daemon.admin_ok(&format!("modify C1 suspend {member}"));
     }
     assert_eq!(cluster.ask(&create("one more")), "E999", "nobody is ACTIVE");
+}
+
+#[test]
+fn what_must_not_run_twice_is_not_lost_where_the_member_closes_after_each_reply() {
+    let cluster = Cluster::over(Transport::Unix, 1, "");
+    let calls: Vec<String> = (0..8).map(|n| format!("call-{n}")).collect();
+    for call in &calls {
+        cluster.ask(&create(call));
+        cluster.ask(&answer(call));
+    }
+    let replies = at_once(8, 4_000, |n| {
+        cluster.ask(&format!("R {} from to", calls[n % calls.len()]))
+    });
+    let lost: Vec<&String> = replies.iter().filter(|reply| *reply != "0").collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {}: {:?}",
+        lost.len(),
+        replies.len(),
+        lost.first()
+    );
 }
