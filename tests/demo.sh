@@ -15,7 +15,7 @@ case "${1-}" in
 esac
 
 command -v cargo >/dev/null || fail "no cargo: install Rust from https://rustup.rs"
-want gcc command -v cc
+want "gcc libc6-dev" can_link
 want socat command -v socat
 want python3-venv python3 -c 'import venv, ensurepip'
 install_missing

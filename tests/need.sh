@@ -13,6 +13,11 @@ target_directory() {
 
 missing=
 
+# Whether there is a compiler with a C library to link with: Rust links through it.
+can_link() {
+    echo 'int main(void) { return 0; }' | cc -x c -o /dev/null -
+}
+
 # want PACKAGE CHECK...: PACKAGE is needed where CHECK fails.
 want() {
     package=$1

@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 . tests/need.sh
 
 command -v cargo >/dev/null || fail "no cargo: install Rust from https://rustup.rs"
-want gcc command -v cc
+want "gcc libc6-dev" can_link
 want kamailio command -v kamailio
 want mandoc command -v mandoc
 want sip-tester command -v sipp
