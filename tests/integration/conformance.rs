@@ -301,21 +301,27 @@ fn what_looks_like_a_command_is_answered_alike() {
         // Anything that a line can hold.
         "[UDV]?[\\x00-\\x09\\x0b-\\xff]{1,40}",
     ];
-    let both = Both::with_members(3, &[(Unix, Udp)]);
-    let mut dialogue = both.dialogue(0);
-    for (_, mask) in [&mut dialogue.direct, &mut dialogue.cluster] {
-        *mask = mask.clone().without_numbers();
-    }
+    // Of each shape, through each pair of transports.
+    const TEXTS: usize = 40;
+    let both = Both::with_members(2, &all_pairs());
     let mut runner = TestRunner::deterministic();
-    for shape in SHAPES {
-        let strategy = string_regex(shape).expect("a regular expression");
-        for _ in 0..1_000 {
-            let text = strategy.new_tree(&mut runner).expect("a text").current();
-            let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect();
-            dialogue.say(&forms::escape(&bytes));
+    for number in 0..both.clusters.len() {
+        let mut dialogue = both.dialogue(number);
+        for (_, mask) in [&mut dialogue.direct, &mut dialogue.cluster] {
+            *mask = mask.clone().without_numbers();
         }
+        for shape in SHAPES {
+            let strategy = string_regex(shape).expect("a regular expression");
+            for _ in 0..TEXTS {
+                let text = strategy.new_tree(&mut runner).expect("a text").current();
+                let bytes: Vec<u8> = text.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect();
+                dialogue.say(&forms::escape(&bytes));
+            }
+        }
+        // What one cluster has begun is unknown to the next.
+        dialogue.say("X");
+        dialogue.end();
     }
-    dialogue.end();
 }
 
 #[test]
