@@ -22,7 +22,6 @@ fn serving(member: &RealMember) -> Machine {
     machine.run(&format!("apt-get install -y {deb}"));
     configure(&machine, member);
     machine.run("systemctl reload rtp_cluster");
-    wait::until_true("the control socket", LONG, || machine.path(CONTROL).exists());
     wait_online(&mut machine);
     machine
 }

@@ -50,8 +50,12 @@ pub fn configure(machine: &Machine, member: &RealMember) {
     fs::write(machine.path(CONFIG), text).expect("it is there");
 }
 
+/// Waits until the configuration has been taken and its member is online.
 pub fn wait_online(machine: &mut Machine) {
-    machine.run("rtp_cluster_client wait main R1 online -t 10");
+    wait::until_true("the member is online", LONG, || {
+        let asked = machine.try_run("rtp_cluster_client wait main R1 online -t 10");
+        asked.status == 0
+    });
 }
 
 fn pid(machine: &mut Machine) -> String {
@@ -104,9 +108,8 @@ fn from_the_installation_to_the_purge() {
     // Configured: it serves.
     configure(&machine, &member);
     machine.run("rtp_cluster -d && service rtp_cluster reload");
-    let control: PathBuf = machine.path(CONTROL);
-    wait::until_true("the control socket", LONG, || control.exists());
     wait_online(&mut machine);
+    let control: PathBuf = machine.path(CONTROL);
     let reply = ask(&control, "U kept 127.0.0.1 4000 from");
     let port = media(&reply).0;
     machine.run("rtp_cluster_client modify main set R1 weight=50 && rtp_cluster_client save");
@@ -153,7 +156,7 @@ fn the_sip_servers_user_calls_and_does_not_administer_and_others_do_neither() {
     let mut machine = installed();
     configure(&machine, &member);
     machine.run("service rtp_cluster reload");
-    wait::until_true("the control socket", LONG, || machine.path(CONTROL).exists());
+    wait_online(&mut machine);
     machine.run("adduser --system --group --quiet kamailio && adduser --quiet kamailio rtpcluster");
     machine.run("adduser --system --group --quiet stranger");
     let mut probe = |user: &str| machine.try_run(&format!("runuser -u {user} -- {PROBE} {CONTROL}"));
