@@ -194,11 +194,54 @@ impl Shared {
         !state.stopped
     }
 
+    /// Lets some time pass before the next look-up.
     fn pause(&self, begun: Instant) {
         let mut state = self.state.lock();
         let until = begun + RETRY;
         while !state.stopped && now() < until {
             idle(|| self.changed.wait_until(&mut state, until));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::model::{Address, Name, Protocol, Status};
+
+    #[test]
+    fn an_address_is_used_for_as_long_as_the_name_has_it() {
+        let member = Member {
+            name: Name::new("R1").unwrap(),
+            protocol: Protocol::Udp,
+            address: Address::Host("media1.example".into(), 22222),
+            weight: 1,
+            capacity: 1,
+            status: Status::Active,
+            wan_address: None,
+            lan_address: None,
+            cmd_out_address: None,
+        };
+        let shared = Arc::new(Shared {
+            member,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let resolver = Resolver {
+            shared: Arc::clone(&shared),
+            thread: Mutex::new(None),
+        };
+        let [a, b, c]: [SocketAddr; 3] =
+            ["192.0.2.1:22222", "192.0.2.2:22222", "192.0.2.3:22222"].map(|text| text.parse().unwrap());
+        assert_eq!(resolver.known(), None);
+        assert_eq!(shared.take(vec![a, b]), Some(a));
+        assert_eq!(shared.take(vec![b, a]), None, "the order says nothing");
+        assert_eq!(resolver.known(), Some(a));
+        assert!(resolver.is_at(b.ip()) && !resolver.is_at(c.ip()));
+        shared.failed(&io::ErrorKind::TimedOut.into(), &mut false);
+        assert_eq!(resolver.known(), Some(a), "the last good one");
+        assert!(!shared.state.lock().asked, "it is looked up when it is asked for");
+        assert_eq!(shared.take(vec![c, b]), Some(c));
+        assert_eq!(resolver.known(), Some(c));
     }
 }

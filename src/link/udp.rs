@@ -1,23 +1,33 @@
 //! A member over UDP: a connected socket, so that the kernel keeps out datagrams of others and tells of a
 //! refusal, and a thread that reads replies. Sending again is the dispatcher's business.
+//!
+//! What others send to our port goes to a second socket that is not connected. It is looked at now and then, to be
+//! counted and for nothing else: the kernel gives it nothing that comes from the member.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use std::io;
 use std::net::UdpSocket;
 use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::{Condvar, Mutex, RwLock};
+use rustix::net::RecvFlags;
 use socket2::{Domain, Socket, Type};
 
 use super::resolver_thread::Resolver;
 use super::{Label, REPLY_MAX, Refused, Sink, bind_source};
 use crate::config::model::{Address, Member};
 use crate::protocol::cookie::{self, Cookie};
-use crate::sync::{Thread, idle, spawn};
+use crate::sync::{Thread, idle, now, spawn};
 
 /// Kernel buffers for bursts of commands and replies, in bytes; the kernel may give less.
 const BUFFER: usize = 4 << 20;
+/// Room for what strangers send, in bytes. More of it is lost, and not counted.
+const STRAY_BUFFER: usize = 64 << 10;
+/// Between two looks at it, while replies come: the member is probed as often.
+const STRAY_LOOK: Duration = Duration::from_secs(1);
+/// Datagrams of strangers counted at one look.
+const STRAYS: usize = 256;
 /// Between two tries to open the socket of a member that cannot be reached from here, as without a route.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -27,12 +37,20 @@ pub struct Udp {
     member: Member,
     label: Label,
     /// What commands are sent with.
-    socket: RwLock<Option<Arc<UdpSocket>>>,
+    sockets: RwLock<Option<Arc<Sockets>>>,
     state: Mutex<State>,
     changed: Condvar,
     /// Where the address is a name.
     resolver: OnceLock<Resolver>,
     thread: Mutex<Option<Thread>>,
+}
+
+/// Of one address of the member.
+#[derive(Debug)]
+struct Sockets {
+    connected: UdpSocket,
+    /// On the same port; nothing where the system gives none.
+    strays: Option<Socket>,
 }
 
 #[derive(Debug, Default)]
@@ -58,7 +76,7 @@ impl Udp {
         let udp = Arc::new(Self {
             member: member.clone(),
             label,
-            socket: RwLock::new(None),
+            sockets: RwLock::new(None),
             state: Mutex::new(State {
                 wanted,
                 ..State::default()
@@ -87,8 +105,8 @@ impl Udp {
     /// Sends one datagram. A full buffer loses it, as the network might: it will be sent again.
     pub(super) fn send(&self, text: &[u8]) -> Result<(), Refused> {
         let datagram = text.strip_suffix(b"\n").unwrap_or(text);
-        let guard = self.socket.read();
-        let Some(socket) = guard.as_ref() else {
+        let guard = self.sockets.read();
+        let Some(socket) = guard.as_ref().map(|sockets| &sockets.connected) else {
             return Err(Refused);
         };
         let refused = |sent: io::Result<usize>| {
@@ -145,9 +163,9 @@ impl Udp {
 
     /// Wakes the reader out of its socket.
     fn shut(&self) {
-        if let Some(socket) = self.socket.read().as_ref() {
+        if let Some(sockets) = self.sockets.read().as_ref() {
             // Reads end at once; an error means that there is nothing to end.
-            rustix::net::shutdown(socket, rustix::net::Shutdown::Both).ok();
+            rustix::net::shutdown(&sockets.connected, rustix::net::Shutdown::Both).ok();
         }
     }
 
@@ -155,15 +173,15 @@ impl Udp {
     fn read(&self, sink: &dyn Sink) {
         let mut told = false;
         while !self.state.lock().stopped {
-            let open = self.socket.read().clone();
-            if let Some(socket) = open {
-                self.read_socket(&socket, sink);
+            let open = self.sockets.read().clone();
+            if let Some(sockets) = open {
+                self.read_sockets(&sockets, sink);
                 // It was shut: for another address, or too late, when the other socket was there already.
                 let mut state = self.state.lock();
                 if state.wanted.is_none() {
                     state.wanted = state.last;
                 }
-                *self.socket.write() = None;
+                *self.sockets.write() = None;
             } else {
                 self.open_wanted(&mut told);
                 self.wait();
@@ -176,17 +194,13 @@ impl Udp {
         let Some(address) = self.state.lock().wanted else {
             return;
         };
-        let connected = bind(&self.member).and_then(|socket| {
-            socket.connect(&address.into())?;
-            Ok(UdpSocket::from(socket))
-        });
-        match connected {
-            Ok(socket) => {
+        match connect(&self.member, address) {
+            Ok(sockets) => {
                 let mut state = self.state.lock();
                 if state.wanted == Some(address) {
                     state.wanted = None;
                     state.last = Some(address);
-                    *self.socket.write() = Some(Arc::new(socket));
+                    *self.sockets.write() = Some(Arc::new(sockets));
                 }
                 *told = false;
             }
@@ -201,7 +215,7 @@ impl Udp {
     /// Waits until there may be a socket.
     fn wait(&self) {
         let mut state = self.state.lock();
-        if state.stopped || self.socket.read().is_some() {
+        if state.stopped || self.sockets.read().is_some() {
             return;
         }
         if state.wanted.is_some() {
@@ -211,12 +225,20 @@ impl Udp {
         }
     }
 
-    fn read_socket(&self, socket: &UdpSocket, sink: &dyn Sink) {
+    fn read_sockets(&self, sockets: &Sockets, sink: &dyn Sink) {
         let from = self.label.member;
+        let socket = &sockets.connected;
+        let mut looked = now();
         // One byte more than may come, so that a datagram that was cut off is seen as too long.
         let mut buffer = [0; REPLY_MAX + 1];
         loop {
-            match idle(|| socket.recv(&mut buffer)) {
+            let received = idle(|| socket.recv(&mut buffer));
+            let now = now();
+            if now >= looked + STRAY_LOOK {
+                looked = now;
+                sockets.count_strays(|| sink.foreign(from));
+            }
+            match received {
                 // What `shutdown` makes of a read; an empty datagram is nobody's reply either.
                 Ok(0) if is_shut(socket) => return,
                 Ok(0) => sink.foreign(from),
@@ -246,6 +268,20 @@ impl Udp {
     }
 }
 
+impl Sockets {
+    /// Counts what has come from elsewhere.
+    fn count_strays(&self, stray: impl Fn()) {
+        let Some(socket) = &self.strays else { return };
+        let mut first = [0; 1];
+        for _ in 0..STRAYS {
+            match rustix::net::recv(socket, &mut first[..], RecvFlags::DONTWAIT) {
+                Ok(_) => stray(),
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 /// Whether the socket was shut down rather than an empty datagram read.
 fn is_shut(socket: &UdpSocket) -> bool {
     let zero = rustix::event::Timespec {
@@ -259,6 +295,33 @@ fn is_shut(socket: &UdpSocket) -> bool {
             .is_some_and(|fd| fd.revents().contains(rustix::event::PollFlags::HUP))
 }
 
+/// The sockets for a member at this address.
+fn connect(member: &Member, address: SocketAddr) -> io::Result<Sockets> {
+    let socket = bind(member)?;
+    let strays = beside(&socket).ok();
+    socket.connect(&address.into())?;
+    let connected = socket.into();
+    Ok(Sockets { connected, strays })
+}
+
+/// A second socket on the same port. The system prefers one that is connected for what comes from there. That the
+/// port is shared is taken back at once: with another user's socket on it, that might be connected too.
+fn beside(socket: &Socket) -> io::Result<Socket> {
+    let here = socket.local_addr()?;
+    let strays = Socket::new(here.domain(), Type::DGRAM, None)?;
+    if here.domain() == Domain::IPV6 {
+        strays.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    strays.set_reuse_address(true)?;
+    strays.set_recv_buffer_size(STRAY_BUFFER)?;
+    let bound = strays.bind(&here);
+    strays.set_reuse_address(false)?;
+    socket.set_reuse_address(false)?;
+    bound?;
+    Ok(strays)
+}
+
 /// A socket that commands to the member leave from.
 fn bind(member: &Member) -> io::Result<Socket> {
     let domain = if member.protocol.is_v6() {
@@ -270,7 +333,20 @@ fn bind(member: &Member) -> io::Result<Socket> {
     // Best effort: the system may allow less.
     socket.set_recv_buffer_size(BUFFER).ok();
     socket.set_send_buffer_size(BUFFER).ok();
-    bind_source(&socket, member)?;
+    if member.protocol.is_v6() {
+        socket.set_only_v6(true)?;
+    }
+    if member.cmd_out_address.is_some() {
+        bind_source(&socket, member)?;
+    } else {
+        // The port is needed before the socket is connected.
+        let any: IpAddr = if member.protocol.is_v6() {
+            Ipv6Addr::UNSPECIFIED.into()
+        } else {
+            Ipv4Addr::UNSPECIFIED.into()
+        };
+        socket.bind(&SocketAddr::new(any, 0).into())?;
+    }
     Ok(socket)
 }
 
@@ -310,6 +386,27 @@ mod tests {
             },
         };
         Udp::open(&member, label, Arc::new(Nobody))
+    }
+
+    #[test]
+    fn commands_go_where_the_name_is_now() {
+        let sockets = [(); 2].map(|()| UdpSocket::bind("[::1]:0").unwrap());
+        let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+        let udp = open(&addresses[0].to_string(), None).unwrap();
+        for (socket, address) in sockets.iter().zip(addresses).chain(sockets.iter().zip(addresses)) {
+            udp.move_to(address);
+            let mut datagram = [0; 16];
+            socket.set_nonblocking(true).unwrap();
+            // Until the other socket is there it is refused, or goes to where it went before.
+            while socket.recv(&mut datagram).is_err() {
+                let _ = udp.send(b"V\n");
+                std::thread::yield_now();
+            }
+            assert_eq!(&datagram[..1], b"V");
+            socket.set_nonblocking(true).unwrap();
+            while socket.recv(&mut datagram).is_ok() {}
+        }
+        udp.close();
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::bed::{answer, at_once, create, delete};
+use crate::support::bed::{Bed, answer, at_once, create, delete};
 use crate::support::client;
 use crate::support::daemon::{Daemon, Files, Listed, config};
 use crate::support::engine::Engine;
+use crate::support::fake::Fault;
 use crate::support::member;
 use crate::support::place::Place;
 use crate::support::real::RealMember;
@@ -314,6 +315,29 @@ fn a_host_name_is_an_address() {
     real[1].restart();
     daemon.wait_members(2, 1);
     assert_eq!(told(&daemon.log()), 1, "once");
+}
+
+#[test]
+fn what_others_send_in_a_members_name_is_counted_and_nothing_else() {
+    let bed = Bed::of(1);
+    let spoofed = || {
+        let stats = bed.daemon.admin_ok("stats --json");
+        let stats: serde_json::Value =
+            serde_json::from_str(stats.trim_end().strip_suffix("OK").expect("it ends with OK"))
+                .expect("it is JSON");
+        stats["clusters"][0]["members"][0]["counters"]["spoofed_replies"]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no such counter: {stats}"))
+    };
+    assert_eq!(spoofed(), 0);
+    bed.members[0].on("U", Fault::WrongSource);
+    assert_eq!(bed.ask(&create("call")), "E997");
+    wait::until_true("they are counted", LONG, || spoofed() > 0);
+    bed.members[0].recover();
+    let before = spoofed();
+    bed.members[0].on("U", Fault::WrongCookie);
+    assert_eq!(bed.ask(&create("next")), "E997");
+    wait::until_true("they are counted too", LONG, || spoofed() > before);
 }
 
 /// A member that a test writes itself: its connections are served by `serve`, one thread each.
