@@ -2,6 +2,7 @@
 //! taken away from its daemon, and so that their files go when we go.
 
 use core::fmt;
+use core::time::Duration;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::net::sockopt;
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::config::model::SOCKET_PATH_MAX;
 use crate::daemon::sockets::Kept;
@@ -22,6 +23,10 @@ use crate::daemon::sockets::Kept;
 const BACKLOG: i32 = 4096;
 /// Room for commands that arrive faster than they are read, in bytes: 16,000 of 256. The kernel may give less.
 const UDP_BUFFER: usize = 4 << 20;
+/// A kept connection that is silent for so long is asked whether its other end is still there, and then so often: one
+/// whose machine has gone gives up its place some minutes later, not two hours.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 /// Temporary names that are tried before giving up: each one taken is left by a daemon killed while it bound.
 const NAMES_TRIED: u32 = 64;
 
@@ -343,7 +348,11 @@ pub fn bind_tcp(address: SocketAddr) -> Result<TcpListener, BindError> {
         // Connections of our predecessor that linger must not keep us from starting.
         socket.set_reuse_address(true)?;
         socket.set_tcp_nodelay(true)?;
-        socket.set_keepalive(true)?;
+        socket.set_tcp_keepalive(
+            &TcpKeepalive::new()
+                .with_time(KEEPALIVE_AFTER)
+                .with_interval(KEEPALIVE_EVERY),
+        )?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
@@ -620,5 +629,6 @@ mod tests {
         let (served, _) = listener.accept().unwrap();
         assert!(served.nodelay().unwrap());
         assert!(sockopt::socket_keepalive(&served).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&served).unwrap(), KEEPALIVE_AFTER);
     }
 }

@@ -124,8 +124,23 @@ impl Replies {
     }
 
     /// The connection may take more.
-    pub fn flush(&mut self, send: impl FnMut(&[u8]) -> Result<usize, ()>) -> After {
-        self.write(&[], send)
+    pub fn flush(&mut self, mut send: impl FnMut(&[u8]) -> Result<usize, ()>) -> After {
+        if self.rest.is_empty() {
+            return After::Done;
+        }
+        let Ok(taken) = send(&self.rest) else {
+            return self.broken();
+        };
+        drop(self.rest.drain(..taken.min(self.rest.len())));
+        if self.rest.is_empty() {
+            // A moment of slowness must not hold its memory for ever.
+            self.rest = Vec::new();
+            return self.all_taken();
+        }
+        if self.rest.len() > REST_MAX {
+            return self.broken();
+        }
+        After::Done
     }
 
     fn put(&mut self, number: u64, reply: Reply) {
@@ -167,28 +182,34 @@ impl Replies {
         self.write(&ready, send)
     }
 
-    /// Sends `text` behind what is left from before.
+    /// Sends `text`, or puts it behind what is left from before, which is somebody else's to flush.
     fn write(&mut self, text: &[u8], mut send: impl FnMut(&[u8]) -> Result<usize, ()>) -> After {
-        let first_rest = self.rest.is_empty();
-        let result = if !first_rest {
+        if !self.rest.is_empty() {
             self.rest.extend_from_slice(text);
-            send(&self.rest).map(|taken| drop(self.rest.drain(..taken.min(self.rest.len()))))
-        } else if text.is_empty() {
-            Ok(())
-        } else {
-            // Nothing is copied as long as the connection takes what it is given.
-            send(text).map(|taken| {
-                self.rest.extend_from_slice(text.get(taken..).unwrap_or_default());
-            })
+            if self.rest.len() > REST_MAX {
+                return self.flush(send);
+            }
+            return After::Done;
+        }
+        // Nothing is copied as long as the connection takes what it is given.
+        let taken = if text.is_empty() { Ok(0) } else { send(text) };
+        let Ok(taken) = taken else {
+            return self.broken();
         };
-        if result.is_err() || self.rest.len() > REST_MAX {
+        let rest = text.get(taken..).unwrap_or_default();
+        if rest.len() > REST_MAX {
             return self.broken();
         }
-        if !self.rest.is_empty() {
-            return if first_rest { After::Rest } else { After::Done };
+        self.rest.extend_from_slice(rest);
+        if self.rest.is_empty() {
+            self.all_taken()
+        } else {
+            After::Rest
         }
-        // A moment of slowness must not hold its memory for ever.
-        self.rest.shrink_to(0);
+    }
+
+    /// Nothing is left.
+    fn all_taken(&mut self) -> After {
         if self.ends {
             return After::Over;
         }
