@@ -497,3 +497,44 @@ fn the_calls_of_a_member_that_died_are_told_of_in_its_place() {
     }
     assert_eq!(counter(&daemon, "notifications_dropped"), 0);
 }
+
+#[test]
+fn a_local_member_tells_the_sip_server_by_itself() {
+    let place = Place::new();
+    let path = place.path("sip.1");
+    let ears = Ears::at(&path);
+    let target = format!("unix:{}", path.display());
+    let member = RealMember::start_with(&place, "r1", &["-n", &target, "-T", SHORT, "-W", SHORT]);
+    let listed = [Listed {
+        protocol: "UNIX",
+        ..Listed::udp("R1", &member.unix().display().to_string())
+    }];
+    let control = Files::in_place(&place).control;
+    let element = element(relay(member::own_address()), &place.path("sip."), "");
+    let daemon = Daemon::start(&place, &config(&control, &listed, &element));
+    daemon.wait_members(1, 0);
+    client::media(&client::ask(
+        &control,
+        &format!("U call 127.0.0.1 4000 from {target} its%20tag"),
+    ));
+    assert_eq!(ears.hear(), "its tag");
+    assert_eq!(counter(&daemon, "notifications"), 0, "not by way of us");
+}
+
+#[test]
+fn what_a_member_can_do_is_asked_before_its_first_call_and_again_when_it_is_back() {
+    let mut line = Line::new();
+    let asked = |line: &Line| {
+        line.member
+            .seen("VF 20081224")
+            .len()
+            .min(line.member.seen("VF 20150617").len())
+    };
+    assert!(asked(&line) > 0, "it is online, and gets calls");
+    line.member.vanish();
+    line.daemon.wait_members(0, 1);
+    let before = asked(&line);
+    line.member.come_back();
+    line.daemon.wait_members(1, 0);
+    wait::until_true("both are asked again", LONG, || asked(&line) > before);
+}
