@@ -1,6 +1,7 @@
 //! What can come next on the prompt, by the table of commands and the names that the daemon knows. Pure: the names
 //! come in through [`Names`].
 
+use super::top;
 use crate::admin::commands::{self, Entry};
 use crate::config::model::{Protocol, Status};
 
@@ -31,7 +32,10 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
     let (before, unfinished) = line.split_at(start);
     let words: Vec<&str> = before.split_whitespace().collect();
     let Some((first, words)) = words.split_first() else {
-        return (start, starting_with(unfinished, commands::names().map(whole)));
+        return (
+            start,
+            starting_with(unfinished, commands::names().chain([top::NAME]).map(whole)),
+        );
     };
     // Forms of one command share slots: each is asked for once.
     let mut slots: Vec<Slot> = Vec::new();
@@ -224,7 +228,8 @@ mod tests {
     fn commands_come_first() {
         assert_eq!(lines("s"), ["sessions ", "save ", "stats "]);
         assert_eq!(lines("MOD"), ["modify "]);
-        assert_eq!(lines("").len(), commands::names().count());
+        assert_eq!(lines("").len(), commands::names().count() + 1);
+        assert_eq!(lines("t"), ["top "]);
         assert_eq!(lines("frob "), Vec::<String>::new());
     }
 

@@ -66,7 +66,7 @@ fn run() -> Ending {
 fn serve(options: &Options) -> Result<Ending, Trouble> {
     let mut daemon = Daemon::connect(&options.socket, options.timeout)?;
     match &options.command {
-        Some(words) if top::is_asked(words) => top::run(daemon, words),
+        Some(words) if top::is_asked(words) => top::run(&mut daemon, words),
         Some(line) => batch::one(&mut daemon, line, options.quiet),
         None if io::stdin().is_terminal() => prompt::run(daemon),
         None => batch::script(&mut daemon, io::stdin().lock(), options.quiet),

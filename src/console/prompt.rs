@@ -4,7 +4,7 @@
 use std::io;
 
 use super::daemon::{Daemon, Trouble};
-use super::{Ending, batch, complain};
+use super::{Ending, batch, complain, top};
 
 const PROMPT: &str = "rtp_cluster> ";
 
@@ -35,6 +35,9 @@ fn ask(daemon: &mut Daemon, line: &str) -> Result<(), Trouble> {
     if daemon.has_ended() {
         daemon.reconnect()?;
         complain("the daemon had closed the connection; this is a new one");
+    }
+    if top::is_asked(line) {
+        return top::run(daemon, line).map(drop);
     }
     batch::one(daemon, line, false).map(drop)
 }

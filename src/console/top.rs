@@ -17,16 +17,19 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest and the longest that can be asked for, in seconds.
 const INTERVALS: core::ops::RangeInclusive<f64> = 0.1..=3600.0;
 
+/// The word for it, at the prompt as on the command line.
+pub(super) const NAME: &str = "top";
+
 /// Whether the command is the live view, which the daemon knows nothing of.
 pub(super) fn is_asked(command: &str) -> bool {
     command
         .split_whitespace()
         .next()
-        .is_some_and(|word| word.eq_ignore_ascii_case("top"))
+        .is_some_and(|word| word.eq_ignore_ascii_case(NAME))
 }
 
 /// `top [SECONDS]`
-pub(super) fn run(daemon: Daemon, command: &str) -> Result<Ending, Trouble> {
+pub(super) fn run(daemon: &mut Daemon, command: &str) -> Result<Ending, Trouble> {
     match interval(command) {
         Ok(interval) => show(daemon, interval),
         Err(wrong) => {
@@ -52,7 +55,7 @@ fn interval(command: &str) -> Result<Duration, String> {
 }
 
 #[cfg(feature = "console")]
-fn show(daemon: Daemon, interval: Duration) -> Result<Ending, Trouble> {
+fn show(daemon: &mut Daemon, interval: Duration) -> Result<Ending, Trouble> {
     use std::io::{self, IsTerminal as _};
 
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
@@ -64,7 +67,7 @@ fn show(daemon: Daemon, interval: Duration) -> Result<Ending, Trouble> {
 
 #[cfg(not(feature = "console"))]
 #[expect(clippy::unnecessary_wraps, reason = "the same call as the live view's")]
-fn show(_: Daemon, _: Duration) -> Result<Ending, Trouble> {
+fn show(_: &mut Daemon, _: Duration) -> Result<Ending, Trouble> {
     complain("top: this program was built without it; ls and stats say the same");
     Ok(Ending::Usage)
 }

@@ -334,6 +334,11 @@ fn the_prompt_edits_remembers_and_completes() {
         "<weight=7",
         ">\\x7f9\\r",
         "<OK\r\n",
+        // The live view, and back.
+        ">to\\t0.2\\r",
+        "<SESSIONS",
+        ">q",
+        "<rtp_cluster> ",
         // An error, a line given up, and the end.
         ">ls Nobody\\r",
         "<ERROR: Nobody: cluster not found\r\n",

@@ -36,9 +36,9 @@ struct View {
 }
 
 /// Shows the clusters anew each `interval` until a key ends it.
-pub(super) fn run(mut daemon: Daemon, interval: Duration) -> Result<Ending, Trouble> {
+pub(super) fn run(daemon: &mut Daemon, interval: Duration) -> Result<Ending, Trouble> {
     let terminal = ratatui::try_init().map_err(Trouble::Streams)?;
-    let ending = watch(terminal, &mut daemon, interval);
+    let ending = watch(terminal, daemon, interval);
     // The terminal is the user's again, whatever happened.
     ratatui::restore();
     ending.map_err(Trouble::Streams).map(|()| Ending::Good)
