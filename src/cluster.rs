@@ -366,22 +366,24 @@ impl Cluster {
             .ok();
     }
 
-    /// A member leaves: at once where it is offline or has nothing to finish, else it gets no new sessions and the
-    /// health thread takes it out when it has none left. Says whether it is out.
-    pub fn delete_member(&self, id: MemberId) -> bool {
+    /// Members leave: each at once where it is offline or has nothing to finish, else it gets no new sessions and the
+    /// health thread takes it out when it has none left. Gives those that are out.
+    pub fn delete_members(&self, ids: impl IntoIterator<Item = MemberId>) -> Vec<MemberId> {
         let mut out = Out::default();
-        let (free, link) = self.act(&mut out, |now, core, out| {
-            let online = core.member_of(id).is_some_and(|member| member.online);
-            if !online || core.is_free(id) {
-                (true, core.remove_member(now, id, out))
-            } else {
+        let (mut free, mut links) = (Vec::new(), Vec::new());
+        for id in ids {
+            let link = self.act(&mut out, |now, core, out| {
+                let online = core.member_of(id).is_some_and(|member| member.online);
+                if !online || core.is_free(id) {
+                    free.push(id);
+                    return core.remove_member(now, id, out);
+                }
                 core.change_member(id, |member| member.status = Status::Draining);
-                (false, None)
-            }
-        });
-        if free {
-            self.taken_out(link);
+                None
+            });
+            links.extend(link);
         }
+        self.taken_out(&links);
         free
     }
 
@@ -464,12 +466,16 @@ impl Cluster {
     pub fn remove_member(&self, id: MemberId) {
         let mut out = Out::default();
         let link = self.act(&mut out, |now, core, out| core.remove_member(now, id, out));
-        self.taken_out(link);
+        self.taken_out(link.as_slice());
     }
 
-    /// What is left to do when a member has been taken out of the dispatcher.
-    fn taken_out(&self, link: Option<Arc<Link>>) {
-        if let Some(link) = link {
+    /// What is left to do when members have been taken out of the dispatcher.
+    fn taken_out(&self, links: &[Arc<Link>]) {
+        // All at once, then one after the other: each may take a moment.
+        for link in links {
+            link.stop();
+        }
+        for link in links {
             link.close();
         }
         if self.look(|_, core| core.members_in_order().is_empty()) {

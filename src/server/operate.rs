@@ -144,7 +144,7 @@ impl Operator for Shared {
         if at_once {
             running.cluster.remove_member(id);
             log::info!("member {name} of {cluster} ({address}): removed");
-        } else if running.cluster.delete_member(id) {
+        } else if !running.cluster.delete_members([id]).is_empty() {
             log::info!("member {name} of {cluster} ({address}): it has no sessions, or is offline: removed");
         } else {
             log::info!("member {name} of {cluster} ({address}): draining");
@@ -293,9 +293,7 @@ impl Shared {
         let members: Vec<MemberId> = running
             .cluster
             .look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());
-        for id in members {
-            running.cluster.delete_member(id);
-        }
+        running.cluster.delete_members(members);
         if !self.close_if_drained(running) {
             log::info!("cluster {}: draining", running.cluster.name);
         }

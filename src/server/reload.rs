@@ -354,13 +354,10 @@ impl Change {
                 }
             }
         }
-        for (id, member) in self.leaving {
+        let out = cluster.delete_members(self.leaving.iter().map(|(id, _)| *id));
+        for (id, member) in &self.leaving {
             let model::Member { name, address, .. } = member;
-            let how = if cluster.delete_member(id) {
-                "removed"
-            } else {
-                "draining"
-            };
+            let how = if out.contains(id) { "removed" } else { "draining" };
             log::info!(
                 "member {name} of {} ({address}): no longer in the file: {how}",
                 cluster.name
