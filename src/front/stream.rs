@@ -142,12 +142,12 @@ impl Front<'_> {
             } else {
                 Next::Wait
             };
-            self.settle(place, next);
+            self.place(place, next);
         }
     }
 
-    /// Does with one of the connections in use what is to become of it.
-    fn settle(&mut self, place: usize, next: Next) {
+    /// Leaves one of the connections in use where it is, or puts it where it belongs now.
+    fn place(&mut self, place: usize, next: Next) {
         let Some(talk) = self.in_use.get_mut(place) else {
             return;
         };
@@ -189,7 +189,7 @@ impl Front<'_> {
                 self.put_aside(oldest);
             }
             self.in_use.push(talk);
-            self.settle(self.in_use.len() - 1, next);
+            self.place(self.in_use.len() - 1, next);
         }
         self.behind = !self.returned.talks.is_empty();
     }

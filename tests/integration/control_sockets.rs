@@ -384,6 +384,47 @@ fn many_commands_in_flight_are_answered_in_order_whatever_members_do() {
 }
 
 #[test]
+fn lines_may_come_in_any_pieces() {
+    let doors = Doors::of(&[Transport::Cunix, Transport::Tcp], 1);
+    let said = [
+        ("V", "20040107"),
+        ("VF 20050322", "1"),
+        ("", "E5"),
+        ("Z 1 2", "E0"),
+        ("U a", "E1"),
+    ];
+    let mut random: u64 = 0x2545_f491_4f6c_dd1d;
+    for (transport, at) in &doors.clusters {
+        let mut text = Vec::new();
+        for (n, (command, _)) in said.iter().cycle().take(500).enumerate() {
+            text.extend_from_slice(command.as_bytes());
+            text.extend_from_slice(if n % 2 == 0 { b"\n" } else { b"\r\n" });
+        }
+        let mut kept = Any::to(at);
+        let mut rest = &text[..];
+        while !rest.is_empty() {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let length = (random % 40) as usize;
+            let (piece, behind) = rest.split_at(length.min(rest.len()));
+            kept.send(piece);
+            rest = behind;
+        }
+        kept.finish();
+        for (n, (command, reply)) in said.iter().cycle().take(500).enumerate() {
+            assert_eq!(
+                kept.line().as_deref(),
+                Some(*reply),
+                "{} {n} {command}",
+                transport.name()
+            );
+        }
+        assert_eq!(kept.line(), None);
+    }
+}
+
+#[test]
 fn who_has_ended_its_side_gets_what_is_still_under_way() {
     let doors = Doors::of(&KEPT, 1);
     doors.members[0].on("Q", Fault::Late(Duration::from_millis(400)));
@@ -547,19 +588,16 @@ fn ten_thousand_connections_are_served_and_the_next_one_waits_for_its_place() {
     assert_eq!(paused(&doors.daemon.log()), 1, "it is said once a minute");
 }
 
-#[test]
-fn what_is_in_flight_at_sigterm_is_answered_over_each_transport() {
-    let mut doors = Doors::of(&Transport::ALL, 1);
-    doors.members[0].on("Q", Fault::Late(Duration::from_millis(700)));
+/// Stops the daemon while a question over each of its sockets is at its member; the replies.
+fn stop_with_questions(doors: &mut Doors, fault: Fault) -> Vec<String> {
+    doors.members[0].on("Q", fault);
     for (transport, at) in &doors.clusters {
         let mut wire = Wire::new(*transport, at.clone());
-        assert!(
-            wire.ask(create(transport.name()).as_bytes())
-                .ends_with(&doors.members[0].media())
-        );
+        let reply = wire.ask(create(transport.name()).as_bytes());
+        assert!(reply.ends_with(&doors.members[0].media()), "{reply}");
     }
     let clusters = doors.clusters.clone();
-    let replies = thread::scope(|scope| {
+    thread::scope(|scope| {
         let asking: Vec<_> = clusters
             .iter()
             .map(|(transport, at)| {
@@ -579,13 +617,29 @@ fn what_is_in_flight_at_sigterm_is_answered_over_each_transport() {
         assert!(doors.daemon.wait_end(LONG).success());
         assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
         replies
-    });
+    })
+}
+
+#[test]
+fn what_is_in_flight_at_sigterm_is_answered_over_each_transport() {
+    let mut doors = Doors::of(&Transport::ALL, 1);
+    let replies = stop_with_questions(&mut doors, Fault::Late(Duration::from_millis(700)));
     assert!(replies.iter().all(|reply| reply == "60 0 0 0 0"), "{replies:?}");
-    for (_, at) in &clusters {
+    for (_, at) in &doors.clusters {
         if let At::Path(path) = at {
             assert!(!path.exists(), "{at}");
         }
     }
+}
+
+#[test]
+fn what_no_member_answers_is_answered_by_us_before_we_end() {
+    let mut doors = Doors::of(&Transport::ALL, 1);
+    let replies = stop_with_questions(&mut doors, Fault::Silent);
+    assert!(
+        replies.iter().all(|reply| reply.starts_with("E99")),
+        "{replies:?}"
+    );
 }
 
 #[test]
