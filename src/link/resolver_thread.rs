@@ -19,8 +19,9 @@ use crate::sync::{Thread, idle, now, spawn};
 
 /// Between two look-ups of one name, however often it is asked for.
 const RETRY: Duration = Duration::from_secs(2);
-/// How long the thread is waited for at the end.
-const END_WITHIN: Duration = Duration::from_millis(200);
+/// How long the thread is waited for at the end: it is there at once unless it is in a look-up, and a cluster may
+/// have many that are.
+const END_WITHIN: Duration = Duration::from_millis(10);
 
 /// One member's name.
 #[derive(Debug)]
@@ -98,12 +99,17 @@ impl Resolver {
         self.shared.changed.notify_all();
     }
 
+    /// Begins to end the thread.
+    pub fn stop(&self) {
+        self.shared.state.lock().stopped = true;
+        self.shared.changed.notify_all();
+    }
+
     /// Ends the thread, or leaves it to its last look-up.
     pub fn close(&self) {
+        self.stop();
         {
             let mut state = self.shared.state.lock();
-            state.stopped = true;
-            self.shared.changed.notify_all();
             let until = now() + END_WITHIN;
             while !state.ended && now() < until {
                 self.shared.changed.wait_until(&mut state, until);

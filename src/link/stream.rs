@@ -201,6 +201,9 @@ impl Stream {
     }
 
     pub(super) fn stop(&self) {
+        if let Some(resolver) = self.resolver.get() {
+            resolver.stop();
+        }
         let mut state = self.state.lock();
         state.stopped = true;
         for socket in [&state.open, &state.coming].into_iter().flatten() {

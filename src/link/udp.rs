@@ -141,6 +141,9 @@ impl Udp {
         self.state.lock().stopped = true;
         self.changed.notify_all();
         self.shut();
+        if let Some(resolver) = self.resolver.get() {
+            resolver.stop();
+        }
     }
 
     pub(super) fn close(&self) {
