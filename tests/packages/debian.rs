@@ -62,7 +62,7 @@ fn pid(machine: &mut Machine) -> String {
     machine.run("cat /run/rtp_cluster/rtp_cluster.pid")
 }
 
-/// Owner and mode of a path on the machine, as `rtpcluster:adm 0750`.
+/// Owner and mode of a path on the machine, as `rtpcluster:rtpcluster 0750`.
 fn rights(machine: &mut Machine, path: &str) -> String {
     machine
         .run(&format!("stat -c '%U:%G %04a' {path}"))
@@ -182,7 +182,7 @@ fn the_sip_servers_user_calls_and_does_not_administer_and_others_do_neither() {
         ("/etc/rtp_cluster", "rtpcluster:rtpcluster 0750"),
         (CONFIG, "root:rtpcluster 0640"),
         ("/var/lib/rtp_cluster", "rtpcluster:rtpcluster 0750"),
-        ("/var/log/rtp_cluster", "rtpcluster:adm 0750"),
+        ("/var/log/rtp_cluster", "rtpcluster:rtpcluster 0750"),
     ] {
         assert_eq!(rights(&mut machine, path), want, "{path}");
     }
@@ -223,7 +223,7 @@ fn rights_that_the_administrator_changed_outlive_an_upgrade() {
     assert_eq!(rights(&mut machine, CONFIG), "rtpcluster:rtpcluster 0600");
     assert_eq!(
         rights(&mut machine, "/var/log/rtp_cluster"),
-        "rtpcluster:adm 0700"
+        "rtpcluster:rtpcluster 0700"
     );
 }
 
