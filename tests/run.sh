@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 command -v cargo >/dev/null || fail "no cargo: install Rust from https://rustup.rs"
 want "gcc libc6-dev" can_link
+want git command -v git
 want kamailio command -v kamailio
 want mandoc command -v mandoc
 want sip-tester command -v sipp

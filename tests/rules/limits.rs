@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use rtp_cluster::admin::{admin_thread, grammar, lines, reply};
 use rtp_cluster::config::{self, model};
-use rtp_cluster::dispatch::{self, delay, gather, member, members, pending, repeat, session};
+use rtp_cluster::dispatch::{self, delay, gather, losses, member, members, pending, repeat, session};
 use rtp_cluster::front::{connections, fair, order};
 use rtp_cluster::link;
 use rtp_cluster::notify::outlet;
@@ -21,6 +21,12 @@ fn assert_told(file: &'static str, limits: &[String]) {
             "{file} does not say: {limit}"
         );
     }
+}
+
+/// Notifications of a member's loss.
+fn notices_a_second() -> u128 {
+    let steps = Duration::from_secs(1).as_millis() / losses::STEP.as_millis();
+    steps * u128::try_from(losses::PER_STEP).expect("few")
 }
 
 fn ms(time: Duration) -> String {
@@ -114,6 +120,7 @@ fn the_page_of_the_configuration_tells_those_of_a_file() {
         &[
             format!("A file has at most {} bytes", config::FILE_MAX),
             format!("at most {} errors are shown", config::FAULTS_MAX),
+            format!("once, {} a second", notices_a_second()),
             format!("A path has at most {} bytes", model::SOCKET_PATH_MAX),
             format!("The port is {} where none is given", model::DEFAULT_PORT),
         ],
