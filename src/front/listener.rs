@@ -32,6 +32,8 @@ const NAMES_TRIED: u32 = 64;
 
 /// What fails when the directory of a socket is missing or closed.
 const IN_DIRECTORY: &str = "bind a socket in its directory";
+/// What fails when the socket is to belong to somebody else.
+const OWNER: &str = "give the socket its owner and mode";
 /// What fails when a port is taken or the address is not ours.
 const PORT: &str = "bind";
 
@@ -223,6 +225,9 @@ fn remedy(what: &str, error: &io::Error) -> &'static str {
         (IN_DIRECTORY, io::ErrorKind::PermissionDenied) => {
             "; the user that rtp_cluster runs as must be able to write there"
         }
+        (OWNER, io::ErrorKind::PermissionDenied) => {
+            "; only the super-user gives it to another user, and only a member of a group to that group"
+        }
         (PORT, io::ErrorKind::AddrInUse) => "; another process has that port",
         (PORT, io::ErrorKind::AddrNotAvailable) => "; want an address of this machine",
         (PORT, io::ErrorKind::PermissionDenied) => "; ports below 1024 are for the super-user",
@@ -251,7 +256,7 @@ pub fn bind_unix(path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
             fs::set_permissions(&temporary, fs::Permissions::from_mode(rights.mode))?;
             Ok(identity)
         })
-        .map_err(failed("give the socket its owner and mode"));
+        .map_err(failed(OWNER));
     let placed = identity.and_then(|identity| {
         socket.listen(BACKLOG).map_err(failed("listen"))?;
         fs::rename(&temporary, path).map_err(failed("put the socket in its place"))?;
@@ -291,8 +296,7 @@ pub fn adopt_unix(listener: UnixListener, path: &Path, rights: &Rights) -> Resul
         }
         Identity::of(path)
     };
-    let identity =
-        adopt().map_err(|error| system(path.display(), "give the socket its owner and mode", error))?;
+    let identity = adopt().map_err(|error| system(path.display(), OWNER, error))?;
     Ok(BoundUnix {
         listener,
         file: SocketFile {
