@@ -54,6 +54,9 @@
 //! thread of its cluster; results of probes come back to the health thread from whoever read them. All these are
 //! told to end, and joined, by [`server::Server`].
 //!
+//! Whatever blocks a thread for news stands inside of [`sync::idle`], so that the watchdog tells one that waits from one
+//! that hangs.
+//!
 //! # Locks
 //!
 //! Taken in this order only, each held over no I/O and no log call:

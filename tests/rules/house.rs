@@ -134,6 +134,17 @@ fn the_tour_names_each_thread_and_no_file_that_is_not_there() {
     }
 }
 
+/// A thread that waits elsewhere would seem to hang, or hang unseen. The main thread is who asks the watchdog.
+#[test]
+fn every_thread_waits_where_the_watchdog_sees_it() {
+    for (file, code) in code::all() {
+        let is_link = file.starts_with("src/link/") && code.contains("spawn(");
+        if is_link || file.ends_with("_thread.rs") && !file.ends_with("signal_thread.rs") {
+            assert!(code.contains("idle("), "{file}: nothing waits in sync::idle");
+        }
+    }
+}
+
 #[test]
 fn every_file_opens_with_its_rule() {
     for file in files::tracked() {
