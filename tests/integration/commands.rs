@@ -1,7 +1,6 @@
 //! What each command means where one RTPproxy has become three: answered for the cluster, summed, or carried out where
 //! the call is. Every member is a real one.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::support::bed::{answer, at_once, create, delete};
@@ -296,22 +295,23 @@ fn orders(call: &str, prompt: &str) -> Vec<(String, &'static str)> {
     .to_vec()
 }
 
-/// The same with each `PORT ADDRESS` of `member` called `media`, and a time to live that has begun to run out put back.
+/// An answer with each `PORT ADDRESS` of `member` called `media`, and a time to live that has begun to run out put back.
 fn plain(reply: &str, member: &RealMember) -> String {
-    let mut plain = String::new();
-    for part in reply.split(" && ") {
+    let plain = |part: &str| {
         let is_media = part
             .split_once(' ')
             .is_some_and(|(port, address)| port.parse::<u16>().is_ok() && address == member.media());
-        let part = if is_media { "media" } else { part };
-        let separator = if plain.is_empty() { "" } else { " && " };
-        let part = part
-            .replace("59 ", "60 ")
-            .replace("58 ", "60 ")
-            .replace("ttl=59", "ttl=60");
-        write!(plain, "{separator}{part}").expect("a string takes all");
-    }
-    plain
+        if is_media {
+            return "media".to_owned();
+        }
+        let (first, rest) = part.split_once(' ').unwrap_or((part, ""));
+        let (name, number) = first.split_at(first.find(|c: char| c.is_ascii_digit()).unwrap_or(first.len()));
+        match number.parse::<u32>() {
+            Ok(50..60) => format!("{name}60 {rest}").trim_end().to_owned(),
+            _ => part.to_owned(),
+        }
+    };
+    reply.split(" && ").map(plain).collect::<Vec<_>>().join(" && ")
 }
 
 #[test]
@@ -379,7 +379,8 @@ fn orders_for_a_call_that_we_do_not_know_find_its_member() {
     let call = "wrong";
     member::ask(cluster.members[1].control(), &create(call));
     assert_eq!(cluster.ask(&format!("Q {call} from to bogus")), "E62");
-    assert_eq!(cluster.ask(&format!("Q {call} from")), "60 0 0 0 0");
+    let reply = cluster.ask(&format!("Q {call} from"));
+    assert_eq!(plain(&reply, &cluster.members[1]), "60 0 0 0 0");
 }
 
 #[test]
