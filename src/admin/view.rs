@@ -144,10 +144,13 @@ pub const CLUSTER_COUNTERS: &[(&str, &str)] = &[
 pub struct SessionsView {
     /// Bound call-ids in all.
     pub bound: u64,
-    /// Up to the limit that was asked for: call-id, member, time since its last command, whether it was deleted
-    /// and is only remembered for the other leg.
-    pub listed: Vec<(Vec<u8>, model::Name, Duration, bool)>,
+    /// Up to the limit that was asked for.
+    pub listed: Vec<Listed>,
 }
+
+/// One of them: call-id, member, time since its last command, whether it was deleted and is only remembered for the
+/// other leg.
+pub type Listed = (Vec<u8>, model::Name, Duration, bool);
 
 /// One key of `modify C set NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]

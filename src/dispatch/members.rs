@@ -11,7 +11,7 @@ use super::outbox::Outbox;
 use super::pending::Slot;
 use super::session::{MemberId, Stage};
 use super::{Dispatch, Outcomes};
-use crate::admin::view::{CLUSTER_COUNTERS, MemberView, SessionsView};
+use crate::admin::view::{CLUSTER_COUNTERS, Listed, MemberView};
 use crate::config::model::{self, Status};
 
 /// Members of one cluster at most: an exchange names its place among all members in 16 bits.
@@ -259,30 +259,31 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// Bound call-ids of the cluster or of one member, up to `limit` of them by name.
-    pub fn sessions_view(&self, now: Instant, of: Option<MemberId>, limit: usize) -> SessionsView {
+    /// Adds the bound call-ids of one shard of [`super::session::SHARDS`], of the cluster or of one member, to those
+    /// that are `listed`, up to `limit` in all. Says whether there is room for more: going shard by shard, the caller
+    /// lets commands have the table in between.
+    pub fn list_sessions(
+        &self,
+        now: Instant,
+        shard: usize,
+        of: Option<MemberId>,
+        limit: usize,
+        listed: &mut Vec<Listed>,
+    ) -> bool {
         let tick = self.tick(now);
-        let mut listed = Vec::new();
-        self.sessions.for_each(tick, |call_id, binding| {
-            let asked = of.is_none_or(|id| id == binding.member);
-            if let Some(member) = self
-                .member(binding.member)
-                .filter(|_| asked && listed.len() < limit)
-            {
-                let ended = binding.stage == Stage::Ended;
-                listed.push((
-                    call_id.to_vec(),
-                    member.config.name.clone(),
-                    tick.since(binding.used),
-                    ended,
-                ));
-            }
-            listed.len() < limit
-        });
-        SessionsView {
-            bound: of.map_or_else(|| self.bound(), |id| self.bound_to(id)),
-            listed,
-        }
+        listed.len() < limit
+            && self.sessions.visit(tick, shard, |call_id, binding| {
+                let asked = of.is_none_or(|id| id == binding.member);
+                if let Some(member) = self.member(binding.member).filter(|_| asked) {
+                    listed.push((
+                        call_id.to_vec(),
+                        member.config.name.clone(),
+                        tick.since(binding.used),
+                        binding.stage == Stage::Ended,
+                    ));
+                }
+                listed.len() < limit
+            })
     }
 
     /// The member that serves a call and the age of its last command.

@@ -342,9 +342,9 @@ impl Sessions {
         self.sweep_shard(at, now, false)
     }
 
-    /// Shows live bindings, in no order, until `see` says no. May take tens of milliseconds for a million: a caller
-    /// that wants all of many goes by [`Sessions::visit`].
-    pub fn for_each(&self, now: Tick, mut see: impl FnMut(&[u8], &Binding) -> bool) {
+    /// Shows live bindings, in no order, until `see` says no.
+    #[cfg(test)]
+    fn for_each(&self, now: Tick, mut see: impl FnMut(&[u8], &Binding) -> bool) {
         for shard in 0..SHARDS {
             if !self.visit(now, shard, &mut see) {
                 return;

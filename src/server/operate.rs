@@ -13,7 +13,7 @@ use crate::config::fields;
 use crate::config::model::{self, Config, Name, Status};
 use crate::config::{check_cluster_fits, check_member_fits};
 use crate::daemon::StartError;
-use crate::dispatch::session::MemberId;
+use crate::dispatch::session::{MemberId, SHARDS};
 use crate::sync::now;
 
 /// A member's id and its definition.
@@ -238,9 +238,15 @@ impl Operator for Shared {
             Some(name) => Some(member(&running.cluster, name)?.0),
             None => None,
         };
-        Ok(running
-            .cluster
-            .look(|now, core| core.sessions_view(now, id, limit)))
+        let cluster = &running.cluster;
+        let bound = cluster.look(|_, core| id.map_or_else(|| core.bound(), |id| core.bound_to(id)));
+        let mut listed = Vec::new();
+        for shard in 0..SHARDS {
+            if !cluster.look(|now, core| core.list_sessions(now, shard, id, limit, &mut listed)) {
+                break;
+            }
+        }
+        Ok(SessionsView { bound, listed })
     }
 
     fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(Name, Duration)>, Refusal> {
