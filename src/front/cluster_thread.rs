@@ -19,7 +19,7 @@ use rustix::io::Errno;
 
 use super::client::Client;
 use super::gate::PAUSE;
-use super::slow_thread::{Case, Returned, SlowClients};
+use super::handover::{Case, Returned, SlowClients};
 use super::{stream, udp, unix};
 use crate::cluster::{Cluster, Out};
 use crate::config::model::Name;
@@ -111,7 +111,7 @@ pub(super) fn wait(cluster: &Name, fds: &mut [PollFd<'_>], patience: Option<Dura
 }
 
 /// A span as poll(2) takes it, a little longer rather than shorter.
-pub(super) fn timespec(span: Duration) -> Timespec {
+fn timespec(span: Duration) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: i64::from(span.subsec_nanos()),

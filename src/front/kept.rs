@@ -16,8 +16,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
 use super::connections::Place;
+use super::handover::{Case, SlowClients};
 use super::order::{After, Replies, Take};
-use super::slow_thread::{Case, SlowClients};
 use crate::dispatch::rewrite::Origin;
 use crate::protocol::command::ErrorCode;
 use crate::protocol::reply::write_error;

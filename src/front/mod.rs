@@ -5,6 +5,7 @@ pub mod cluster_thread;
 pub mod connections;
 pub mod fair;
 mod gate;
+pub mod handover;
 pub mod kept;
 pub mod listener;
 pub mod order;

@@ -7,26 +7,25 @@
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 
 use super::client::Client;
-use super::cluster_thread::timespec;
-use super::connections::{CONNECTIONS_MAX, Place};
+use super::cluster_thread::wait;
+use super::connections::Place;
+use super::handover::{Case, Inbox, WayBack};
 use super::kept::{Kept, Talk};
 use crate::cluster::{Cluster, Out};
 use crate::dispatch::rewrite::Origin;
 use crate::protocol::command::{COMMAND_MAX, ErrorCode, parse};
 use crate::protocol::framing::{First, first};
 use crate::protocol::reply::write_error;
-use crate::sync::{idle, now};
+use crate::sync::now;
 
 /// How long a client may take for its command, all in all.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -39,10 +38,6 @@ const SILENT_FOR: Duration = Duration::from_secs(60);
 const UNREAD_FOR: Duration = Duration::from_secs(5);
 /// How long a client whose connection is over may take to close it.
 const LINGER: Duration = Duration::from_secs(5);
-/// Entries of the queue: a connection is handed over at most twice at a time, to be watched and for what is left of
-/// its replies.
-const QUEUE: usize = 2 * CONNECTIONS_MAX;
-
 /// A client of a UNIX socket that has been put aside.
 #[derive(Debug)]
 pub struct Slow {
@@ -69,102 +64,6 @@ impl Slow {
     fn due(&self) -> Instant {
         self.taken_at.map_or(self.deadline, |at| at.min(self.deadline))
     }
-}
-
-/// What the slow thread is handed.
-#[derive(Debug)]
-pub enum Case {
-    /// A client of a UNIX socket whose command is not whole.
-    Slow(Slow),
-    /// A kept connection that is idle, stalled or over.
-    Talk(Talk),
-    /// A kept connection that did not take all of its replies.
-    Rest(Arc<Kept>),
-    /// The cluster thread has ended: no more commands.
-    Closing,
-}
-
-/// The others' end: hands clients over.
-#[derive(Debug)]
-pub struct SlowClients {
-    queue: Sender<Case>,
-    wake: UnixStream,
-}
-
-impl SlowClients {
-    /// The two ends: what the cluster thread and kept connections hold, and what [`run`] takes.
-    ///
-    /// # Errors
-    /// When there are no descriptors.
-    pub fn pair() -> std::io::Result<(Arc<Self>, Inbox)> {
-        let (wake, woken) = waker()?;
-        let (queue, cases) = bounded(QUEUE);
-        Ok((Arc::new(Self { queue, wake }), Inbox { cases, woken }))
-    }
-
-    /// Hands a client over.
-    pub fn take(&self, case: Case) {
-        // A thread that has ended, or a full queue, which does not come about: what is handed over is closed.
-        if let Err(TrySendError::Full(Case::Rest(kept)) | TrySendError::Disconnected(Case::Rest(kept))) =
-            self.queue.try_send(case)
-        {
-            kept.break_off();
-        }
-        self.wake();
-    }
-
-    /// Has it look at those that were stalled, and at those that are over.
-    pub fn wake(&self) {
-        // A full pipe wakes it as well.
-        let _ = (&self.wake).write(&[0]);
-    }
-}
-
-/// The slow thread's end. It ends when nobody holds the other.
-#[derive(Debug)]
-pub struct Inbox {
-    cases: Receiver<Case>,
-    woken: UnixStream,
-}
-
-/// The slow thread's way back to the cluster thread, for connections that have something to say again.
-#[derive(Debug)]
-pub struct WayBack {
-    queue: Sender<Talk>,
-    wake: UnixStream,
-}
-
-/// The other end of it.
-#[derive(Debug)]
-pub struct Returned {
-    pub(super) talks: Receiver<Talk>,
-    pub(super) woken: UnixStream,
-}
-
-impl WayBack {
-    /// The two ends.
-    ///
-    /// # Errors
-    /// When there are no descriptors.
-    pub fn pair() -> std::io::Result<(Self, Returned)> {
-        let (wake, woken) = waker()?;
-        let (queue, talks) = bounded(CONNECTIONS_MAX);
-        Ok((Self { queue, wake }, Returned { talks, woken }))
-    }
-
-    fn take(&self, talk: Talk) {
-        // When the cluster thread has ended nobody takes its commands any more.
-        self.queue.try_send(talk).ok();
-        let _ = (&self.wake).write(&[0]);
-    }
-}
-
-/// A pipe whose reader is woken by a byte, and told by its end that no more will come.
-fn waker() -> std::io::Result<(UnixStream, UnixStream)> {
-    let (wake, woken) = UnixStream::pair()?;
-    wake.set_nonblocking(true)?;
-    woken.set_nonblocking(true)?;
-    Ok((wake, woken))
 }
 
 /// Replies that a connection has not taken yet.
@@ -252,7 +151,7 @@ fn from_the_end<T>(list: &[T]) -> core::iter::Rev<core::ops::Range<usize>> {
 impl Desk<'_> {
     /// Waits for something to do and does it; false when it is time to end.
     fn turn(&mut self, inbox: &Inbox, end: &UnixStream) -> bool {
-        let timeout = self.due().map(|at| timespec(at.saturating_duration_since(now())));
+        let patience = self.due().map(|at| at.saturating_duration_since(now()));
         let mut fds = Vec::with_capacity(
             2 + self.clients.len() + self.idle.len() + self.unread.len() + self.lingering.len(),
         );
@@ -278,7 +177,7 @@ impl Desk<'_> {
                 .iter()
                 .map(|it| PollFd::new(&*it.talk.kept, PollFlags::IN)),
         );
-        idle(|| poll(&mut fds, timeout.as_ref())).ok();
+        wait(&self.cluster.name, &mut fds, patience);
         let mut flags = fds.iter().map(is_ready);
         let (woken, ended) = (flags.next() == Some(true), flags.next() == Some(true));
         let mut of = |length| flags.by_ref().take(length).collect::<Vec<bool>>();
