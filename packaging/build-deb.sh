@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 . tests/need.sh
 . packaging/common.sh
 
-want build-essential command -v dpkg-buildpackage
-want build-essential command -v cc
+want dpkg-dev command -v dpkg-buildpackage
+want "gcc libc6-dev" can_link
 want debhelper command -v dh
 want fakeroot command -v fakeroot
 want python3 command -v python3
@@ -39,7 +39,7 @@ if [ "${newest#*-}" != "$revision" ]; then
     } >"$tree/debian/changelog"
 fi
 
-(cd "$tree" && dpkg-buildpackage --build=binary --no-sign) >"$packages/deb.log" 2>&1 || {
+(cd "$tree" && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps) >"$packages/deb.log" 2>&1 || {
     cat "$packages/deb.log" >&2
     fail "could not build the package"
 }

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/need.sh
 . packaging/common.sh
 
-want build-essential command -v cc
+want "gcc libc6-dev" can_link
 want rpm command -v rpmbuild
 want python3 command -v python3
 install_missing

@@ -13,7 +13,7 @@ want sip-tester command -v sipp
 want socat command -v socat
 want telnet command -v telnet
 want python3 command -v python3
-want build-essential command -v dpkg-buildpackage
+want dpkg-dev command -v dpkg-buildpackage
 want debhelper command -v dh
 want fakeroot command -v fakeroot
 want lintian command -v lintian
