@@ -114,6 +114,44 @@ fn calls_of_kamailio_over_udp6_do_too() {
     kamailio_calls_over(Transport::Udp6);
 }
 
+#[test]
+fn both_streams_of_a_call_of_kamailio_are_on_one_member() {
+    const CALLS: u32 = 12;
+    let field = Field::over(Transport::Unix).expect("no IPv6 is needed");
+    let sip = Sip::kamailio_with_pictures(&field.place, &field.written());
+    let mut calls = sip.changing_calls(CALLS, 12);
+    wait::until_true("all sessions", LONG, || {
+        let created = (0..2).map(|n| field.statistic(n, "nsess_created"));
+        created.sum::<u64>() == u64::from(2 * CALLS)
+    });
+    // Calls by member, as they are bound, and sessions by member, as they say themselves.
+    let listed = field.daemon.admin_ok("ls -v C1");
+    let bound: Vec<u64> = listed
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("bound sessions = "))
+        .map(|count| count.parse().expect("a number"))
+        .collect();
+    assert_eq!(bound.iter().sum::<u64>(), u64::from(CALLS), "{listed}");
+    assert!(
+        calls.wait_end(LONG).success(),
+        "not every call succeeded; see {}",
+        field.place.dir().display()
+    );
+    let created: Vec<u64> = (0..2).map(|n| field.statistic(n, "nsess_created")).collect();
+    assert!(
+        created.iter().all(|sessions| sessions % 2 == 0),
+        "{created:?}: {listed}"
+    );
+    assert_eq!(
+        created.iter().sum::<u64>(),
+        u64::from(2 * CALLS),
+        "the change made none"
+    );
+    wait::until_true("no session after the calls", LONG, || {
+        field.members.iter().all(|member| member.sessions() == 0)
+    });
+}
+
 fn b2bua_calls_over(control: Transport) {
     let Some(field) = Field::over(control) else { return };
     let sip = Sip::b2bua(&field.place, &field.written());

@@ -19,6 +19,11 @@ const CALLEE: &str = include_str!("sip/callee.xml");
 /// A B2BUA that forgets a call, and deletes its session, a second after its end instead of 32.
 const B2BUA: &str = "from sippy import UA, b2bua; UA.UA.godead_timeout = 1.0; b2bua.main_func()";
 
+/// What the scenarios say last of their one stream.
+const VOICE_LINE: &str = "a=rtpmap:8 PCMA/8000\n";
+/// Another one.
+const PICTURES: &str = "m=video 9 RTP/AVP 34\na=rtpmap:34 H263/90000\n";
+
 /// Bytes of voice that a caller sends: a second of G.711 silence.
 const VOICE: [u8; 8000] = [0xd5; 8000];
 
@@ -34,6 +39,15 @@ pub struct Sip {
 impl Sip {
     /// A Kamailio, with media through the RTPproxy or cluster at `control`: `unix:…`, `udp:…`, `udp6:…`.
     pub fn kamailio(place: &Place, control: &str) -> Self {
+        Self::kamailio_with(place, control, "")
+    }
+
+    /// The same between parties who offer a picture too, and send none.
+    pub fn kamailio_with_pictures(place: &Place, control: &str) -> Self {
+        Self::kamailio_with(place, control, PICTURES)
+    }
+
+    fn kamailio_with(place: &Place, control: &str, more: &str) -> Self {
         let (port, callee) = (free_port(), free_port());
         let text = KAMAILIO
             .replace("@PORT@", &port.to_string())
@@ -53,7 +67,7 @@ impl Sip {
             .arg("-Y")
             .arg(place.dir());
         // What the callee calls itself: Kamailio only stands on the way.
-        Self::start(place, "kamailio", command, port, callee, "[next_url]")
+        Self::start(place, "kamailio", command, (port, callee), "[next_url]", more)
     }
 
     /// A Sippy B2BUA, likewise; also `cunix:…`, `tcp:…`, `tcp6:…`. It asks for notifications at a socket of its own.
@@ -68,19 +82,27 @@ impl Sip {
         command.env("SIPLOG_BEND", "stderr").current_dir(place.dir());
         // It is the caller's peer itself, and writes its own name into its Contact, which sipp does not understand.
         let peer = "sip:callee@[remote_ip]:[remote_port]";
-        Self::start(place, "b2bua", command, port, callee, peer)
+        Self::start(place, "b2bua", command, (port, callee), peer, "")
     }
 
     /// Starts the server, and the callee at a port of its own; returns when the server answers. `peer` is whom the
-    /// caller's later requests are for.
-    fn start(place: &Place, name: &str, mut server: Command, port: u16, callee: u16, peer: &str) -> Self {
+    /// caller's later requests are for, `more` what both say of further media.
+    fn start(
+        place: &Place,
+        name: &str,
+        mut server: Command,
+        (port, callee): (u16, u16),
+        peer: &str,
+        more: &str,
+    ) -> Self {
+        let sdp = |scenario: &str| scenario.replace(VOICE_LINE, &format!("{VOICE_LINE}{more}"));
         let log = File::create(place.path(&format!("{name}.log"))).expect("a log file");
         server
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log);
         let server = Process::start(name, &mut server);
-        let scenario = place.write("callee.xml", CALLEE);
+        let scenario = place.write("callee.xml", sdp(CALLEE));
         let mut command = sipp(place.dir(), &scenario, "callee", callee);
         // The media port of sipp is one for all its calls.
         command.args(["-rtp_echo", "-mp", &free_port().to_string()]);
@@ -88,7 +110,10 @@ impl Sip {
         place.write("voice.raw", VOICE);
         let voice = place.path("voice.raw").display().to_string();
         for (name, scenario) in [("caller.xml", CALLER), ("changing_caller.xml", CHANGING_CALLER)] {
-            place.write(name, scenario.replace("@VOICE@", &voice).replace("@PEER@", peer));
+            place.write(
+                name,
+                sdp(scenario).replace("@VOICE@", &voice).replace("@PEER@", peer),
+            );
         }
         let sip = Self {
             _server: server,
