@@ -164,13 +164,19 @@ pub fn python() -> PathBuf {
 /// A port of `::1`, which is the one IPv6 address that every machine has, free for UDP and TCP. It is below those that
 /// the system gives to whoever asks for any, so that nobody gets it in between.
 pub fn free_ipv6() -> Option<SocketAddr> {
+    free_port(Ipv6Addr::LOCALHOST.into())
+}
+
+/// A port of this address that is free over UDP and TCP, and stays so while its owner is restarted: below those that
+/// the system gives to whoever asks for any. Nothing where the machine has no such address.
+pub fn free_port(address: IpAddr) -> Option<SocketAddr> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).ok()?;
+    UdpSocket::bind((address, 0)).ok()?;
     // Another test program that runs now has another number, and so begins elsewhere.
     let ours = std::process::id().wrapping_mul(97) % 20_000;
     let mut ports = (0..20_000).map(|_| 10_000 + (ours + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
     ports.find_map(|port| {
-        let address: SocketAddr = (Ipv6Addr::LOCALHOST, u16::try_from(port).ok()?).into();
+        let address = SocketAddr::new(address, u16::try_from(port).ok()?);
         let free = UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok();
         free.then_some(address)
     })
