@@ -105,15 +105,14 @@ impl Shared {
         self.clusters.write().push(Arc::clone(&running));
         running
     }
+}
 
-    /// Waits until each member has been probed, or until that takes too long.
-    fn wait_for_first_probes(&self) {
-        let until = now() + FIRST_PROBES;
-        let clusters = self.clusters.read().clone();
-        let probed = |running: &Arc<Running>| running.cluster.look(|_, core| core.round_is_over());
-        while !clusters.iter().all(probed) && now() < until {
-            std::thread::sleep(LOOK);
-        }
+/// Waits until each member has been probed, or until that takes too long.
+fn wait_for_first_probes<'a>(clusters: &(impl Iterator<Item = &'a Running> + Clone)) {
+    let until = now() + FIRST_PROBES;
+    let probed = |running: &Running| running.cluster.look(|_, core| core.round_is_over());
+    while !clusters.clone().all(probed) && now() < until {
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -196,8 +195,9 @@ impl Service for Server {
             let running = self.shared.make_cluster(&config, door, relay)?;
             self.shared.enter(running);
         }
-        self.shared.wait_for_first_probes();
-        for running in &*self.shared.clusters.read() {
+        let clusters = self.shared.clusters.read().clone();
+        wait_for_first_probes(&clusters.iter().map(|running| &**running));
+        for running in &clusters {
             running.open();
         }
         let mut doors = Vec::new();

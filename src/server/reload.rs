@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use rustix::process::{getegid, geteuid};
 
-use super::Shared;
 use super::operate::definition;
 use super::running::{Door, Front, Running};
+use super::{Shared, wait_for_first_probes};
 use crate::admin::view::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, needs_link};
 use crate::config::{self, Parsed, model};
@@ -33,6 +33,8 @@ impl Shared {
         let (Parsed { config, warnings }, contents) =
             config::load(&path).map_err(|faults| Refusal::Other(faults.to_string().trim_end().to_owned()))?;
         let plan = Plan::make(self, &config).map_err(Refusal::Other)?;
+        // A new cluster that takes commands knows its members, also where its socket was another one's before.
+        wait_for_first_probes(&plan.added.iter());
         for warning in warnings {
             log::warn!("{warning}");
         }

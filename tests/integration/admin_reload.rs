@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::support::bed::{Bed, answer, create, delete, listed};
 use crate::support::client::{self, Datagrams, Kept};
 use crate::support::daemon::{Daemon, Listed, cluster, config, config_of};
-use crate::support::fake::FakeMember;
+use crate::support::fake::{FakeMember, Fault};
 use crate::support::member::own_address;
 use crate::support::place::Place;
 use crate::support::wait::{self, LONG};
@@ -281,6 +281,48 @@ fn ports_change_hands_as_well() {
         }
     }
     assert!(!daemon.log().contains("online -> offline"), "{}", daemon.log());
+}
+
+#[test]
+fn a_new_cluster_knows_its_members_when_it_takes_its_first_command() {
+    let bed = Bed::of(1);
+    let (added, silent) = (FakeMember::start(), FakeMember::start());
+    silent.on("", Fault::Silent);
+    let with = |extra: &str| {
+        config(bed.control(), &listed(&bed.members), "").replace("</rtp_cluster_config>", extra)
+    };
+    for turn in 0..10 {
+        let socket = bed.place.path(&format!("new{turn}.sock"));
+        let new = on_unix(
+            "New",
+            &socket,
+            &[Listed::udp("N", &added.control().to_string())],
+            "",
+        );
+        bed.write(&with(&(new + "</rtp_cluster_config>")));
+        bed.daemon.admin_ok("reload");
+        assert_eq!(
+            client::media(&client::ask(&socket, &create("first"))).1,
+            added.media(),
+            "{turn}"
+        );
+        bed.write(&with("</rtp_cluster_config>"));
+        bed.daemon.admin_ok("reload");
+        bed.daemon.admin("cluster delete New now");
+    }
+    // A member that says nothing is not waited for.
+    let socket = bed.place.path("silent.sock");
+    let new = on_unix(
+        "New",
+        &socket,
+        &[Listed::udp("S", &silent.control().to_string())],
+        "",
+    );
+    bed.write(&with(&(new + "</rtp_cluster_config>")));
+    let start = Instant::now();
+    bed.daemon.admin_ok("reload");
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert_eq!(client::ask(&socket, &create("first")), "E999");
 }
 
 #[test]
