@@ -14,8 +14,8 @@ use super::udp::Asker;
 pub enum Client {
     /// A UNIX connection that carries one command.
     Unix(UnixStream, Place),
-    /// The sender of a datagram.
-    Datagram(Asker),
+    /// The sender of a datagram. In a box, since clients are moved about a good deal.
+    Datagram(Box<Asker>),
     /// A kept connection, and which of its commands.
     Kept(Turn),
     /// Nobody: the command is the program's own.
@@ -39,5 +39,16 @@ impl Client {
             Self::Kept(turn) => turn.reply(text),
             Self::Nobody => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_small() {
+        // It is moved into the outbox, into its transaction and out again.
+        assert!(size_of::<Client>() <= 32);
     }
 }

@@ -258,12 +258,12 @@ impl Front<'_> {
             }
             Seen::Later => return Served::Later,
         }
-        let client = Client::Datagram(Asker {
+        let client = Client::Datagram(Box::new(Asker {
             door: Arc::clone(self.door),
             from,
             cookie: cookie.into(),
             answered: false,
-        });
+        }));
         self.burst.command(text, Origin::Ip(from.ip()), client);
         Served::Done
     }
