@@ -282,6 +282,36 @@ fn what_is_too_long_is_refused_and_reaches_no_member() {
 }
 
 #[test]
+fn garbage_is_refused_over_each_transport_and_reaches_no_member() {
+    let doors = Doors::of(&Transport::ALL, 1);
+    let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
+    for (transport, at) in &doors.clusters {
+        let mut wire = Wire::new(*transport, at.clone());
+        for number in 0..200 {
+            let mut bytes = vec![b"UuLlDdQqPpXxGg\0\xff"[number % 16]];
+            for _ in 0..number % 50 {
+                random ^= random << 13;
+                random ^= random >> 7;
+                random ^= random << 17;
+                bytes.push(random.to_le_bytes()[3] | 0x80);
+            }
+            bytes.extend_from_slice(b" \0\n");
+            let reply = wire.ask(&bytes);
+            let shown = client::escaped(&bytes);
+            assert!(reply.starts_with('E'), "{} {shown} -> {reply}", transport.name());
+        }
+        assert_eq!(wire.ask(b"V"), "20040107", "{}", transport.name());
+    }
+    for letter in ["U", "L", "D", "Q", "P", "X", "G"] {
+        assert_eq!(
+            doors.seen(letter) + doors.seen(&letter.to_lowercase()),
+            0,
+            "{letter}"
+        );
+    }
+}
+
+#[test]
 fn a_repeat_runs_nothing_while_its_command_takes_long_and_nothing_afterwards() {
     let doors = Doors::of(&[Transport::Udp], 1);
     let member = &doors.members[0];
