@@ -40,7 +40,9 @@ impl Field {
             .enumerate()
             .map(|(n, m)| Listed::udp(&format!("R{}", n + 1), &m.control().to_string()))
             .collect();
-        let text = cluster("C1", control.name(), &at.to_string(), &listed, "");
+        // On a busy machine a call may well take long, and is not to be tried elsewhere for that.
+        let patient = "<failover attempts=\"1\"/>";
+        let text = cluster("C1", control.name(), &at.to_string(), &listed, patient);
         let daemon = Daemon::start(&place, &config_of(&[text]));
         daemon.wait_members(2, 0);
         Some(Self {
