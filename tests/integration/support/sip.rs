@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::place::Place;
@@ -203,7 +204,18 @@ fn modules() -> PathBuf {
     found.expect("Kamailio with its rtpproxy module is missing; run `sh tests/run.sh`")
 }
 
+/// A port that is free, and so are the next three: sipp takes one for voice, one for pictures, and theirs for RTCP. It
+/// is below those that the system gives to whoever asks for any, so that nobody gets it in between.
 fn free_port() -> u16 {
-    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-    socket.local_addr().expect("bound").port()
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Another test program that runs now has another number, and so begins elsewhere.
+    let ours = std::process::id().wrapping_mul(97) % 5_000;
+    let mut ports = (0..5_000).map(|_| 10_000 + (ours + NEXT.fetch_add(1, Ordering::Relaxed)) % 5_000 * 4);
+    let free = |port: u32| {
+        let port = u16::try_from(port).ok()?;
+        (port..port + 4)
+            .all(|port| UdpSocket::bind(("127.0.0.1", port)).is_ok())
+            .then_some(port)
+    };
+    ports.find_map(free).expect("a free port")
 }
