@@ -2,6 +2,7 @@
 //! Every event of every thread goes through [`Cluster::act`]: decide under the lock, carry out after it.
 
 use core::cell::RefCell;
+use core::fmt;
 use core::net::IpAddr;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, RandomState};
@@ -148,11 +149,25 @@ impl Cluster {
         look(now, &mut self.core.lock())
     }
 
+    /// Tells of a command or a reply, for `-vv`; at any other level this costs one comparison. A member is told by
+    /// its place, as in the name of its thread.
+    pub fn trace(&self, what: fmt::Arguments<'_>, text: &[u8]) {
+        log::trace!(
+            "cluster {}: {what}: {}",
+            self.name,
+            text.trim_ascii_end().escape_ascii()
+        );
+    }
+
     /// Does what is in `out`. Says whether that gave more to do.
     fn carry_out(&self, now: Instant, out: &mut Out) -> bool {
-        out.drain_replies(Client::reply);
+        out.drain_replies(|client, text| {
+            self.trace(format_args!("reply"), text);
+            client.reply(text);
+        });
         let mut refused: Vec<MemberId> = Vec::new();
         out.drain_sends(|send, text| {
+            self.trace(format_args!("to member {}", send.member.index), text);
             if send.link.send(send.cookie, send.again, text).is_err() {
                 refused.push(send.member);
             }
@@ -562,6 +577,7 @@ impl Cluster {
 
 impl Sink for Cluster {
     fn reply(&self, from: MemberId, cookie: Cookie, text: &[u8]) {
+        self.trace(format_args!("from member {}", from.index), text);
         OUT.with_borrow_mut(|out| self.act(out, |now, core, out| core.reply(now, from, cookie, text, out)));
     }
 

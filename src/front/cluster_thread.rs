@@ -63,6 +63,7 @@ impl<'a> Burst<'a> {
 
     /// One command of a client, less its cookie.
     pub(super) fn command(&mut self, text: &[u8], origin: Origin, client: Client) {
+        self.cluster.trace(format_args!("command"), text);
         self.cluster.decide(&mut self.out, |now, core, out| {
             core.command(now, text, origin, client, out);
         });

@@ -283,6 +283,7 @@ impl Desk<'_> {
                     } = self.clients.swap_remove(place);
                     let text = text.get(..length).unwrap_or_default();
                     let client = Client::Unix(stream, share);
+                    self.cluster.trace(format_args!("command"), text);
                     self.cluster.act(&mut self.out, |now, core, out| {
                         core.command(now, text, Origin::Unix, client, out);
                     });
