@@ -408,6 +408,25 @@ fn usr2_logs_what_goes_on() {
 }
 
 #[test]
+fn twice_verbose_tells_each_command_and_each_reply() {
+    let place = Place::new();
+    let member = FakeMember::start();
+    let control = Files::in_place(&place).control;
+    let config = config(&control, &[Listed::udp("M1", &member.control().to_string())], "");
+    let daemon = Daemon::start_with(&place, &config, &["-vv"]);
+    daemon.wait_members(1, 0);
+    let reply = client::ask(&control, &create("a-call"));
+    wait::until_true("the way of the command in the log", LONG, || {
+        let log = daemon.log();
+        let told = |line: &str| log.contains(&format!("TRACE cluster C1: {line}"));
+        told(&format!("command: {}", create("a-call")))
+            && told("to member 0: ")
+            && told(&format!("from member 0: {reply}"))
+            && told(&format!("reply: {reply}"))
+    });
+}
+
+#[test]
 fn a_storm_of_hups_costs_a_reload_a_second_and_the_last_file_wins() {
     let bed = Bed::of(1);
     let files = bed.daemon.files();
