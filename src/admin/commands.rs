@@ -126,7 +126,7 @@ pub const COMMANDS: &[Entry] = &[
         kind: Kind::ClusterAdd,
         words: &["cluster"],
         actions: &["add"],
-        usage: "cluster add name=NAME,protocol=PROTOCOL,address=ADDRESS[,capacity_limit=LIMIT]",
+        usage: "cluster add name=NAME,protocol=PROTOCOL,address=ADDRESS[,capacity_limit=LIMIT][,policy=POLICY]",
         help: "add a cluster with its own control socket",
         access: Access::Changes,
     },

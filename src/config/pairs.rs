@@ -170,6 +170,24 @@ fn unknown(key: &str, known: &[&str]) -> String {
 mod tests {
     use super::super::model::{CapacityLimit, Policy, Protocol, Status};
     use super::*;
+    use crate::admin::commands::{COMMANDS, Kind};
+
+    #[test]
+    fn the_usage_of_a_command_names_its_keys_and_no_others() {
+        for (kind, keys) in [(Kind::Add, MEMBER_KEYS), (Kind::ClusterAdd, CLUSTER_KEYS)] {
+            let entry = COMMANDS.iter().find(|entry| entry.kind == kind).unwrap();
+            let pairs = entry
+                .usage
+                .split([' ', ',', '['])
+                .filter(|word| word.contains('='));
+            let named: Vec<&str> = pairs.filter_map(|pair| pair.split('=').next()).collect();
+            assert_eq!(named, keys, "{}", entry.usage);
+        }
+        let set = COMMANDS.iter().find(|entry| entry.kind == Kind::Set).unwrap();
+        for key in SETTING_KEYS {
+            assert!(set.help.contains(key), "{key}: {}", set.help);
+        }
+    }
 
     const MEMBER: &[(&str, &str)] = &[
         ("name", "another_proxy"),

@@ -192,7 +192,7 @@ fn every_command_has_its_help_in_any_case() {
         ),
         (
             "cluster",
-            "cluster add name=NAME,protocol=PROTOCOL,address=ADDRESS[,capacity_limit=LIMIT]",
+            "cluster add name=NAME,protocol=PROTOCOL,address=ADDRESS[,capacity_limit=LIMIT][,policy=POLICY]",
         ),
         ("cluster delete", "cluster delete CLUSTER [now]"),
         ("sessions", "sessions [--json] CLUSTER [NAME] [limit=N]"),
