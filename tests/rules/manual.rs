@@ -1,11 +1,12 @@
 //! The man pages and the programs name the same things: what a page says is there, and what is there is said.
 
+use core::time::Duration;
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use rtp_cluster::admin::commands::{Access, COMMANDS};
-use rtp_cluster::admin::grammar;
 use rtp_cluster::admin::view::{CLUSTER_COUNTERS, MEMBER_COUNTERS};
+use rtp_cluster::admin::{grammar, render_prometheus};
 use rtp_cluster::config::{ELEMENTS, Times};
 use rtp_cluster::console::options as client;
 use rtp_cluster::daemon::flags as daemon;
@@ -328,6 +329,34 @@ fn the_counters_are_those_of_the_client_s_page() {
             .collect();
         assert_same(subsection, &listed, &known);
     }
+}
+
+#[test]
+fn the_metrics_are_those_of_the_client_s_page() {
+    let page = Page::read(CLIENT);
+    let listed: BTreeSet<Place> = page
+        .of("COUNTERS", "Va")
+        .filter(|item| item.subsection == "Further metrics")
+        .map(|item| (item.head.clone(), item.body.clone()))
+        .collect();
+    let shown = render_prometheus::stats(&[], Duration::ZERO);
+    // Those of the tables of counters have lists of their own.
+    let is_listed_above = |name: &str| {
+        let name = name
+            .trim_start_matches("rtp_cluster_")
+            .trim_start_matches("member_");
+        let counters = CLUSTER_COUNTERS.iter().chain(MEMBER_COUNTERS);
+        counters
+            .map(|(name, _)| format!("{name}_total"))
+            .any(|counter| counter == name)
+    };
+    let known = shown
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '))
+        .filter(|(name, _)| !is_listed_above(name))
+        .map(|(name, meaning)| (name.to_owned(), meaning.to_owned()))
+        .collect();
+    assert_same("metrics", &listed, &known);
 }
 
 #[test]
