@@ -32,13 +32,13 @@ impl Shared {
         let (path, known) = self.file.lock().clone();
         let (Parsed { config, warnings }, contents) =
             config::load(&path).map_err(|faults| Refusal::Other(faults.to_string().trim_end().to_owned()))?;
-        let plan = Plan::make(self, &config).map_err(Refusal::Other)?;
-        // A new cluster that takes commands knows its members, also where its socket was another one's before.
-        wait_for_first_probes(&plan.added.iter());
+        let mut plan = Plan::make(self, &config).map_err(Refusal::Other)?;
         for warning in warnings {
             log::warn!("{warning}");
         }
         self.log_changes(&path, &known, &config);
+        plan.admit();
+        wait_for_first_probes(&plan.unproven());
         plan.carry_out(self);
         self.put_in_order(&config);
         self.file.lock().1 = contents;
@@ -277,6 +277,22 @@ impl Plan {
     }
 
     /// Does it. Nothing of this can fail.
+    /// Those who take sessions come before others go.
+    fn admit(&mut self) {
+        for change in &mut self.changed {
+            for (id, member, link) in mem::take(&mut change.new) {
+                change.running.cluster.add_member(id, member, link);
+            }
+        }
+    }
+
+    /// Who must know its members before the rest is done: a new cluster, since it takes commands at once where its
+    /// socket was another one's before; one that loses members, since there may be none but new ones left.
+    fn unproven(&self) -> impl Iterator<Item = &Running> + Clone {
+        let losing = self.changed.iter().filter(|change| !change.leaving.is_empty());
+        self.added.iter().chain(losing.map(|change| &*change.running))
+    }
+
     fn carry_out(mut self, shared: &Shared) {
         self.rights.clear();
         let changed = mem::take(&mut self.changed);
@@ -334,10 +350,6 @@ impl Change {
         cluster.set_rules(&self.wanted);
         if self.moves_relay {
             cluster.put_relay(self.relay);
-        }
-        // Those who take sessions come before others go.
-        for (id, member, link) in self.new {
-            cluster.add_member(id, member, link);
         }
         let mut fewer = !self.leaving.is_empty();
         for MemberChange { id, after, link } in self.members {

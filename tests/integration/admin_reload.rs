@@ -186,6 +186,25 @@ fn a_member_of_another_name_takes_the_calls_to_come_and_the_old_one_ends_its_own
 }
 
 #[test]
+fn new_names_for_all_members_cost_no_call() {
+    let bed = Bed::of(2);
+    let mut members = listed(&bed.members);
+    let (renamed, made, bad) = with_calls(bed.control(), || {
+        for round in 0..5 {
+            for (number, member) in members.iter_mut().enumerate() {
+                member.name = format!("N{round}.{number}");
+            }
+            bed.write_members(&members, "");
+            bed.daemon.admin_ok("reload");
+        }
+        bed.daemon.admin_ok("ls C1").contains("name = N4.1")
+    });
+    assert!(renamed);
+    assert!(made > 100, "only {made} calls");
+    assert_eq!(bad, Vec::<String>::new());
+}
+
+#[test]
 fn a_socket_goes_from_one_cluster_to_another_without_a_lost_call() {
     let place = Place::new();
     let (a, b) = (place.path("a.sock"), place.path("b.sock"));
