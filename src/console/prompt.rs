@@ -11,19 +11,22 @@ const PROMPT: &str = "rtp_cluster> ";
 /// Runs commands until there are no more.
 pub(super) fn run(daemon: Daemon) -> Result<Ending, Trouble> {
     let mut prompt = source::Prompt::new(daemon).map_err(Trouble::Streams)?;
-    while let Some(line) = prompt.next().map_err(Trouble::Streams)? {
-        let line = line.trim();
-        if line.is_empty() {
-            continue;
-        }
-        if batch::is_quit(line.as_bytes()) {
-            break;
-        }
-        match prompt.daemon(|daemon| ask(daemon, line)) {
-            // The prompt itself can no longer be shown.
-            Err(Trouble::Streams(error)) => return Err(Trouble::Streams(error)),
-            Err(trouble) => complain(&trouble.to_string()),
-            Ok(()) => {}
+    while let Some(text) = prompt.next().map_err(Trouble::Streams)? {
+        // What is pasted may be several lines, of which each has a reply.
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if batch::is_quit(line.as_bytes()) {
+                return Ok(Ending::Good);
+            }
+            match prompt.daemon(|daemon| ask(daemon, line)) {
+                // The prompt itself can no longer be shown.
+                Err(Trouble::Streams(error)) => return Err(Trouble::Streams(error)),
+                Err(trouble) => {
+                    complain(&trouble.to_string());
+                    // The lines after it may have counted on it.
+                    break;
+                }
+                Ok(()) => {}
+            }
         }
     }
     Ok(Ending::Good)

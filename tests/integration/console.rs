@@ -360,6 +360,27 @@ fn the_prompt_edits_remembers_and_completes() {
 }
 
 #[test]
+fn lines_that_are_pasted_at_the_prompt_are_each_answered() {
+    let bed = Bed::of(1);
+    let steps = [
+        "<rtp_cluster> ",
+        // What a terminal makes of a paste.
+        ">\\x1b[200~version\\rls Nobody\\r\\rmodify C1 suspend M1\\r\\x1b[201~",
+        ">\\r",
+        "<rtp_cluster 1.0.0\r\nOK\r\n",
+        "<ERROR: Nobody: cluster not found\r\n",
+        "<OK\r\n",
+        "<rtp_cluster> ",
+        ">version\\r",
+        "<rtp_cluster 1.0.0\r\nOK\r\n",
+        ">quit\\r",
+    ];
+    let (screen, status, wrong) = at_terminal(&bed, &[], &[], &steps);
+    assert_eq!((status, &*wrong), (0, ""), "{screen}");
+    assert!(!screen.contains("had closed"), "{screen}");
+}
+
+#[test]
 fn the_prompt_outlives_the_daemon() {
     let mut bed = Bed::of(1);
     let asked = bed.place.path("asked");
