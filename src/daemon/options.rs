@@ -199,6 +199,14 @@ pub fn parse(args: &[OsString]) -> Result<Asked, UsageError> {
     if options.readonly_socket.as_ref() == Some(&options.admin_socket) {
         return Err(found.wrong("readonly-socket", "another path than that of --socket"));
     }
+    if let LogTarget::File(log) = &options.log_file {
+        // The log is appended to whatever is there.
+        for (other, long) in [(&options.config, "config"), (&options.pid_file, "pid-file")] {
+            if log == other {
+                return Err(found.wrong("log-file", &format!("another file than that of --{long}")));
+            }
+        }
+    }
     Ok(if found.has("check") {
         Asked::Check(options)
     } else {
@@ -375,6 +383,11 @@ mod tests {
         assert!(refused("-L syslog:mars").contains("facility"));
         assert!(refused("-s unix:").contains("a path"));
         assert!(refused("-s a -r unix:a").contains("another path"));
+        assert_eq!(
+            refused("-c a -L a"),
+            "--log-file \"a\": want another file than that of --config"
+        );
+        assert!(refused("-P a -L a").contains("--pid-file"));
     }
 
     #[test]
