@@ -585,6 +585,23 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_behind_a_wait_is_not_done_when_its_client_has_gone() {
+        let bed = Bed::new();
+        let mut waiter = bed.client();
+        waiter.send(
+            "modify Supercluster#1 suspend RTPPROXY1\nwait Supercluster#1 RTPPROXY1 gone\n\
+             modify Supercluster#1 resume RTPPROXY1\n",
+        );
+        drop(waiter);
+        // The thread sees what has become of every client before each of these.
+        let mut other = bed.client();
+        for _ in 0..3 {
+            assert!(other.ask("version").ends_with("OK\n"));
+        }
+        assert_eq!(*bed.fake.changes.lock(), ["suspend RTPPROXY1"]);
+    }
+
+    #[test]
     fn a_wait_holds_up_its_own_connection_and_no_other() {
         let bed = Bed::new();
         let (mut waiter, mut other) = (bed.client(), bed.client());

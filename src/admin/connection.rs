@@ -134,8 +134,20 @@ impl Connection {
             self.phase = Phase::Over;
         }
         if found.intersects(PollFlags::HUP) {
-            // It has closed both ways and waits for nothing; what it had sent in whole lines still counts.
-            self.parked = None;
+            // It has closed both ways. What it had sent in whole lines still counts, but not what was to be done
+            // after a wait: that is not over.
+            if let Some(Parked { wait, .. }) = self.parked.take() {
+                if self.lines.has_line() {
+                    log::warn!(
+                        "admin: {}: gone while it waited for {} {}: what it sent after that is not carried out",
+                        self.peer,
+                        wait.name,
+                        wait.until.as_str()
+                    );
+                }
+                self.phase = Phase::Over;
+                return;
+            }
             if !self.input_ended && !self.lines.has_line() && !found.intersects(PollFlags::IN) {
                 self.fill(now);
             }
