@@ -186,6 +186,13 @@ impl<C, L: Clone> Dispatch<C, L> {
             .any(|member| member.present && member.config.status == Status::Active)
     }
 
+    /// Whether a member that takes new sessions is online.
+    pub fn has_takers_online(&self) -> bool {
+        self.members
+            .iter()
+            .any(|member| member.present && member.online && member.config.status == Status::Active)
+    }
+
     /// Members that are online, and members that are not.
     pub fn count_members(&self) -> (usize, usize) {
         let present = self.members.iter().filter(|member| member.present);

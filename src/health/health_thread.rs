@@ -262,6 +262,13 @@ impl Round {
             Probed::Odd => Some(Answer::Odd),
             Probed::Missed | Probed::Refused => None,
         };
+        // Asked of the cluster only where it matters, and that is seldom.
+        if answer == Some(Answer::Version)
+            && !watched.watch.probation(&rules).is_zero()
+            && !watched.cluster.look(|_, core| core.has_takers_online())
+        {
+            watched.watch.is_needed();
+        }
         let change = match (answer, result) {
             (Some(answer), _) => watched.watch.answered(at, &rules, answer),
             (None, Probed::Refused) => watched.watch.refused(at, &rules),

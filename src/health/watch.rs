@@ -13,7 +13,8 @@
 //! - A row of failed probes is over when `rise` have been answered in a row: with `rise` at 2 a member that answers
 //!   every other probe goes offline, and stays there.
 //! - Who goes offline soon after coming online, more than [`FREE_RETURNS`] times, must answer for longer each time
-//!   before it is taken back, up to [`PROBATION_MAX`].
+//!   before it is taken back, up to [`PROBATION_MAX`]; not while nobody else of its cluster takes new calls
+//!   ([`Watch::is_needed`]), since a member that may fail again serves better than none.
 //! - A probe that ends much later than it should says that we were not there (stopped, or the machine was): it is
 //!   sent once more before it counts.
 
@@ -225,6 +226,12 @@ impl Watch {
                 .saturating_mul(2_u32.saturating_pow(n))
                 .min(PROBATION_MAX),
         }
+    }
+
+    /// Nobody else of its cluster takes new calls: it is taken back as soon as it answers, like one that has not
+    /// flapped. Its next loss soon after that is held against it again.
+    pub fn is_needed(&mut self) {
+        self.flaps = self.flaps.min(FREE_RETURNS);
     }
 
     /// When [`Watch::next`] is to be asked again.
@@ -759,6 +766,31 @@ mod tests {
         let (back, change) = sim.last();
         assert_eq!(change, Change::Online);
         assert!(back <= secs(705), "{back:?}");
+    }
+
+    #[test]
+    fn a_member_that_flaps_is_taken_back_at_once_when_nobody_else_is_there() {
+        let mut sim = Sim::new(Health::default());
+        let crashing = |at: Duration| {
+            if at.as_secs() % 12 >= 9 {
+                Does::Refuses
+            } else {
+                Does::Answers
+            }
+        };
+        sim.run(secs(72), crashing);
+        let answers_again = sim.at();
+        assert_eq!(sim.watch.state(), State::Offline);
+        assert!(sim.watch.probation(&sim.rules) > secs(5));
+        sim.watch.is_needed();
+        sim.run(secs(75), crashing);
+        let (back, change) = sim.last();
+        assert_eq!(change, Change::Online);
+        assert!(back <= answers_again + sim.rules.retry + ms(ROUND), "{back:?}");
+        // The next loss counts as before.
+        sim.run(secs(83), crashing);
+        assert_eq!(sim.last().1, Change::Offline(Why::Refused));
+        assert_eq!(sim.watch.probation(&sim.rules), secs(4));
     }
 
     #[test]

@@ -197,6 +197,22 @@ fn with_all_members_down_new_calls_are_refused_at_once_and_come_back_alone() {
 }
 
 #[test]
+fn the_only_member_is_taken_back_at_once_however_often_it_has_failed() {
+    let mut bed = Bed::with(1, "<health interval=\"100ms\" retry=\"1s\"/>", &[]);
+    // With another member online it would have to answer for 8 s after the fifth loss.
+    for loss in 1..=5 {
+        bed.members[0].vanish();
+        bed.daemon.wait_members(0, 1);
+        assert_eq!(bed.ask(&create("nobody")), "E999");
+        bed.members[0].come_back();
+        let start = Instant::now();
+        bed.daemon.wait_members(1, 0);
+        assert!(start.elapsed() < Duration::from_secs(5), "loss {loss}");
+        bed.call(&format!("after-{loss}"));
+    }
+}
+
+#[test]
 fn a_slow_member_loses_the_call_and_is_made_to_forget_it() {
     let bed = Bed::of(2);
     bed.members[0].on("U", Fault::Late(Duration::from_millis(900)));
