@@ -24,6 +24,8 @@ pub(super) struct Daemon {
     path: PathBuf,
     timeout: Option<Duration>,
     stream: BufReader<UnixStream>,
+    /// A reply did not come in time. If it still does, it would be taken for that of the next command.
+    gave_up: bool,
 }
 
 /// Why there is no reply, or no whole one.
@@ -86,6 +88,7 @@ impl Daemon {
             path: path.to_owned(),
             timeout,
             stream: BufReader::new(stream),
+            gave_up: false,
         })
     }
 
@@ -95,18 +98,33 @@ impl Daemon {
         Ok(())
     }
 
-    /// Whether the other side has closed the connection, or said something that was not asked for: either way no
-    /// command should go over it any more.
+    /// Whether we no longer wait for a reply that may still come.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.gave_up
+    }
+
+    /// Whether the other side has closed the connection, or said something that was not asked for, or may still say
+    /// so: in each case no command should go over it any more.
     pub(super) fn has_ended(&self) -> bool {
         let mut byte = [0_u8; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let silent = rustix::net::recv(self.stream.get_ref(), &mut byte, flags) == Err(Errno::AGAIN);
-        !silent || !self.stream.buffer().is_empty()
+        self.gave_up || !silent || !self.stream.buffer().is_empty()
     }
 
     /// Sends one command and gives each line of the reply, its last one too, to `each`, with its end. Says whether
     /// the last one was `OK`.
     pub(super) fn ask(
+        &mut self,
+        command: &[u8],
+        each: impl FnMut(&[u8], bool) -> Result<(), Trouble>,
+    ) -> Result<bool, Trouble> {
+        let answer = self.exchange(command, each);
+        self.gave_up |= matches!(answer, Err(Trouble::Late(..)));
+        answer
+    }
+
+    fn exchange(
         &mut self,
         command: &[u8],
         mut each: impl FnMut(&[u8], bool) -> Result<(), Trouble>,

@@ -35,7 +35,9 @@ pub(super) fn run(daemon: Daemon) -> Result<Ending, Trouble> {
 /// One command. A connection that has ended since the last one is made anew before: never after, when it is not
 /// known what became of the command.
 fn ask(daemon: &mut Daemon, line: &str) -> Result<(), Trouble> {
-    if daemon.has_ended() {
+    if daemon.has_given_up() {
+        daemon.reconnect()?;
+    } else if daemon.has_ended() {
         daemon.reconnect()?;
         complain("the daemon had closed the connection; this is a new one");
     }

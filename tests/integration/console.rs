@@ -367,15 +367,32 @@ fn lines_that_are_pasted_at_the_prompt_are_each_answered() {
         // What a terminal makes of a paste.
         ">\\x1b[200~version\\rls Nobody\\r\\rmodify C1 suspend M1\\r\\x1b[201~",
         ">\\r",
-        "<rtp_cluster 1.0.0\r\nOK\r\n",
+        concat!("<rtp_cluster ", env!("CARGO_PKG_VERSION"), "\r\nOK\r\n"),
         "<ERROR: Nobody: cluster not found\r\n",
         "<OK\r\n",
         "<rtp_cluster> ",
         ">version\\r",
-        "<rtp_cluster 1.0.0\r\nOK\r\n",
+        concat!("<rtp_cluster ", env!("CARGO_PKG_VERSION"), "\r\nOK\r\n"),
         ">quit\\r",
     ];
     let (screen, status, wrong) = at_terminal(&bed, &[], &[], &steps);
+    assert_eq!((status, &*wrong), (0, ""), "{screen}");
+    assert!(!screen.contains("had closed"), "{screen}");
+}
+
+#[test]
+fn a_reply_that_did_not_come_in_time_is_not_taken_for_the_next_one() {
+    let bed = Bed::of(1);
+    let steps = [
+        "<rtp_cluster> ",
+        ">wait C1 M1 offline\\r",
+        "<no whole reply within 0.5 s",
+        "<rtp_cluster> ",
+        ">version\\r",
+        concat!("<rtp_cluster ", env!("CARGO_PKG_VERSION"), "\r\nOK\r\n"),
+        ">quit\\r",
+    ];
+    let (screen, status, wrong) = at_terminal(&bed, &["-t", "0.5"], &[], &steps);
     assert_eq!((status, &*wrong), (0, ""), "{screen}");
     assert!(!screen.contains("had closed"), "{screen}");
 }
