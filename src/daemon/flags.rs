@@ -140,12 +140,12 @@ pub const FLAGS: &[Flag] = &[
         "state-dir",
         "DIR",
         "",
-        "keep the session map here over a restart",
+        "not in this version: the session map over a restart",
     ),
     flag(
         "T",
         "takeover",
-        "take sockets and sessions over from the running daemon",
+        "not in this version: take over from the running daemon",
     ),
     flag(
         "v",
