@@ -178,6 +178,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             out.reply(client, |bytes| bytes.push(b'0'));
             self.outcome(Verb::Delete, 0);
         }
+        if let Some(home) = home {
+            self.follow_call(now, slot, home, out);
+        }
         self.close(slot);
         if let Some(home) = home {
             self.defer(now, home, &text, out);

@@ -114,7 +114,27 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.remember_wish(now, slot, from, out);
         }
         self.hand_over(slot, from, text, outcome, out);
+        self.follow_call(now, slot, from, out);
         self.close(slot);
+    }
+
+    /// A delete that came before its call had found a member has been at `from`. If the call is elsewhere by now, it
+    /// goes there as well: nobody else will end that session.
+    pub(super) fn follow_call(&mut self, now: Instant, slot: Slot, from: MemberId, out: &mut Outbox<C, L>) {
+        let tick = self.tick(now);
+        let Some(transaction) = self.pending.get_mut(slot).filter(|t| t.follows) else {
+            return;
+        };
+        let hash = transaction.key.hash;
+        let home = self.sessions.find(tick, hash, transaction.call_id());
+        let Some(home) = home.map(|binding| binding.member).filter(|home| *home != from) else {
+            return;
+        };
+        self.sessions
+            .bind(tick, hash, transaction.call_id(), home, Stage::Ended)
+            .ok();
+        let text = transaction.text.clone();
+        self.send_quietly(now, home, &text, false, out);
     }
 
     /// Writes a member's reply to the client.

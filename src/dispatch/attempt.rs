@@ -157,6 +157,8 @@ pub struct Transaction<C> {
     pub mixed: bool,
     /// Whether a delete came from the list of its member, whose next one is to follow.
     pub chained: bool,
+    /// Whether a delete came while its call was still on the way to a member: it follows the call if that moves on.
+    pub follows: bool,
 }
 
 impl<C> Transaction<C> {
@@ -184,6 +186,7 @@ impl<C> Transaction<C> {
             verdict: Vec::new(),
             mixed: false,
             chained: false,
+            follows: false,
         }
     }
 
@@ -209,6 +212,7 @@ impl<C> Transaction<C> {
         self.rewritten = false;
         self.mixed = false;
         self.chained = false;
+        self.follows = false;
         self.text.clear();
         self.text.shrink_to(512);
         self.exchanges.clear();

@@ -77,6 +77,10 @@ impl<C, L: Clone> Dispatch<C, L> {
                 if command.ends_session {
                     self.end(now, hash, command, id);
                 }
+                if let Some(transaction) = self.pending.get_mut(slot) {
+                    let undecided = matches!(home, Home::Online { tentative: true, .. });
+                    transaction.follows = undecided && command.verb == Verb::Delete;
+                }
                 self.send(now, slot, id, None, out);
             }
             (Route::Join, Some(id)) => {

@@ -288,6 +288,34 @@ fn a_silent_member_is_failed_over_in_time_and_its_late_session_undone() {
 }
 
 #[test]
+fn a_delete_that_comes_during_a_failover_follows_its_call() {
+    let mut bench = Bench::new();
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (slow, ..) = bench.one_sent();
+    let client = bench.command("D c1 from");
+    assert_eq!(bench.one_sent().0, slow);
+    bench.pass(ms(251));
+    let elsewhere = |sent: Vec<(&'static str, Cookie, String)>| {
+        let mut sent = sent.into_iter().filter(|(member, ..)| *member != slow);
+        sent.next()
+    };
+    let (other, cookie, _) = elsewhere(bench.take_sent()).unwrap();
+    bench.answer(other, cookie, "35000 192.0.2.9");
+    assert_eq!(elsewhere(bench.take_sent()), None);
+    bench.pass(ms(3_000));
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    let (member, cookie, text) = elsewhere(bench.take_sent()).unwrap();
+    assert_eq!((member, text.as_str()), (other, "D c1 from"));
+    bench.answer(other, cookie, "0");
+    // A call that has its member is not run after.
+    bench.call("c2");
+    bench.command("D c2 from");
+    let (home, cookie, _) = bench.one_sent();
+    bench.answer(home, cookie, "0");
+    assert_eq!(elsewhere(bench.take_sent()), None);
+}
+
+#[test]
 fn the_first_positive_answer_wins_though_it_is_late() {
     let mut bench = Bench::new();
     let client = bench.command("U c1 192.0.2.1 4000 from");
