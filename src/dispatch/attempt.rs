@@ -124,6 +124,7 @@ impl Key {
 
 /// A command in flight.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Transaction<C> {
     /// Where it is.
     pub slot: Slot,
