@@ -58,6 +58,7 @@ pub(super) fn run(cluster: &Cluster, listener: UnixListener, slow: Arc<SlowClien
         buffer: vec![0; COMMAND_MAX + 2].into(),
     };
     while front.turn(stop) {}
+    front.finish();
 }
 
 impl Front<'_> {
@@ -98,6 +99,26 @@ impl Front<'_> {
             self.expire();
         }
         true
+    }
+
+    /// Takes the commands of those who had connected before the stop: they write in this moment, and closing would
+    /// reset them.
+    fn finish(&mut self) {
+        while let Some(until) = self.fresh.front().map(|fresh| fresh.until) {
+            let mut fds: Vec<PollFd<'_>> = self
+                .fresh
+                .iter()
+                .map(|fresh| PollFd::new(&fresh.stream, PollFlags::IN))
+                .collect();
+            let patience = until.saturating_duration_since(now());
+            wait(&self.cluster.name, &mut fds, Some(patience));
+            let readable: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            drop(fds);
+            self.read_fresh(&readable);
+            let now = now();
+            self.fresh.retain(|fresh| fresh.until > now);
+        }
+        self.burst.settle();
     }
 
     /// Reads those of the clients accepted before that have written by now.
