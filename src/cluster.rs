@@ -14,12 +14,11 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::admin::view::{ClusterView, MemberView, Summary};
 use crate::config::model::{self, Name, Status};
-use crate::daemon::sockets::BoundPort;
 use crate::dispatch::members::MEMBERS_MAX;
 use crate::dispatch::outbox::{Note, Outbox, Probed};
 use crate::dispatch::session::MemberId;
+use crate::dispatch::view::{ClusterView, MemberView, Summary};
 use crate::dispatch::{Dispatch, Total};
 use crate::front::client::Client;
 use crate::front::connections::Connections;
@@ -29,8 +28,9 @@ use crate::link::{Label, Link, Sink};
 use crate::notify::{self, Relay};
 use crate::protocol::command::Verb;
 use crate::protocol::cookie::Cookie;
+use crate::rim::now;
 use crate::server::upkeep_thread::Upkeep;
-use crate::sync::now;
+use crate::sockets::BoundPort;
 
 /// The dispatcher as it runs.
 pub type Core = Dispatch<Client, Arc<Link>>;

@@ -54,7 +54,7 @@
 //! thread of its cluster; results of probes come back to the health thread from whoever read them. All these are
 //! told to end, and joined, by [`server::Server`].
 //!
-//! Whatever blocks a thread for news stands inside of [`sync::idle`], so that the watchdog tells one that waits from one
+//! Whatever blocks a thread for news stands inside of [`rim::idle`], so that the watchdog tells one that waits from one
 //! that hangs.
 //!
 //! # Locks
@@ -84,5 +84,6 @@ pub mod health;
 pub mod link;
 pub mod notify;
 pub mod protocol;
+pub mod rim;
 pub mod server;
-pub mod sync;
+pub mod sockets;

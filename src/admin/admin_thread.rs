@@ -14,8 +14,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::apply;
 use super::connection::Connection;
 use super::reply::Reply;
-use super::view::Operator;
-use crate::sync::{self, Thread};
+use crate::admin::operator::Operator;
+use crate::rim::{self, Thread};
 
 /// Clients at once, on all doors. Each costs a descriptor and at most a few kilobytes while it is silent.
 pub const CLIENTS_MAX: usize = 128;
@@ -95,7 +95,7 @@ fn start_with(doors: Vec<AdminDoor>, operator: Arc<dyn Operator>, limits: Limits
         accept_from: None,
         warned: None,
     };
-    let thread = sync::spawn("admin", || admin.run())?;
+    let thread = rim::spawn("admin", || admin.run())?;
     Ok(AdminHandle { stop, thread })
 }
 
@@ -120,9 +120,9 @@ struct Found {
 
 impl Admin {
     fn run(mut self) {
-        let mut waits_seen = sync::now();
+        let mut waits_seen = rim::now();
         loop {
-            let found = match self.poll(sync::now(), waits_seen) {
+            let found = match self.poll(rim::now(), waits_seen) {
                 Ok(found) => found,
                 Err(error) => {
                     // Memory for the call is all that can be missing.
@@ -137,7 +137,7 @@ impl Admin {
             if found.stop {
                 return self.farewell();
             }
-            let now = sync::now();
+            let now = rim::now();
             for (client, flags) in self.clients.iter_mut().zip(found.clients) {
                 if !flags.is_empty() {
                     client.ready(now, flags);
@@ -176,7 +176,7 @@ impl Admin {
         }
         let asked = self.clients.iter().zip(interests);
         polled.extend(asked.map(|(client, flags)| PollFd::new(client.socket(), flags)));
-        match sync::idle(|| poll(&mut polled, timeout.as_ref())) {
+        match rim::idle(|| poll(&mut polled, timeout.as_ref())) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -299,7 +299,7 @@ impl Admin {
 
     /// The daemon ends: whoever waits is told, as far as it reads at once.
     fn farewell(mut self) {
-        let now = sync::now();
+        let now = rim::now();
         for client in &mut self.clients {
             if client.parked().is_some() {
                 client.unpark(now, &Reply::error("the daemon stops"));
@@ -464,9 +464,9 @@ mod tests {
         drop(client);
         // Asked until seen: the other one is served when it is its turn.
         let mut other = bed.client();
-        let until = sync::now() + LONG;
+        let until = rim::now() + LONG;
         while !other.ask("ls Supercluster#1").contains("DRAINING") {
-            assert!(sync::now() < until, "{:?}", bed.fake.changes.lock());
+            assert!(rim::now() < until, "{:?}", bed.fake.changes.lock());
         }
         assert_eq!(
             *bed.fake.changes.lock(),
@@ -549,14 +549,14 @@ mod tests {
             client.send("wait Supercluster#1 RTPPROXY1 gone\n");
         }
         drop(clients);
-        let until = sync::now() + LONG;
+        let until = rim::now() + LONG;
         let answered = || {
             let mut client = bed.client();
             client.send("version\n");
             client.reply().ends_with("OK\n")
         };
         while !answered() {
-            assert!(sync::now() < until, "no place became free");
+            assert!(rim::now() < until, "no place became free");
         }
     }
 

@@ -4,8 +4,8 @@
 use super::commands::{Access, Entry};
 use super::grammar::{Command, ListForm, StatsForm, Until, Wait};
 use super::reply::Reply;
-use super::view::{Operator, Refusal};
 use super::{render, render_json, render_prometheus, save};
+use crate::admin::operator::{Operator, Refusal};
 
 /// What became of a command.
 #[derive(Debug)]
@@ -174,8 +174,8 @@ mod tests {
 
     use super::super::fake::Fake;
     use super::super::grammar;
-    use super::super::view::Loaded;
     use super::*;
+    use crate::admin::operator::Loaded;
 
     /// All that a client is sent for `line`.
     fn ask(fake: &Fake, line: &str) -> String {

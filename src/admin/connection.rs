@@ -14,7 +14,7 @@ use super::commands::Access;
 use super::grammar::{self, Wait};
 use super::lines::{LINE_MAX, Line, Lines};
 use super::reply::Reply;
-use super::view::Operator;
+use crate::admin::operator::Operator;
 
 /// Bytes of one read.
 const READ_SIZE: usize = 16 * 1024;

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use super::view::{
-    CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, Loaded, MEMBER_COUNTERS, MemberView, Operator, Refusal,
-    SessionsView, Setting, Summary,
-};
+use crate::admin::operator::{Loaded, Operator, Refusal};
+use crate::config::Setting;
 use crate::config::model::{Address, Cluster, Config, Member, Name, Protocol, Status};
+use crate::dispatch::view::{
+    CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView, Summary,
+};
 
 /// Clusters in memory.
 pub(crate) struct Fake {

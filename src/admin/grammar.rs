@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::commands::{self, Entry, Kind};
 use super::reply::Reply;
-use super::view::Setting;
+use crate::config::Setting;
 use crate::config::{fields, model};
 
 /// `key=value` pairs in one command. Three times what a member has.

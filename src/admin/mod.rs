@@ -12,12 +12,12 @@ pub mod commands;
 mod connection;
 pub mod grammar;
 pub mod lines;
+pub mod operator;
 pub mod render;
 pub mod render_json;
 pub mod render_prometheus;
 pub mod reply;
 mod save;
-pub mod view;
 
 #[cfg(test)]
 pub(crate) mod fake;

@@ -5,7 +5,9 @@ use core::fmt::{Display, Write};
 use core::time::Duration;
 
 use super::commands::Entry;
-use super::view::{CLUSTER_COUNTERS, ClusterView, MEMBER_COUNTERS, MemberView, SessionsView, Summary};
+use crate::dispatch::view::{
+    CLUSTER_COUNTERS, ClusterView, MEMBER_COUNTERS, MemberView, SessionsView, Summary,
+};
 
 /// Blocks with a blank line between two of them, and none around.
 fn separated(blocks: impl Iterator<Item = String>) -> String {
@@ -242,7 +244,7 @@ pub fn version() -> String {
 mod tests {
     use super::*;
     use crate::admin::fake::{Fake, cluster, member};
-    use crate::admin::view::Operator;
+    use crate::admin::operator::Operator;
 
     #[test]
     fn the_list_of_clusters_is_that_of_the_manual() {

@@ -4,8 +4,10 @@ use core::fmt::{Display, Write};
 use core::time::Duration;
 
 use super::render::{call_id_text, utilization};
-use super::view::{CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView};
 use crate::config::model::{self, CapacityLimit, NoMembers, Policy};
+use crate::dispatch::view::{
+    CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView,
+};
 
 /// `ls --json`: everything that is known of `clusters`, each with its number.
 pub fn clusters<'a>(clusters: impl Iterator<Item = (usize, &'a ClusterView)>, uptime: Duration) -> String {
@@ -327,7 +329,7 @@ mod tests {
 
     use super::*;
     use crate::admin::fake::{Fake, cluster, member};
-    use crate::admin::view::Operator;
+    use crate::admin::operator::Operator;
 
     const HOUR: Duration = Duration::from_secs(3600);
 

@@ -5,7 +5,7 @@ use core::fmt::{Display, Write};
 use core::time::Duration;
 
 use super::render::utilization;
-use super::view::{CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView};
+use crate::dispatch::view::{CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView};
 
 /// `stats --prometheus`
 pub fn stats(clusters: &[(usize, ClusterView)], uptime: Duration) -> String {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::render_json;
 use super::reply::Reply;
-use super::view::Operator;
+use crate::admin::operator::Operator;
 use crate::config;
 
 /// Rights of a file that did not exist: it says where control sockets are, which is nobody else's business.

@@ -24,6 +24,7 @@ pub use check::{check_cluster_fits, check_member_fits};
 pub use diff::{diff, undone};
 pub use elements::{Attribute, ELEMENTS, Element, Range, Times};
 pub use fault::{FAULTS_MAX, Fault, Faults, Position};
+pub use pairs::Setting;
 pub use parse::parse;
 pub use read::read;
 pub use write::write;

@@ -9,8 +9,7 @@ use super::fault::quoted;
 use super::fields::{
     CAPACITY, CAPACITY_LIMIT, NAME, POLICY, PROTOCOL, STATUS, WEIGHT, Want, ip, name, wrong,
 };
-use super::model::{Cluster, Member};
-use crate::admin::view::Setting;
+use super::model::{Cluster, Member, Protocol};
 
 const MEMBER_KEYS: &[&str] = &[
     "name",
@@ -33,6 +32,25 @@ const SETTING_KEYS: &[&str] = &[
     "protocol",
     "address",
 ];
+
+/// One key of `modify C set NAME`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Setting {
+    /// 0 to 65535.
+    Weight(u16),
+    /// At least 1.
+    Capacity(u32),
+    /// `None` takes it away.
+    WanAddress(Option<IpAddr>),
+    /// `None` takes it away.
+    LanAddress(Option<IpAddr>),
+    /// `None` takes it away.
+    CmdOutAddress(Option<IpAddr>),
+    /// Only while nothing is bound; the two are checked together.
+    Protocol(Protocol),
+    /// Only while nothing is bound; text as written, read with the protocol that holds after the change.
+    Address(String),
+}
 
 /// A member as `modify C add` describes it. Keys are taken in any case and order; `status` is ACTIVE where it is
 /// left out, and an empty `wan_address`, `lan_address` or `cmd_out_address` is none.

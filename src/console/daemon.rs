@@ -16,7 +16,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::options::DEFAULT_TIMEOUT;
 use crate::admin::commands::{self, Kind};
 use crate::admin::reply::{self, REPLY_MAX};
-use crate::sync;
+use crate::rim;
 
 /// A connection.
 #[derive(Debug)]
@@ -136,7 +136,7 @@ impl Daemon {
         let limit = self
             .timeout
             .or((kind != Some(Kind::Wait)).then_some(DEFAULT_TIMEOUT));
-        let until = limit.map(|limit| (sync::now() + limit, limit));
+        let until = limit.map(|limit| (rim::now() + limit, limit));
 
         let line = [command, b"\n"].concat();
         // A daemon with no room for us has said so and closed: its line is there to read all the same.
@@ -167,7 +167,7 @@ impl Daemon {
     fn read_line(&mut self, line: &mut Vec<u8>, until: Option<(Instant, Duration)>) -> Result<(), Trouble> {
         loop {
             if let Some((until, limit)) = until {
-                let left = until.saturating_duration_since(sync::now());
+                let left = until.saturating_duration_since(rim::now());
                 if left.is_zero() {
                     return Err(Trouble::Late(self.path.clone(), limit));
                 }

@@ -9,11 +9,8 @@ mod privileges;
 mod ready;
 pub mod rights;
 mod signal_thread;
-pub mod sockets;
 mod start;
-mod sys;
 mod syslog;
-mod systemd;
 
 use std::env;
 use std::ffi::OsString;
@@ -22,9 +19,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::config::Parsed;
-use crate::front::listener::BindError;
+use crate::sockets::Sockets;
+use crate::sockets::listener::BindError;
 use options::{Asked, Options};
-use sockets::Sockets;
 
 /// Exit status for a command line that makes no sense (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;

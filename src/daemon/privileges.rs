@@ -6,8 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::options::{LogTarget, Options, Owner};
-use super::{rights, sys};
+use super::rights;
 use crate::config::model::{Address, Config};
+use crate::rim::sys;
 
 /// The user that the daemon becomes.
 #[derive(Debug)]

@@ -1,9 +1,9 @@
 //! Who may connect: owners and modes of sockets, from the configuration, the command line, and whom we become.
 
 use super::options::{Options, Owner};
-use super::sys;
 use crate::config::model::SocketRights;
-use crate::front::listener::Rights;
+use crate::rim::sys;
+use crate::sockets::listener::Rights;
 
 /// The numbers of an owner: of its user and of its group, where they are named.
 ///

@@ -16,8 +16,8 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use super::Service;
 use super::logfile::Log;
-use super::systemd::Systemd;
-use crate::sync;
+use crate::rim;
+use crate::sockets::systemd::Systemd;
 
 /// Between two reloads, or two status dumps: a storm of signals costs one a second.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -65,10 +65,10 @@ pub(crate) fn run(
 ) {
     let mut reload = Rarely::default();
     let mut dump = Rarely::default();
-    let mut watch = sync::Watch::default();
-    let mut tick = systemd.tick().map(|_| sync::now());
+    let mut watch = rim::Watch::default();
+    let mut tick = systemd.tick().map(|_| rim::now());
     loop {
-        let now = sync::now();
+        let now = rim::now();
         let next = [reload.due(), dump.due(), tick].into_iter().flatten().min();
         for signal in wait(next.map(|due| due.saturating_duration_since(now))) {
             match signal {
@@ -82,25 +82,25 @@ pub(crate) fn run(
                 // The log as well: whoever rotates it may send this one.
                 SIGHUP => {
                     log.reopen();
-                    reload.ask(sync::now());
+                    reload.ask(rim::now());
                 }
                 SIGUSR1 => log.reopen(),
-                SIGUSR2 => dump.ask(sync::now()),
+                SIGUSR2 => dump.ask(rim::now()),
                 _ => {}
             }
         }
-        if reload.take(sync::now()) {
+        if reload.take(rim::now()) {
             systemd.reloading();
             tell_reload(service.reload());
             systemd.ready();
         }
-        if dump.take(sync::now()) {
+        if dump.take(rim::now()) {
             service
                 .dump()
                 .lines()
                 .for_each(|line| log::info!("status: {line}"));
         }
-        let now = sync::now();
+        let now = rim::now();
         if let (Some(due), Some(every)) = (tick, systemd.tick())
             && due <= now
         {
@@ -165,7 +165,7 @@ mod tests {
     use crate::config::Parsed;
     use crate::daemon::StartError;
     use crate::daemon::options::Options;
-    use crate::daemon::sockets::Sockets;
+    use crate::sockets::Sockets;
 
     #[derive(Default)]
     struct Counting {
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_storm_is_answered_once_a_second_and_the_last_of_it_is_not_lost() {
-        let start = sync::now();
+        let start = rim::now();
         let mut reload = Rarely::default();
         let mut taken = Vec::new();
         for millisecond in 0..=3000 {

@@ -12,11 +12,12 @@ use super::pidfile::PidFile;
 use super::privileges::{self, Identity};
 use super::ready::{self, Caller, Side};
 use super::signal_thread::{self, Signals};
-use super::sockets::Sockets;
 use super::syslog::{PLACES, Syslog};
-use super::systemd::{self, Given, Systemd};
-use super::{Service, StartError, sys};
+use super::{Service, StartError};
 use crate::config::{self, Parsed};
+use crate::rim::sys;
+use crate::sockets::Sockets;
+use crate::sockets::systemd::{self, Given, Systemd};
 
 /// File descriptors that are asked for: more than the connections that are served at most. The hard limit stays.
 const DESCRIPTORS: u64 = 65_536;

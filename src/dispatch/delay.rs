@@ -7,7 +7,7 @@
 
 use core::time::Duration;
 
-use crate::admin::view::DELAY_BUCKETS;
+use crate::dispatch::view::DELAY_BUCKETS;
 
 /// A datagram is never sent again sooner.
 pub const PAUSE_MIN: Duration = Duration::from_millis(10);

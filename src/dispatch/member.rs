@@ -9,8 +9,8 @@ use super::choose::Candidate;
 use super::delay::Delay;
 use super::rewrite::Notifier;
 use super::session::MemberId;
-use crate::admin::view::MEMBER_COUNTERS;
 use crate::config::model::{self, Status};
+use crate::dispatch::view::MEMBER_COUNTERS;
 use crate::protocol::reply::{SessionCounts, Statistics};
 
 /// Deletes that wait for one member at most. Each is a call that ended while the member was away: at 100 calls

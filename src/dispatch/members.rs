@@ -11,8 +11,8 @@ use super::outbox::Outbox;
 use super::pending::Slot;
 use super::session::{MemberId, Stage};
 use super::{Dispatch, Outcomes};
-use crate::admin::view::{CLUSTER_COUNTERS, Listed, MemberView};
 use crate::config::model::{self, Status};
+use crate::dispatch::view::{CLUSTER_COUNTERS, Listed, MemberView};
 
 /// Members of one cluster at most: an exchange names its place among all members in 16 bits.
 pub const MEMBERS_MAX: usize = 10_000;
@@ -227,7 +227,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// Counters, in the order of [`crate::admin::view::CLUSTER_COUNTERS`].
+    /// Counters, in the order of [`crate::dispatch::view::CLUSTER_COUNTERS`].
     pub fn totals(&self) -> &[u64; CLUSTER_COUNTERS.len()] {
         &self.totals
     }

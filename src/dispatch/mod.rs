@@ -32,6 +32,7 @@ pub mod route;
 pub mod session;
 #[cfg(test)]
 mod tests;
+pub mod view;
 
 use core::time::Duration;
 use std::collections::HashMap;
@@ -47,8 +48,8 @@ use self::pending::{Pending, Slot};
 use self::random::Rng;
 use self::rewrite::Towards;
 use self::session::{MemberId, Sessions, Tick};
-use crate::admin::view::CLUSTER_COUNTERS;
 use crate::config::model;
+use crate::dispatch::view::CLUSTER_COUNTERS;
 use crate::protocol::command::{self, Verb};
 use crate::protocol::cookie::Cookie;
 

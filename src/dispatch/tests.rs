@@ -62,7 +62,7 @@ impl Bench {
     }
 
     pub(super) fn with(rules: &model::Cluster, names: &[&'static str]) -> Self {
-        let now = crate::sync::now();
+        let now = crate::rim::now();
         let core = Dispatch::new(now, rules.clone(), 7, RandomState::new());
         let (out, ids, sent, replies) = (Outbox::default(), Vec::new(), Vec::new(), Vec::new());
         let mut bench = Self {

@@ -24,7 +24,7 @@ use super::{stream, udp, unix};
 use crate::cluster::{Cluster, Out};
 use crate::config::model::Name;
 use crate::dispatch::rewrite::Origin;
-use crate::sync::idle;
+use crate::rim::idle;
 
 /// A control socket that is bound.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use rustix::net::SocketFlags;
 
 use super::connections::{CONNECTIONS_MAX, Place};
 use crate::cluster::Cluster;
-use crate::sync::now;
+use crate::rim::now;
 
 /// Connections accepted in a row before those that are waiting to be read get their turn.
 pub(super) const ACCEPT_BATCH: usize = 64;

@@ -7,7 +7,6 @@ pub mod fair;
 mod gate;
 pub mod handover;
 pub mod kept;
-pub mod listener;
 pub mod order;
 pub mod slow_thread;
 mod stream;

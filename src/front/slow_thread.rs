@@ -25,7 +25,7 @@ use crate::dispatch::rewrite::Origin;
 use crate::protocol::command::{COMMAND_MAX, ErrorCode, parse};
 use crate::protocol::framing::{First, first};
 use crate::protocol::reply::write_error;
-use crate::sync::now;
+use crate::rim::now;
 
 /// How long a client may take for its command, all in all.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);

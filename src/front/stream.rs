@@ -22,7 +22,7 @@ use super::slow_thread::{DEADLINE, unfinished};
 use crate::cluster::Cluster;
 use crate::protocol::command::{COMMAND_MAX, ErrorCode};
 use crate::protocol::framing::{Line, line};
-use crate::sync::now;
+use crate::rim::now;
 
 /// Connections that are watched here at most.
 const IN_USE_MAX: usize = 128;

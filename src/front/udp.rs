@@ -29,7 +29,7 @@ use crate::dispatch::repeat::{self, Repeats, Seen};
 use crate::dispatch::rewrite::Origin;
 use crate::protocol::command::COMMAND_MAX;
 use crate::protocol::{cookie, framing};
-use crate::sync::now;
+use crate::rim::now;
 
 /// Longest cookie; SIP servers' have 10 to 40 bytes.
 const COOKIE_MAX: usize = 1024;

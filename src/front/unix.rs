@@ -22,7 +22,7 @@ use crate::cluster::Cluster;
 use crate::dispatch::rewrite::Origin;
 use crate::protocol::command::COMMAND_MAX;
 use crate::protocol::framing::{First, first};
-use crate::sync::now;
+use crate::rim::now;
 
 /// How long a client that has connected and not yet written is watched here: SIP servers write at once.
 const FRESH_FOR: Duration = Duration::from_millis(20);

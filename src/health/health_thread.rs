@@ -17,7 +17,7 @@ use crate::dispatch::outbox::Probed;
 use crate::dispatch::session::MemberId;
 use crate::link::timer_thread::Post;
 use crate::protocol::reply::SessionCounts;
-use crate::sync::{Thread, idle, now, spawn};
+use crate::rim::{Thread, idle, now, spawn};
 
 /// Messages that may wait: several rounds of probes of a thousand members.
 const QUEUE: usize = 16_384;

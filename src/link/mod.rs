@@ -10,7 +10,6 @@
 //!
 //! A host name is looked up by `resolver_thread.rs`, never on the path of a command.
 
-pub mod backoff;
 pub mod resolver_thread;
 pub mod stream;
 pub mod timer_thread;
@@ -32,7 +31,7 @@ use crate::protocol::Words;
 use crate::protocol::command::Verb;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::reply::judge;
-use crate::sync::idle;
+use crate::rim::idle;
 
 /// Longest reply of a member, in bytes, as RTPproxy's own buffers.
 pub const REPLY_MAX: usize = 8192;

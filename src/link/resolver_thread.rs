@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Label, resolve_all};
 use crate::config::model::Member;
-use crate::sync::{Thread, idle, now, spawn};
+use crate::rim::{Thread, idle, now, spawn};
 
 /// Between two look-ups of one name, however often it is asked for.
 const RETRY: Duration = Duration::from_secs(2);

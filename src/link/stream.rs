@@ -22,7 +22,6 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, Shutdown};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::backoff::Backoff;
 use super::resolver_thread::Resolver;
 use super::{
     CONNECT_WITHIN, Label, REPLY_MAX, Refused, Sink, bind_source, is_our_fault, is_plausible, reply_length,
@@ -30,7 +29,8 @@ use super::{
 use crate::config::model::{Address, Member};
 use crate::dispatch::ANSWER_WITHIN;
 use crate::protocol::cookie::Cookie;
-use crate::sync::{Thread, idle, now, spawn};
+use crate::rim::backoff::Backoff;
+use crate::rim::{Thread, idle, now, spawn};
 
 /// Commands on the connection or waiting for it; more are failed over like those of a silent member.
 const QUEUE: usize = 4096;

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::cluster::{Cluster, Out};
 use crate::dispatch::session::MemberId;
-use crate::sync::idle;
+use crate::rim::idle;
 
 /// What a timer thread is told.
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use super::resolver_thread::Resolver;
 use super::{Label, REPLY_MAX, Refused, Sink, bind_source};
 use crate::config::model::{Address, Member};
 use crate::protocol::cookie::{self, Cookie};
-use crate::sync::{Thread, idle, now, spawn};
+use crate::rim::{Thread, idle, now, spawn};
 
 /// Kernel buffers for bursts of commands and replies, in bytes; the kernel may give less.
 const BUFFER: usize = 4 << 20;

@@ -18,7 +18,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::{Label, REPLY_MAX, Refused, Sink, is_our_fault, is_plausible, reply_length};
 use crate::dispatch::ANSWER_WITHIN;
 use crate::protocol::cookie::Cookie;
-use crate::sync::{Thread, idle, now, spawn};
+use crate::rim::{Thread, idle, now, spawn};
 
 /// Connections to one member at the same time.
 pub const WORKERS: usize = 8;

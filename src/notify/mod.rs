@@ -20,9 +20,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::cluster::Cluster;
 use crate::config::model;
 use crate::daemon::StartError;
-use crate::daemon::sockets::{BoundPort, Sockets};
 use crate::dispatch::rewrite::Notice;
-use crate::sync::{Thread, spawn};
+use crate::rim::{Thread, spawn};
+use crate::sockets::{BoundPort, Sockets};
 
 /// Notifications from the dispatcher that may wait for the relay thread: several seconds of them, at the rate at
 /// which it makes them.

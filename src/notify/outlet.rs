@@ -14,7 +14,7 @@ use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::dispatch::rewrite::Addressee;
-use crate::link::backoff::Backoff;
+use crate::rim::backoff::Backoff;
 
 /// Bytes that wait for one socket at most: some thousand notifications. Beyond that the oldest are dropped.
 pub const QUEUE_BYTES: usize = 128 * 1024;

@@ -23,10 +23,10 @@ use super::Inbox;
 use super::lines::Lines;
 use super::outlet::Outlet;
 use crate::cluster::Cluster;
-use crate::daemon::sockets::BoundPort;
 use crate::dispatch::Throttle;
 use crate::dispatch::rewrite::{Addressee, split_notification};
-use crate::sync::{idle, now};
+use crate::rim::{idle, now};
+use crate::sockets::BoundPort;
 
 /// Connections of all members at most. RTPproxy has one for each of its notification targets.
 const INBOUND_MAX: usize = 1024;

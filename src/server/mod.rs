@@ -20,16 +20,16 @@ use parking_lot::{Mutex, RwLock};
 use self::running::{Door, Running};
 use self::upkeep_thread::{Inbox, Upkeep, UpkeepHandle};
 use crate::admin::admin_thread::{self, AdminDoor, AdminHandle};
-use crate::admin::view::{Operator, Refusal};
+use crate::admin::operator::{Operator, Refusal};
 use crate::config::{Parsed, model};
 use crate::daemon::options::Options;
 use crate::daemon::rights;
-use crate::daemon::sockets::Sockets;
 use crate::daemon::{Service, StartError};
-use crate::front::listener::BoundUnix;
 use crate::health::health_thread::{self, Health, Message};
 use crate::notify;
-use crate::sync::now;
+use crate::rim::now;
+use crate::sockets::Sockets;
+use crate::sockets::listener::BoundUnix;
 
 /// How long commands in flight may take to be answered when the daemon stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ pub struct Server {
     doors: Vec<(model::Cluster, Door, Option<notify::Door>)>,
     admin_doors: Vec<(BoundUnix, bool)>,
     admin: Option<AdminHandle>,
-    admin_files: Vec<crate::front::listener::SocketFile>,
+    admin_files: Vec<crate::sockets::listener::SocketFile>,
 }
 
 impl Shared {

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::running::{Door, Running};
-use crate::admin::view::{ClusterView, Loaded, Operator, Refusal, SessionsView, Setting, Summary};
+use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, Cluster, needs_link};
+use crate::config::Setting;
 use crate::config::fields;
 use crate::config::model::{self, Config, Name, Status};
 use crate::config::{check_cluster_fits, check_member_fits};
 use crate::daemon::StartError;
 use crate::dispatch::session::{MemberId, SHARDS};
-use crate::sync::now;
+use crate::dispatch::view::{ClusterView, SessionsView, Summary};
+use crate::rim::now;
 
 /// A member's id and its definition.
 fn member(cluster: &Cluster, name: &str) -> Result<(MemberId, model::Member), Refusal> {

@@ -13,14 +13,14 @@ use rustix::process::{getegid, geteuid};
 use super::operate::definition;
 use super::running::{Door, Front, Running};
 use super::{Shared, wait_for_first_probes};
-use crate::admin::view::{Loaded, Operator, Refusal};
+use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, needs_link};
 use crate::config::{self, Parsed, model};
 use crate::daemon::{StartError, rights};
 use crate::dispatch::session::MemberId;
-use crate::front::listener::Rights;
 use crate::link::Link;
 use crate::notify::{self, Relay};
+use crate::sockets::listener::Rights;
 
 impl Shared {
     /// Reads the file again and makes the running state what it says.

@@ -13,17 +13,17 @@ use parking_lot::Mutex;
 use crate::cluster::Cluster;
 use crate::config::model::{self, Address, Protocol};
 use crate::daemon::options::Options;
-use crate::daemon::sockets::{BoundPort, Kept, Sockets};
 use crate::daemon::{StartError, rights};
 use crate::front::cluster_thread;
 use crate::front::handover::{SlowClients, WayBack};
-use crate::front::listener::{BoundUnix, SocketFile};
 use crate::front::slow_thread;
 use crate::health::health_thread::Message;
 use crate::link::{resolve, timer_thread};
 use crate::notify;
+use crate::rim::{Thread, spawn};
 use crate::server::upkeep_thread::Upkeep;
-use crate::sync::{Thread, spawn};
+use crate::sockets::listener::{BoundUnix, SocketFile};
+use crate::sockets::{BoundPort, Kept, Sockets};
 
 /// A bound control socket that nobody serves yet.
 #[derive(Debug)]

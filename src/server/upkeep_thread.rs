@@ -12,7 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use super::Shared;
 use crate::dispatch::ANSWER_WITHIN;
 use crate::link::Link;
-use crate::sync::{Thread, idle, now, spawn};
+use crate::rim::{Thread, idle, now, spawn};
 
 /// Messages that may wait. Each makes the thread look at everything, so one that finds no place is not missed,
 /// and a link that finds none is closed at once: commands on their way over it are sent again or fail over.

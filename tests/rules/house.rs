@@ -37,7 +37,7 @@ const IMPURE: [&str; 22] = [
     "log::",
     "Instant::now",
     "SystemTime",
-    "sync::now",
+    "rim::now",
     "println!",
     "eprintln!",
     "std::process",
@@ -140,7 +140,7 @@ fn every_thread_waits_where_the_watchdog_sees_it() {
     for (file, code) in code::all() {
         let is_link = file.starts_with("src/link/") && code.contains("spawn(");
         if is_link || file.ends_with("_thread.rs") && !file.ends_with("signal_thread.rs") {
-            assert!(code.contains("idle("), "{file}: nothing waits in sync::idle");
+            assert!(code.contains("idle("), "{file}: nothing waits in rim::idle");
         }
     }
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use rtp_cluster::admin::commands::{Access, COMMANDS};
-use rtp_cluster::admin::view::{CLUSTER_COUNTERS, MEMBER_COUNTERS};
 use rtp_cluster::admin::{grammar, render_prometheus};
 use rtp_cluster::config::{ELEMENTS, Times};
 use rtp_cluster::console::options as client;
 use rtp_cluster::daemon::flags as daemon;
+use rtp_cluster::dispatch::view::{CLUSTER_COUNTERS, MEMBER_COUNTERS};
 
 use super::mdoc::Page;
 use super::{code, files};

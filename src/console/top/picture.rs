@@ -206,8 +206,9 @@ fn as_float(count: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::admin::fake::{Fake, summary};
+    use crate::admin::operator::Operator as _;
     use crate::admin::render;
-    use crate::admin::view::{ClusterView, Operator as _};
+    use crate::dispatch::view::ClusterView;
 
     fn picture(clusters: &[ClusterView], earlier: Option<(&Picture, Duration)>) -> Picture {
         let members: Vec<_> = clusters

@@ -13,7 +13,7 @@ use super::super::Ending;
 use super::super::daemon::{Daemon, Trouble};
 use super::layout::{self, Looks};
 use super::picture::{Member, Picture, cluster_names};
-use crate::sync;
+use crate::rim;
 
 /// What the last line says.
 const KEYS: &str = "q quit   arrows, page keys: choose a member, for its details";
@@ -49,15 +49,15 @@ fn watch(mut terminal: DefaultTerminal, daemon: &mut Daemon, interval: Duration)
         style: looks(),
         ..View::default()
     };
-    let mut next = sync::now();
+    let mut next = rim::now();
     loop {
-        let now = sync::now();
+        let now = rim::now();
         if now >= next {
             view.look(now, daemon);
-            next = sync::now() + interval;
+            next = rim::now() + interval;
         }
         terminal.draw(|frame| draw(frame, &mut view))?;
-        if event::poll(next.saturating_duration_since(sync::now()))?
+        if event::poll(next.saturating_duration_since(rim::now()))?
             && let Event::Key(key) = event::read()?
             && key.kind != KeyEventKind::Release
         {
@@ -228,7 +228,7 @@ mod tests {
         let handle = admin_thread::start(doors, Arc::new(Fake::of_the_manual())).unwrap();
         let mut daemon = Daemon::connect(&path, None).unwrap();
         let mut view = View::default();
-        let now = sync::now();
+        let now = rim::now();
         view.look(now, &mut daemon);
         view.look(now + Duration::from_secs(1), &mut daemon);
         let lines = screen(&mut view, 80);

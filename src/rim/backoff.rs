@@ -50,12 +50,12 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync;
+    use crate::rim;
 
     #[test]
     fn pauses_double_up_to_the_longest_and_begin_anew_when_it_worked() {
         let ms = Duration::from_millis;
-        let now = sync::now();
+        let now = rim::now();
         let mut backoff = Backoff::new(ms(50), ms(300));
         assert!(backoff.is_over(now));
         let pauses: Vec<Duration> = (0..5)

@@ -3,6 +3,9 @@
 //! connects meanwhile is not refused but waits for our successor. A socket that it made itself (a socket unit) is
 //! taken over in the same way. The sockets are found again by what they are, not by the order of the configuration.
 
+pub mod listener;
+pub(crate) mod systemd;
+
 use core::fmt::Write as _;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 
-use super::systemd::{Given, Systemd};
-use crate::front::listener::{
+use self::systemd::{Given, Systemd};
+use crate::sockets::listener::{
     BindError, BoundUnix, Identity, Rights, adopt_unix, bind_tcp, bind_udp, bind_unix, unlink_ours,
 };
 

@@ -16,7 +16,7 @@ use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::config::model::SOCKET_PATH_MAX;
-use crate::daemon::sockets::Kept;
+use crate::sockets::Kept;
 
 /// Connections that wait to be accepted. Large, since a SIP server opens one a command; the kernel cuts it to
 /// `somaxconn`.

@@ -2,6 +2,9 @@
 //! its owner waits for; every clock reading of the program is [`now`]. A thread waits inside of [`idle`], so that the
 //! watchdog can tell one that waits from one that hangs.
 
+pub mod backoff;
+pub(crate) mod sys;
+
 use std::cell::RefCell;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};

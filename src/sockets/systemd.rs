@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use super::sys;
+use crate::rim::sys;
 
 /// Descriptors that are taken from systemd at most; its own limit for a service is as high.
 const DESCRIPTORS_MAX: u32 = 4096;
