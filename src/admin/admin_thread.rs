@@ -3,7 +3,7 @@
 //! be told when a member is gone.
 
 use core::time::Duration;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read as _, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -47,6 +47,16 @@ pub struct AdminHandle {
 }
 
 impl AdminHandle {
+    /// Wakes the thread, a byte a time, to put in order what has come to its end ([`Operator::tidy`]).
+    ///
+    /// # Errors
+    /// When there are no descriptors.
+    pub fn waker(&self) -> io::Result<UnixStream> {
+        let waker = self.stop.try_clone()?;
+        waker.set_nonblocking(true)?;
+        Ok(waker)
+    }
+
     /// Ends the thread and waits for it. A client that waits for a member is told; the doors are closed.
     pub fn stop(self) {
         // Fails only when the thread has left already.
@@ -135,7 +145,10 @@ impl Admin {
                 }
             };
             if found.stop {
-                return self.farewell();
+                match self.stopped.read(&mut [0; 64]) {
+                    Ok(1..) => self.operator.tidy(),
+                    _ => return self.farewell(),
+                }
             }
             let now = rim::now();
             for (client, flags) in self.clients.iter_mut().zip(found.clients) {

@@ -51,6 +51,8 @@ pub struct Loaded {
     reason = "every refusal is a `Refusal`, described there"
 )]
 pub trait Operator: Send + Sync {
+    /// Something has come to its end, such as the last member of a cluster that is being deleted.
+    fn tidy(&self) {}
     /// All clusters, counted.
     fn summaries(&self) -> Vec<Summary>;
     /// All clusters with their members, a consistent snapshot of each cluster.

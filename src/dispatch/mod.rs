@@ -28,7 +28,6 @@ pub mod members;
 pub mod outbox;
 pub mod pending;
 pub mod random;
-pub mod repeat;
 pub mod rewrite;
 pub mod route;
 pub mod session;
@@ -427,6 +426,17 @@ impl<C, L: Clone> Dispatch<C, L> {
         if let Some(member) = self.member_mut(id) {
             member.count(what);
         }
+    }
+
+    /// Whether a member that has not been probed yet may still wait for its name.
+    pub fn awaits_name(&self) -> bool {
+        let unprobed = self
+            .members
+            .iter()
+            .filter(|member| member.present && !member.probed);
+        unprobed
+            .into_iter()
+            .any(|member| matches!(member.config.address, model::Address::Host(..)))
     }
 
     /// Whether every member has been probed once.

@@ -2,7 +2,10 @@
 //! its owner waits for; every clock reading of the program is [`now`]. A thread waits inside of [`idle`], so that the
 //! watchdog can tell one that waits from one that hangs.
 
+pub mod alarms;
 pub mod backoff;
+pub mod names_thread;
+pub mod readiness;
 pub(crate) mod sys;
 
 use std::cell::RefCell;

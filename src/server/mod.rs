@@ -4,29 +4,29 @@
 mod operate;
 mod reload;
 mod running;
-pub mod upkeep_thread;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
-use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
 
-use self::running::{Door, Running};
-use self::upkeep_thread::{Inbox, Upkeep, UpkeepHandle};
+use self::running::{Running, open_door, open_relay};
 use crate::admin::admin_thread::{self, AdminDoor, AdminHandle};
 use crate::admin::operator::{Operator, Refusal};
+use crate::cluster::front::door::Door;
+use crate::cluster::relay;
 use crate::config::{Parsed, model};
 use crate::daemon::options::Options;
 use crate::daemon::rights;
 use crate::daemon::{Service, StartError};
-use crate::health::health_thread::{self, Health, Message};
-use crate::notify;
+use crate::health::health_thread::{Health, HealthHandle};
+use crate::rim::names_thread::Names;
 use crate::rim::now;
 use crate::sockets::Sockets;
 use crate::sockets::listener::BoundUnix;
@@ -36,17 +36,20 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// How long clients wait, in the queues of their sockets, for members that we know nothing of yet. Served at once
 /// after a start, the first of them would be told that no member is online.
 const FIRST_PROBES: Duration = Duration::from_millis(500);
-/// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(5);
+/// The same for a member whose name has to be looked up before it can be probed.
+const FIRST_NAMES: Duration = Duration::from_secs(2);
 
 /// What signals, operators and the main thread share.
 #[derive(Debug)]
 pub struct Shared {
+    this: Weak<Shared>,
     clusters: RwLock<Vec<Arc<Running>>>,
     /// Held by whoever changes something; taken before any other lock.
     changes: Mutex<()>,
-    health: Sender<Message>,
-    upkeep: Upkeep,
+    health: Health,
+    names: Arc<Names>,
+    /// Wakes the admin thread, once there is one.
+    admin: OnceLock<UnixStream>,
     /// The file, and what it held when it was last read or written.
     file: Mutex<(PathBuf, Vec<u8>)>,
     options: Options,
@@ -60,12 +63,9 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    health: Option<Health>,
-    /// Taken when the upkeep thread is started.
-    upkeep_inbox: Option<Inbox>,
-    upkeep: Option<UpkeepHandle>,
+    health: Option<HealthHandle>,
     /// Bound, not served yet.
-    doors: Vec<(model::Cluster, Door, Option<notify::Door>)>,
+    doors: Vec<(model::Cluster, Door, Option<relay::Door>)>,
     admin_doors: Vec<(BoundUnix, bool)>,
     admin: Option<AdminHandle>,
     admin_files: Vec<crate::sockets::listener::SocketFile>,
@@ -86,17 +86,21 @@ impl Shared {
         &self,
         config: &model::Cluster,
         door: Door,
-        relay: Option<notify::Door>,
+        relay: Option<relay::Door>,
     ) -> io::Result<Running> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        Running::start(
-            number,
-            config,
-            (door, relay),
-            self.health.clone(),
-            self.upkeep.clone(),
-        )
-        .map_err(|error| io::Error::new(error.kind(), format!("cluster {}: {error}", config.name)))
+        let shared = Weak::clone(&self.this);
+        // A cluster that is being deleted goes with its last member: the admin thread sees to it.
+        let emptied = move || {
+            if let Some(shared) = shared.upgrade()
+                && let Some(mut admin) = shared.admin.get()
+            {
+                // A full pipe wakes it as well.
+                let _ = admin.write(&[0]);
+            }
+        };
+        Running::start(number, config, (door, relay), self.health.clone(), emptied)
+            .map_err(|error| io::Error::new(error.kind(), format!("cluster {}: {error}", config.name)))
     }
 
     /// One more cluster to be seen and, once it is opened, to take commands.
@@ -108,11 +112,12 @@ impl Shared {
 }
 
 /// Waits until each member has been probed, or until that takes too long.
-fn wait_for_first_probes<'a>(clusters: &(impl Iterator<Item = &'a Running> + Clone)) {
-    let until = now() + FIRST_PROBES;
-    let probed = |running: &Running| running.cluster.look(|_, core| core.round_is_over());
-    while !clusters.clone().all(probed) && now() < until {
-        std::thread::sleep(LOOK);
+fn await_first_probes<'a>(clusters: impl Iterator<Item = &'a Running>) {
+    let begun = now();
+    for running in clusters {
+        running
+            .cluster
+            .await_first_probes(begun + FIRST_PROBES, begun + FIRST_NAMES);
     }
 }
 
@@ -123,14 +128,14 @@ impl Service for Server {
         options: &Options,
         sockets: &Arc<Sockets>,
     ) -> Result<Self, StartError> {
-        let (health, inbox) = health_thread::channel();
-        let (upkeep, upkeep_inbox) = upkeep_thread::channel();
+        let health = HealthHandle::new().map_err(|error| StartError::new(1, format!("health: {error}")))?;
+        let names = Arc::new(Names::default());
         let mut doors = Vec::new();
         let mut errors = Vec::new();
         for cluster in parsed.config.clusters {
             match (
-                Door::open(&cluster, options, sockets),
-                notify::Door::open(&cluster, sockets, |_| None),
+                open_door(&cluster, options, sockets, &names),
+                open_relay(&cluster, sockets, |_| None),
             ) {
                 (Ok(door), Ok(relay)) => doors.push((cluster, door, relay)),
                 (door, relay) => errors.extend(door.err().into_iter().chain(relay.err())),
@@ -161,22 +166,22 @@ impl Service for Server {
                 messages: errors.into_iter().flat_map(|error| error.messages).collect(),
             });
         }
-        let shared = Shared {
+        let shared = Arc::new_cyclic(|this| Shared {
+            this: Weak::clone(this),
             clusters: RwLock::default(),
             changes: Mutex::default(),
-            health,
-            upkeep,
+            health: health.way(),
+            names,
+            admin: OnceLock::new(),
             file: Mutex::new((options.config.clone(), contents)),
             options: options.clone(),
             sockets: Arc::clone(sockets),
             started: now(),
             numbers: AtomicUsize::new(0),
-        };
+        });
         Ok(Self {
-            shared: Arc::new(shared),
-            health: Some(Health::waiting(inbox)),
-            upkeep_inbox: Some(upkeep_inbox),
-            upkeep: None,
+            shared,
+            health: Some(health),
             doors,
             admin_doors,
             admin: None,
@@ -186,17 +191,14 @@ impl Service for Server {
 
     fn start(&mut self) -> io::Result<()> {
         if let Some(health) = &mut self.health {
-            health.start()?;
-        }
-        if let Some(inbox) = self.upkeep_inbox.take() {
-            self.upkeep = Some(upkeep_thread::start(&self.shared, inbox)?);
+            health.start(Arc::clone(&self.shared.names))?;
         }
         for (config, door, relay) in self.doors.drain(..) {
             let running = self.shared.make_cluster(&config, door, relay)?;
             self.shared.enter(running);
         }
         let clusters = self.shared.clusters.read().clone();
-        wait_for_first_probes(&clusters.iter().map(|running| &**running));
+        await_first_probes(clusters.iter().map(|running| &**running));
         for running in &clusters {
             running.open();
         }
@@ -206,7 +208,11 @@ impl Service for Server {
             self.admin_files.push(file);
         }
         let operator: Arc<dyn Operator> = Arc::<Shared>::clone(&self.shared);
-        self.admin = Some(admin_thread::start(doors, operator)?);
+        let admin = admin_thread::start(doors, operator)?;
+        self.shared.admin.set(admin.waker()?).ok();
+        self.admin = Some(admin);
+        // One may have been emptied before.
+        self.shared.close_drained();
         Ok(())
     }
 
@@ -258,23 +264,16 @@ impl Service for Server {
         if let Some(admin) = self.admin.take() {
             admin.stop();
         }
-        if let Some(upkeep) = self.upkeep.take() {
-            upkeep.stop();
-        }
         let clusters = core::mem::take(&mut *self.shared.clusters.write());
         for running in &clusters {
-            running.stop_accepting();
-        }
-        let until = now() + STOP_WITHIN;
-        while clusters.iter().any(|running| running.cluster.is_busy()) && now() < until {
-            std::thread::sleep(LOOK);
+            running.end(STOP_WITHIN);
         }
         for running in &clusters {
-            running.close();
+            running.join();
         }
         if let Some(health) = self.health.take() {
-            self.shared.health.send(Message::Stop).ok();
-            health.join();
+            health.stop();
         }
+        self.shared.names.close();
     }
 }

@@ -5,8 +5,8 @@ use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Shared;
-use super::running::{Door, Running};
+use super::running::{Running, open_door, open_link};
+use super::{Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, Cluster, needs_link};
 use crate::config::Setting;
@@ -85,6 +85,10 @@ impl Shared {
 }
 
 impl Operator for Shared {
+    fn tidy(&self) {
+        self.close_drained();
+    }
+
     fn clusters(&self) -> Vec<ClusterView> {
         let clusters: Vec<Arc<Running>> = self.clusters.read().clone();
         clusters.iter().map(|running| Self::view_of(running)).collect()
@@ -130,12 +134,12 @@ impl Operator for Shared {
             return Err(Refusal::MemberExists(member.name.to_string()));
         }
         check_member_fits(&definition, &member).map_err(Refusal::Other)?;
-        let failed = |error| other(format!("{} ({}): {error}", member.name, member.address));
-        let ids = running.cluster.places(1).map_err(failed)?;
-        for id in ids {
-            let link = running.cluster.open_link(&member, id).map_err(failed)?;
-            running.cluster.add_member(id, member.clone(), link);
+        let link = open_link(&member).map_err(other)?;
+        if let Some(id) = running.cluster.places(1).map_err(other)?.pop() {
+            running.cluster.add_member(id, &member, link);
         }
+        // Whoever asks next finds it as it is.
+        await_first_probes(core::iter::once(&*running));
         Ok(())
     }
 
@@ -146,7 +150,7 @@ impl Operator for Shared {
         if at_once {
             running.cluster.remove_member(id);
             log::info!("member {name} of {cluster} ({address}): removed");
-        } else if !running.cluster.delete_members([id]).is_empty() {
+        } else if !running.cluster.delete_members(vec![id]).is_empty() {
             log::info!("member {name} of {cluster} ({address}): it has no sessions, or is offline: removed");
         } else {
             log::info!("member {name} of {cluster} ({address}): draining");
@@ -185,11 +189,10 @@ impl Operator for Shared {
         let mut others = definition(&running);
         others.members.retain(|other| other.name != before.name);
         check_member_fits(&others, &after).map_err(Refusal::Other)?;
-        let failed = |error| other(format!("{name} ({}): {error}", after.address));
         let link = needs_link(&before, &after)
-            .then(|| running.cluster.open_link(&after, id))
+            .then(|| open_link(&after))
             .transpose()
-            .map_err(failed)?;
+            .map_err(other)?;
         match running.cluster.change_member(id, &after, link, true) {
             Changed::Done => Ok(()),
             Changed::Gone => Err(Refusal::NoMember(name.to_owned())),
@@ -215,9 +218,10 @@ impl Operator for Shared {
         }
         check_cluster_fits(&others, &cluster).map_err(Refusal::Other)?;
         let refused = |error: StartError| Refusal::Other(error.messages.join("; "));
-        let door = Door::open(&cluster, &self.options, &self.sockets).map_err(refused)?;
+        let door = open_door(&cluster, &self.options, &self.sockets, &self.names).map_err(refused)?;
         let relay = self.open_relay(&cluster).map_err(refused)?;
         let running = self.make_cluster(&cluster, door, relay).map_err(other)?;
+        await_first_probes(core::iter::once(&running));
         self.enter(running).open();
         log::info!("cluster {}: added, on {}", cluster.name, cluster.address);
         Ok(())

@@ -3,11 +3,12 @@
 use core::time::Duration;
 
 use rtp_cluster::admin::{admin_thread, grammar, lines, reply};
+use rtp_cluster::client::{fair, order, repeat};
+use rtp_cluster::cluster::front;
+use rtp_cluster::cluster::relay::outlet;
 use rtp_cluster::config::{self, model};
-use rtp_cluster::dispatch::{self, delay, gather, losses, member, members, pending, repeat, session};
-use rtp_cluster::front::{connections, fair, order};
+use rtp_cluster::dispatch::{self, delay, gather, losses, member, members, pending, session};
 use rtp_cluster::link;
-use rtp_cluster::notify::outlet;
 use rtp_cluster::protocol::{command, parts};
 
 use super::mdoc::Page;
@@ -74,9 +75,9 @@ fn the_page_of_the_daemon_tells_its_limits() {
             format!("when {} bytes of replies are not taken", order::REST_MAX),
             format!("{} bytes wait for one socket", outlet::QUEUE_BYTES),
             format!("Commands in flight {} a cluster", pending::IN_FLIGHT_MAX),
-            format!("{} to one control socket", connections::CONNECTIONS_MAX),
+            format!("{} to one control socket", front::CONNECTIONS_MAX),
             format!("Members {} a cluster", members::MEMBERS_MAX),
-            format!("at most {} connections at a time", link::unix::WORKERS),
+            format!("at most {} connections at a time", link::unix::CONNECTIONS),
             format!("may take {} to come about", s(link::CONNECT_WITHIN)),
             format!(
                 "{} a member, each for {} minutes",

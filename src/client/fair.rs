@@ -33,6 +33,12 @@ fn cost(text: &[u8]) -> usize {
     OVERHEAD + text.len()
 }
 
+impl Default for Fair {
+    fn default() -> Self {
+        Self::new(BUDGET)
+    }
+}
+
 impl Fair {
     /// Nobody waits; `budget` bytes may later, [`BUDGET`] by default.
     pub fn new(budget: usize) -> Self {

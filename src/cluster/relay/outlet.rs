@@ -1,5 +1,5 @@
 //! The way to one socket of the SIP server: a connection that is kept, made anew when it breaks, and a bounded
-//! queue for what it does not take at the moment. Nothing here ever waits: the relay thread asks what to poll for.
+//! queue for what it does not take at the moment. A socket that cannot be reached is given up after a while.
 
 use core::mem;
 use core::time::Duration;
@@ -8,18 +8,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::dispatch::rewrite::Addressee;
 use crate::rim::backoff::Backoff;
+use crate::rim::readiness::Spot;
 
 /// Bytes that wait for one socket at most: some thousand notifications. Beyond that the oldest are dropped.
 pub const QUEUE_BYTES: usize = 128 * 1024;
-/// Pauses between tries to connect: a SIP server that restarts is back in seconds.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+/// Pauses between tries to connect: a SIP server that restarts is back in seconds, and nobody is tried more often than
+/// once a second.
+const BACKOFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
+/// A socket that could not be reached for so long is given up, with what waits for it.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// How long a connection over TCP may take to come about.
 const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 
@@ -48,6 +51,8 @@ pub struct Outlet {
     full: bool,
     /// When it was last used, to find the one that is needed least.
     pub used: Instant,
+    /// When it could not be reached for the first time since it last was.
+    failing: Option<Instant>,
 }
 
 /// What a turn of an outlet came to.
@@ -71,7 +76,23 @@ impl Outlet {
             written: 0,
             full: false,
             used: now,
+            failing: None,
         }
+    }
+
+    /// Since when it cannot be reached.
+    pub fn failing_since(&self) -> Option<Instant> {
+        self.failing
+    }
+
+    /// Whether it could not be reached for too long.
+    pub fn is_given_up(&self, now: Instant) -> bool {
+        self.failing.is_some_and(|since| now >= since + GIVE_UP_AFTER)
+    }
+
+    /// Notifications that wait for it.
+    pub fn waiting(&self) -> u64 {
+        self.queue.len() as u64
     }
 
     /// Whether nothing waits for it.
@@ -99,17 +120,6 @@ impl Outlet {
         dropped
     }
 
-    /// What to poll its connection for.
-    pub fn interest(&self) -> Option<(&Socket, PollFlags)> {
-        match &self.connection {
-            Connection::None => None,
-            Connection::Coming(socket, _) => Some((socket, PollFlags::OUT)),
-            Connection::Open(socket) if self.full => Some((socket, PollFlags::IN | PollFlags::OUT)),
-            // It says nothing, but it may close.
-            Connection::Open(socket) => Some((socket, PollFlags::IN)),
-        }
-    }
-
     /// When it wants its next turn though nothing happens.
     pub fn due(&self) -> Option<Instant> {
         match self.connection {
@@ -120,9 +130,10 @@ impl Outlet {
     }
 
     /// Does what can be done now; `ready` is whether its connection is.
-    pub fn turn(&mut self, now: Instant, ready: bool) -> Outcome {
+    pub fn turn(&mut self, now: Instant, ready: bool, spot: Spot<'_>) -> Outcome {
         let mut outcome = Outcome::default();
-        if let Err(error) = self.advance(now, ready, &mut outcome) {
+        if let Err(error) = self.advance(now, ready, spot, &mut outcome) {
+            self.failing.get_or_insert(now);
             self.connection = Connection::None;
             self.full = false;
             self.written = 0;
@@ -132,7 +143,13 @@ impl Outlet {
         outcome
     }
 
-    fn advance(&mut self, now: Instant, ready: bool, outcome: &mut Outcome) -> io::Result<()> {
+    fn advance(
+        &mut self,
+        now: Instant,
+        ready: bool,
+        spot: Spot<'_>,
+        outcome: &mut Outcome,
+    ) -> io::Result<()> {
         match mem::replace(&mut self.connection, Connection::None) {
             Connection::Coming(socket, until) => {
                 if ready {
@@ -167,6 +184,7 @@ impl Outlet {
                 return Ok(());
             }
             let (socket, open) = connect(&self.to)?;
+            spot.watch_both(&socket, 0)?;
             if !open {
                 self.connection = Connection::Coming(socket, now + CONNECT_WITHIN);
                 return Ok(());
@@ -179,6 +197,7 @@ impl Outlet {
     fn opened(&mut self, socket: Socket) {
         self.connection = Connection::Open(socket);
         self.backoff.worked();
+        self.failing = None;
         self.full = false;
         self.written = 0;
     }

@@ -235,6 +235,11 @@ impl Replies {
     pub fn rest(&self) -> usize {
         self.rest.len()
     }
+
+    /// Whether every command that was taken has had its reply, and the connection has taken it.
+    pub fn is_idle(&self) -> bool {
+        self.taken == self.next && self.rest.is_empty()
+    }
 }
 
 #[cfg(test)]
