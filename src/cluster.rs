@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::config::model::{self, Name, Status};
+use crate::dispatch::key::Key;
 use crate::dispatch::members::MEMBERS_MAX;
 use crate::dispatch::outbox::{Note, Outbox, Probed};
 use crate::dispatch::session::MemberId;
@@ -106,8 +107,9 @@ impl Cluster {
         upkeep: Upkeep,
     ) -> (Arc<Self>, Receiver<Post>) {
         let (posts, receiver) = bounded(POSTS);
-        let key = RandomState::new();
-        let seed = key.hash_one(number);
+        let random = RandomState::new();
+        let [seed, first, second] = [0, 1, 2].map(|n| random.hash_one(n));
+        let key = Key::new([first, second]);
         let core = Dispatch::new(now(), rules.clone(), seed, key);
         let cluster = Self {
             name: rules.name.clone(),

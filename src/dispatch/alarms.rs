@@ -9,8 +9,8 @@ use super::commands::Found;
 use super::member::{Count, Member};
 use super::outbox::{Outbox, Probed};
 use super::pending::Slot;
-use super::session::MemberId;
-use super::{Dispatch, SWEEP_EVERY, Total};
+use super::session::{MemberId, SHARDS};
+use super::{Dispatch, SWEEP_PART, SWEEP_ROUND, Total};
 use crate::protocol::command::{self, Verb};
 use crate::protocol::cookie::Cookie;
 use crate::protocol::reply::own;
@@ -30,17 +30,30 @@ impl<C, L: Clone> Dispatch<C, L> {
             };
             self.due(now, slot, out);
         }
-        if self.next_sweep <= now && !self.sessions.is_empty() {
-            self.next_sweep = now + SWEEP_EVERY;
+        if self.next_sweep().is_some_and(|at| at <= now) {
             let tick = self.tick(now);
-            let swept = self.sessions.sweep(tick);
+            let swept = self.sessions.sweep_part(tick, SWEEP_PART);
             self.total_many(Total::SessionsExpired, swept.expired as u64);
+            self.swept = now;
         }
-        let sweep = (!self.sessions.is_empty()).then_some(self.next_sweep);
-        let losses = self.tell_losses(now, out);
-        let moments = [self.pending.next_alarm(), sweep, losses];
-        self.timer_at = moments.into_iter().flatten().min();
+        self.tell_losses(now, out);
+        self.timer_at = self.next_alarm();
         self.timer_at
+    }
+
+    /// When [`Dispatch::expire`] has something to do next: now or in the past if it has not done all that is due. A
+    /// loop asks before it waits, since any event may have changed it. `None` while nothing is in flight, bound or to
+    /// be told.
+    pub fn next_alarm(&self) -> Option<Instant> {
+        let moments = [self.pending.next_alarm(), self.next_sweep(), self.next_loss()];
+        moments.into_iter().flatten().min()
+    }
+
+    /// When the next part of the session table is swept: the fewer bindings there are, the more seldom.
+    fn next_sweep(&self) -> Option<Instant> {
+        let parts = self.sessions.len().div_ceil(SWEEP_PART).min(SHARDS);
+        let parts = u32::try_from(parts).ok().filter(|parts| *parts > 0)?;
+        Some(self.swept + SWEEP_ROUND / parts)
     }
 
     /// Something of this transaction is due.

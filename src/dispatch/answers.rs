@@ -451,6 +451,10 @@ impl<C, L: Clone> Dispatch<C, L> {
         text: &[u8],
         out: &mut Outbox<C, L>,
     ) {
+        let asked = self
+            .pending
+            .get_mut(slot)
+            .map_or(now, |transaction| transaction.started);
         self.close(slot);
         let Some(member) = self.member_mut(from) else {
             return;
@@ -463,20 +467,15 @@ impl<C, L: Clone> Dispatch<C, L> {
                 member.set_capability(number, has);
                 Probed::Capability(number, has)
             }
-            Ask::Counts(counted_at) => match reply::parse_info(text) {
+            Ask::Counts(_) => match reply::parse_info(text) {
                 Some(counts) => {
-                    member.heartbeat(counts, counted_at);
+                    self.counted(now, from, asked, Some(counts), out);
                     Probed::Counts(counts)
                 }
                 None => Probed::Odd,
             },
         };
-        let answers = matches!(result, Probed::Counts(_));
         out.probed.push((from, result));
-        if answers {
-            // What went unanswered while nobody knew it was away.
-            self.send_all_deferred(now, from, out);
-        }
     }
 }
 

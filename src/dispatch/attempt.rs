@@ -55,7 +55,7 @@ pub enum Ask {
     Version,
     /// `VF n`
     Capability(u64),
-    /// `Ib`, or `Ibl`; the member had so many sessions bound when it was sent.
+    /// `Ib`, or `Ibl`. The number is not looked at.
     Counts(u64),
 }
 

@@ -143,7 +143,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 .bind(tick, hash, command.call_id, id, Stage::Bound)
                 .ok();
             if let Some(member) = self.member_mut(id) {
-                member.took_session();
+                member.took_session(now);
             }
         }
         (home, Some(id))
@@ -285,7 +285,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
             }
             if let Some(member) = self.member_mut(id) {
-                member.took_session();
+                member.took_session(now);
                 member.owes_delete_all = false;
             }
         }

@@ -43,7 +43,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             .members
             .iter()
             .filter(|member| member.serves())
-            .filter_map(|m| m.counts.as_ref())
+            .filter_map(|m| m.load.counts())
         {
             sum.created = sum.created.saturating_add(counts.created);
             sum.active = sum.active.saturating_add(counts.active);

@@ -136,16 +136,20 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// Tells what is due, and gives the moment for the next step.
-    pub(super) fn tell_losses(&mut self, now: Instant, out: &mut Outbox<C, L>) -> Option<Instant> {
+    /// When there is something to tell next.
+    pub(super) fn next_loss(&self) -> Option<Instant> {
+        self.losses.due(self.gives_up_after()?)
+    }
+
+    /// Tells what is due.
+    pub(super) fn tell_losses(&mut self, now: Instant, out: &mut Outbox<C, L>) {
         let Some(after) = self.gives_up_after() else {
             self.losses.owed.clear();
             self.losses.next_step = None;
-            return None;
+            return;
         };
-        let due = self.losses.due(after)?;
-        if due > now {
-            return Some(due);
+        if self.losses.due(after).is_none_or(|due| due > now) {
+            return;
         }
         let tick = self.tick(now);
         let losses = &mut self.losses;
@@ -170,11 +174,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
         }
         losses.next_step = Some(now + STEP);
-        let next = losses.due(after);
-        if next.is_none() {
+        if losses.due(after).is_none() {
             losses.next_step = None;
         }
-        next
     }
 }
 

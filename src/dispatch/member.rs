@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use super::choose::Candidate;
 use super::delay::Delay;
+use super::load::Load;
 use super::rewrite::Notifier;
 use super::session::MemberId;
 use crate::config::model::{self, Status};
 use crate::dispatch::view::MEMBER_COUNTERS;
-use crate::protocol::reply::{SessionCounts, Statistics};
+use crate::protocol::reply::Statistics;
 
 /// Deletes that wait for one member at most. Each is a call that ended while the member was away: at 100 calls
 /// a second, more than a minute and a half of them, after which the sessions time out by themselves.
@@ -78,12 +79,10 @@ pub struct Member<L> {
     pub since: Instant,
     /// Its delay.
     pub delay: Delay,
-    /// Its newest heartbeat; kept while it is offline, for the sums.
-    pub counts: Option<SessionCounts>,
-    /// `bound_ever` when the newest answered heartbeat was sent.
-    counted_at: u64,
-    /// Sessions bound to it since start.
-    bound_ever: u64,
+    /// Its newest heartbeat and what has been bound to it since; kept while it is offline.
+    pub load: Load,
+    /// Calls bound to it when a member was last chosen: its load, while nothing else is known.
+    pub bound: u64,
     /// Share of its weight that it gets while it comes back slowly, above 0 to 1.
     pub share: f64,
     /// What it said to `VF`.
@@ -117,9 +116,8 @@ impl<L> Member<L> {
             why: "not probed yet".to_owned(),
             since: now,
             delay: Delay::default(),
-            counts: None,
-            counted_at: 0,
-            bound_ever: 0,
+            load: Load::default(),
+            bound: 0,
             share: 1.0,
             capabilities: Vec::new(),
             statistics: VecDeque::new(),
@@ -160,20 +158,9 @@ impl<L> Member<L> {
     }
 
     /// A session is bound to it from now on.
-    pub fn took_session(&mut self) {
-        self.bound_ever += 1;
+    pub fn took_session(&mut self, now: Instant) {
+        self.load.bind(now);
         self.count(Count::Sessions);
-    }
-
-    /// What to remember when a heartbeat is sent, for [`Member::heartbeat`].
-    pub fn bound_ever(&self) -> u64 {
-        self.bound_ever
-    }
-
-    /// A heartbeat that was sent when `bound_ever` was `counted_at` has been answered.
-    pub fn heartbeat(&mut self, counts: SessionCounts, counted_at: u64) {
-        self.counts = Some(counts);
-        self.counted_at = counted_at;
     }
 
     /// What it said to `VF n`, if it has been asked since it came back.
@@ -263,8 +250,7 @@ impl<L> Candidate for Member<L> {
     }
 
     fn sessions(&self) -> u64 {
-        let counted = self.counts.as_ref().map_or(0, |counts| counts.active);
-        counted.saturating_add(self.bound_ever.saturating_sub(self.counted_at))
+        self.load.sessions(self.bound)
     }
 
     fn share(&self) -> f64 {

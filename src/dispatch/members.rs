@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::attempt::{Fate, Job};
-use super::choose::Candidate as _;
 use super::member::Member;
 use super::outbox::Outbox;
 use super::pending::Slot;
@@ -100,7 +99,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             let cut = self.tick(now + Duration::from_millis(100));
             self.sessions.forget_before(id, cut);
             let member = self.member_mut(id)?;
-            member.counts = None;
+            member.load.forget();
             member.deferred.clear();
             member.delay.forget();
         }
@@ -146,7 +145,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     pub fn is_free(&mut self, id: MemberId) -> bool {
         let counted = self
             .member(id)
-            .is_some_and(|member| member.counts.is_some() && member.sessions() == 0);
+            .is_some_and(|member| member.load.is_known() && member.load.sessions(0) == 0);
         counted && self.bound_to(id) == 0 && !self.is_asked(id)
     }
 
@@ -252,8 +251,8 @@ impl<C, L: Clone> Dispatch<C, L> {
             why: member.why.clone(),
             since: now.saturating_duration_since(member.since),
             active_sessions: member
-                .counts
-                .as_ref()
+                .load
+                .counts()
                 .filter(|_| member.online)
                 .map(|counts| counts.active),
             bound: self.sessions.bound(member.id),

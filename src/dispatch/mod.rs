@@ -20,6 +20,8 @@ pub mod choose;
 pub mod commands;
 pub mod delay;
 pub mod gather;
+pub mod key;
+pub mod load;
 pub mod losses;
 pub mod member;
 pub mod members;
@@ -36,11 +38,11 @@ pub mod view;
 
 use core::time::Duration;
 use std::collections::HashMap;
-use std::hash::RandomState;
 use std::time::Instant;
 
 use self::attempt::{Ask, Exchange, Fate, Job, Transaction};
 use self::choose::{Choice, choose};
+use self::key::Key;
 use self::losses::Losses;
 use self::member::{Count, Member};
 use self::outbox::{Note, Outbox, Probed};
@@ -52,6 +54,7 @@ use crate::config::model;
 use crate::dispatch::view::CLUSTER_COUNTERS;
 use crate::protocol::command::{self, Verb};
 use crate::protocol::cookie::Cookie;
+use crate::protocol::reply::SessionCounts;
 
 /// A client gets an answer after this time, whatever happens; SIP servers over UDP wait 5 s in all.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -59,8 +62,10 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 pub const SEEK_FOR: Duration = Duration::from_millis(300);
 /// How long members are asked for other commands of an unknown call.
 pub const ASK_FOR: Duration = Duration::from_secs(1);
-/// Between two looks at a part of the session table for bindings that have aged out: 256 parts in 13 s.
-pub const SWEEP_EVERY: Duration = Duration::from_millis(50);
+/// In this time the whole session table is looked through for bindings that have aged out, a part at a time.
+pub const SWEEP_ROUND: Duration = Duration::from_secs(13);
+/// Bindings that one such look takes at least, if there are as many: a few dozen microseconds.
+pub const SWEEP_PART: usize = 4096;
 /// What may repeat with every call is told so often at most.
 pub const TELL_EVERY: Duration = Duration::from_secs(60);
 
@@ -120,14 +125,15 @@ pub struct Dispatch<C, L> {
     sessions: Sessions,
     pending: Pending<C>,
     /// Who is looking for the home of a call, by the call-id's hash.
-    questions: HashMap<u64, Slot>,
+    questions: HashMap<u64, Slot, Key>,
     /// Commands that wait for the first round of probes.
     early: Vec<Slot>,
     /// What was last said for the cluster to `VF n`.
     capabilities: Vec<(u64, bool)>,
     rng: Rng,
     epoch: Instant,
-    next_sweep: Instant,
+    /// When a part of the session table was last swept.
+    swept: Instant,
     losses: Losses,
     timer_at: Option<Instant>,
     table_full: Throttle,
@@ -139,20 +145,20 @@ pub struct Dispatch<C, L> {
 impl<C, L: Clone> Dispatch<C, L> {
     /// A cluster without members; `rules.members` is not looked at. `seed` decides every choice, `key` hashes
     /// call-ids and makes cookies unpredictable.
-    pub fn new(now: Instant, mut rules: model::Cluster, seed: u64, key: RandomState) -> Self {
+    pub fn new(now: Instant, mut rules: model::Cluster, seed: u64, key: Key) -> Self {
         rules.members.clear();
         Self {
             members: Vec::new(),
             orders: 0,
             generation: 0,
-            sessions: Sessions::new(rules.sessions, key.clone()),
+            sessions: Sessions::new(rules.sessions, key),
             pending: Pending::new(key),
-            questions: HashMap::new(),
+            questions: HashMap::with_hasher(key),
             early: Vec::new(),
             capabilities: Vec::new(),
             rng: Rng::from_seed(seed),
             epoch: now,
-            next_sweep: now,
+            swept: now,
             losses: Losses::default(),
             timer_at: None,
             table_full: Throttle::default(),
@@ -202,9 +208,12 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Chooses a member for a new session, one that `slot` has not tried.
     fn choose(&mut self, now: Instant, slot: Option<Slot>, call_id: &[u8]) -> Choice {
         let ramp = self.rules.health.slow_start;
-        if !ramp.is_zero() {
-            for member in &mut self.members {
+        for member in &mut self.members {
+            if !ramp.is_zero() {
                 member.share = slow_share(now.saturating_duration_since(member.since), ramp);
+            }
+            if member.load.counts().is_none() {
+                member.bound = self.sessions.bound(member.id);
             }
         }
         let tried = slot
@@ -366,12 +375,10 @@ impl<C, L: Clone> Dispatch<C, L> {
             return false;
         };
         member.count(Count::Probes);
-        let mut ask = ask;
-        let (verb, text) = match &mut ask {
+        let (verb, text) = match ask {
             Ask::Version => (Verb::Version, "V".to_owned()),
             Ask::Capability(number) => (Verb::Capability, format!("VF {number}")),
-            Ask::Counts(counted_at) => {
-                *counted_at = member.bound_ever();
+            Ask::Counts(_) => {
                 // Its load is for the `Il` of our clients; one too old for it would refuse to be asked.
                 let tells_load = member.capability(20_140_323) == Some(true);
                 (Verb::Info, if tells_load { "Ibl" } else { "Ib" }.to_owned())
@@ -382,6 +389,44 @@ impl<C, L: Clone> Dispatch<C, L> {
             None => out.probed.push((id, Probed::Missed)),
         }
         true
+    }
+
+    /// A heartbeat that was sent when `asked` has been answered: the member has so many sessions, or refuses to be
+    /// counted (`None`), and then what is bound to it is its load. What went unanswered while nobody knew that it was
+    /// away is sent now. Whether it is online is told by [`Dispatch::set_online`].
+    pub fn counted(
+        &mut self,
+        now: Instant,
+        id: MemberId,
+        asked: Instant,
+        counts: Option<SessionCounts>,
+        out: &mut Outbox<C, L>,
+    ) {
+        if let Some(member) = self.member_mut(id) {
+            member.load.counted(asked, counts);
+            self.send_all_deferred(now, id, out);
+        }
+    }
+
+    /// A member said, asked by who watches over it, whether it has a capability.
+    pub fn capability(&mut self, id: MemberId, number: u64, has: bool) {
+        if let Some(member) = self.member_mut(id) {
+            member.set_capability(number, has);
+        }
+    }
+
+    /// A health probe that was sent once was answered after `delay`.
+    pub fn measured(&mut self, id: MemberId, delay: Duration) {
+        if let Some(member) = self.member_mut(id) {
+            member.delay.sample(delay);
+        }
+    }
+
+    /// Counts one more `what` of a member, of what others do for it: probes.
+    pub fn count(&mut self, id: MemberId, what: Count) {
+        if let Some(member) = self.member_mut(id) {
+            member.count(what);
+        }
     }
 
     /// Whether every member has been probed once.

@@ -2,16 +2,16 @@
 //! alarms, earliest first. Pure.
 //!
 //! A slot is used again for the next command, its buffers with it, so that a command allocates nothing once
-//! the slab is warm. Alarms are not taken out of the heap when a command ends: an alarm whose serial is no
-//! longer that of its slot is passed over when it comes up, which is cheaper than finding it.
+//! the slab is warm. Alarms are not taken out of the middle of the heap when a command ends: an alarm whose serial is
+//! no longer that of its slot is dropped when it comes to the head, which is cheaper than finding it.
 
 use core::cmp::Reverse;
 use core::hash::BuildHasher;
 use std::collections::BinaryHeap;
-use std::hash::RandomState;
 use std::time::Instant;
 
 use super::attempt::Transaction;
+use super::key::Key;
 use crate::protocol::cookie::Cookie;
 
 /// Commands in flight in one cluster at most. At 20,000 commands a second these are three seconds of a cluster
@@ -49,12 +49,12 @@ pub struct Pending<C> {
     free: Vec<u32>,
     alarms: BinaryHeap<Reverse<Alarm>>,
     serial: u64,
-    key: RandomState,
+    key: Key,
 }
 
 impl<C> Pending<C> {
     /// An empty slab; `key` makes the cookies unpredictable.
-    pub fn new(key: RandomState) -> Self {
+    pub fn new(key: Key) -> Self {
         Self {
             slots: Vec::new(),
             free: Vec::new(),
@@ -101,6 +101,21 @@ impl<C> Pending<C> {
         if let Some(transaction) = self.get_mut(slot) {
             transaction.reset();
             self.free.push(slot.index);
+            self.drop_stale();
+        }
+    }
+
+    /// Takes alarms that nobody waits for from the head of the heap, so that [`Pending::next_alarm`] is one that is
+    /// waited for: who sleeps until it is not woken for nothing.
+    fn drop_stale(&mut self) {
+        while let Some(Reverse(alarm)) = self.alarms.peek() {
+            let live = self.slots.get(alarm.index as usize).is_some_and(|transaction| {
+                transaction.slot.serial == alarm.serial && transaction.alarm == Some(alarm.at)
+            });
+            if live {
+                return;
+            }
+            self.alarms.pop();
         }
     }
 
@@ -160,29 +175,22 @@ impl<C> Pending<C> {
 
     /// The next transaction whose alarm is due at `now`.
     pub fn next_due(&mut self, now: Instant) -> Option<Slot> {
-        while let Some(Reverse(alarm)) = self.alarms.peek().copied() {
+        self.drop_stale();
+        while let Some(Reverse(alarm)) = self.alarms.peek().copied().filter(|alarm| alarm.0.at <= now) {
+            self.alarms.pop();
             let slot = Slot {
                 index: alarm.index,
                 serial: alarm.serial,
             };
-            let live = self
-                .slots
-                .get_mut(alarm.index as usize)
-                .filter(|transaction| transaction.slot == slot && transaction.alarm == Some(alarm.at));
-            let Some(transaction) = live else {
-                self.alarms.pop();
-                continue;
-            };
-            if alarm.at > now {
-                return None;
+            if let Some(transaction) = self.get_mut(slot) {
+                transaction.alarm = None;
+                if transaction.due() <= now {
+                    return Some(slot);
+                }
+                // What it was set for is over; it waits for something later.
+                self.set_alarm(slot);
             }
-            self.alarms.pop();
-            transaction.alarm = None;
-            if transaction.due() <= now {
-                return Some(slot);
-            }
-            // What it was set for is over; it waits for something later.
-            self.set_alarm(slot);
+            self.drop_stale();
         }
         None
     }

@@ -14,13 +14,13 @@ mod wishes;
 use core::fmt;
 use core::hash::BuildHasher;
 use core::time::Duration;
-use std::hash::RandomState;
 
 use self::ledger::Ledger;
 use self::shard::Shard;
 pub use self::wishes::NoRoom;
 use self::wishes::Wishes;
 use crate::config::model;
+use crate::dispatch::key::Key;
 use crate::dispatch::rewrite::Notice;
 
 /// Parts of the table. At a million calls each has 4,000 and grows in a fraction of a millisecond.
@@ -138,7 +138,7 @@ pub struct Sessions {
     stored: usize,
     ledger: Ledger,
     limits: model::Sessions,
-    key: RandomState,
+    key: Key,
     /// The shard that is swept next.
     next: usize,
     /// When a whole shard was last searched for room in vain: once a tick is enough.
@@ -148,7 +148,7 @@ pub struct Sessions {
 
 impl Sessions {
     /// An empty table; `key` hashes call-ids. They come from outside: it must not be known there.
-    pub fn new(limits: model::Sessions, key: RandomState) -> Self {
+    pub fn new(limits: model::Sessions, key: Key) -> Self {
         let shards = core::iter::repeat_with(Shard::default).take(SHARDS).collect();
         Self {
             shards,
@@ -342,6 +342,22 @@ impl Sessions {
         self.sweep_shard(at, now, false)
     }
 
+    /// Sweeps shards, from the next one on, until `min` bindings have been looked at or every shard was.
+    pub fn sweep_part(&mut self, now: Tick, min: usize) -> Swept {
+        let mut all = Swept::default();
+        let mut seen = 0;
+        for _ in 0..SHARDS {
+            seen += self.shards.get(self.next).map_or(0, Shard::len);
+            let swept = self.sweep(now);
+            all.expired += swept.expired;
+            all.done += swept.done;
+            if seen >= min {
+                break;
+            }
+        }
+        all
+    }
+
     /// Shows live bindings, in no order, until `see` says no.
     #[cfg(test)]
     fn for_each(&self, now: Tick, mut see: impl FnMut(&[u8], &Binding) -> bool) {
@@ -446,7 +462,7 @@ mod tests {
     }
 
     fn table(max: u32) -> Sessions {
-        Sessions::new(model::Sessions { max, expire: HOUR }, RandomState::new())
+        Sessions::new(model::Sessions { max, expire: HOUR }, Key::from_seed(1))
     }
 
     fn bind(

@@ -2,6 +2,7 @@
 //! the client gets.
 
 use super::attempt::Ask;
+use super::key::Key;
 use super::outbox::{Outbox, Probed};
 use super::rewrite::Origin;
 use super::session::MemberId;
@@ -63,7 +64,7 @@ impl Bench {
 
     pub(super) fn with(rules: &model::Cluster, names: &[&'static str]) -> Self {
         let now = crate::rim::now();
-        let core = Dispatch::new(now, rules.clone(), 7, RandomState::new());
+        let core = Dispatch::new(now, rules.clone(), 7, Key::from_seed(1));
         let (out, ids, sent, replies) = (Outbox::default(), Vec::new(), Vec::new(), Vec::new());
         let mut bench = Self {
             core,
@@ -967,4 +968,132 @@ fn a_delete_that_went_unanswered_is_repeated_when_its_member_answers_a_heartbeat
     bench.answer(home, cookie, "0");
     bench.pass(ANSWER_WITHIN);
     assert!(bench.take_sent().is_empty(), "once");
+}
+
+fn active(active: u64) -> SessionCounts {
+    SessionCounts {
+        active,
+        ..SessionCounts::default()
+    }
+}
+
+#[test]
+fn an_idle_cluster_asks_for_no_alarm_and_one_with_few_calls_seldom() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.core.next_alarm(), None);
+    bench.call("c1");
+    assert!(bench.core.next_alarm().unwrap() >= bench.now + SWEEP_ROUND);
+    bench.command("D c1 from");
+    let (member, cookie, _) = bench.one_sent();
+    assert!(
+        bench.core.next_alarm().unwrap() <= bench.now + ms(50),
+        "to send it again"
+    );
+    bench.answer(member, cookie, "0");
+    assert!(bench.core.next_alarm().unwrap() >= bench.now + SWEEP_ROUND);
+    let mut alarms = 0;
+    while let Some(at) = bench.core.next_alarm() {
+        bench.now = at;
+        bench.core.expire(at, &mut bench.out);
+        alarms += 1;
+    }
+    assert!(alarms <= 10, "{alarms} until the ended call was forgotten");
+}
+
+#[test]
+fn an_alarm_that_is_asked_for_is_the_one_that_expire_gives() {
+    let mut bench = Bench::new();
+    bench.call("c1");
+    bench.command("L c1 192.0.2.2 5000 from to");
+    for _ in 0..100 {
+        let next = bench.core.expire(bench.now, &mut bench.out);
+        assert_eq!(next, bench.core.next_alarm());
+        bench.now = next.unwrap();
+    }
+}
+
+#[test]
+fn a_member_that_refuses_to_be_counted_has_the_load_that_we_bound() {
+    let rules = model::Cluster {
+        capacity_limit: CapacityLimit::Hard,
+        ..rules()
+    };
+    let mut bench = Bench::with(&rules, &["A"]);
+    let id = bench.id("A");
+    bench.core.change_member(id, |member| member.capacity = 2);
+    bench.core.counted(bench.now, id, bench.now, None, &mut bench.out);
+    bench.call("c1");
+    bench.call("c2");
+    assert_eq!(bench.core.member_views(bench.now)[0].active_sessions, None);
+    let client = bench.command("U c3 192.0.2.1 4000 from");
+    assert_eq!(bench.got(client).as_deref(), Some("E998"));
+    bench.command("D c1 from");
+    bench.take_sent();
+    bench.call("c3");
+    assert!(!bench.core.is_free(id));
+}
+
+#[test]
+fn a_call_bound_after_a_heartbeat_was_asked_for_counts_beside_it() {
+    let rules = model::Cluster {
+        capacity_limit: CapacityLimit::Hard,
+        ..rules()
+    };
+    let mut bench = Bench::with(&rules, &["A"]);
+    let id = bench.id("A");
+    bench.core.change_member(id, |member| member.capacity = 10);
+    bench.call("c1");
+    bench.pass(ms(10));
+    let asked = bench.now;
+    bench.pass(ms(10));
+    bench.call("c2");
+    bench
+        .core
+        .counted(bench.now, id, asked, Some(active(9)), &mut bench.out);
+    let client = bench.command("U c3 192.0.2.1 4000 from");
+    assert_eq!(
+        bench.got(client).as_deref(),
+        Some("E998"),
+        "nine and the second call"
+    );
+    bench.pass(ms(10));
+    bench
+        .core
+        .counted(bench.now, id, bench.now, Some(active(9)), &mut bench.out);
+    bench.call("c3");
+}
+
+#[test]
+fn what_the_watch_learns_needs_no_probe_of_ours() {
+    let mut bench = Bench::new();
+    let client = bench.command("VF 20071218");
+    for (member, cookie, _) in bench.take_sent() {
+        bench.answer(member, cookie, "1");
+    }
+    assert_eq!(bench.got(client).as_deref(), Some("1"));
+    let id = bench.id("B");
+    bench.core.capability(id, 20_071_218, false);
+    let client = bench.command("VF 20071218");
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    bench.core.measured(id, ms(40));
+    bench.core.count(id, Count::Probes);
+    let view = bench.core.member_views(bench.now).remove(1);
+    assert!(view.delay > Some(Duration::ZERO));
+    assert_eq!(view.counters[Count::Probes as usize], 1);
+}
+
+#[test]
+fn a_run_can_be_repeated() {
+    let run = || {
+        let mut bench = Bench::new();
+        let mut sent = Vec::new();
+        for call in 0..50 {
+            bench.command(&format!("U c{call} 192.0.2.1 4000 from"));
+            bench.command(&format!("L u{call} 192.0.2.1 4000 from to"));
+            bench.pass(ms(70));
+            sent.extend(std::mem::take(&mut bench.sent));
+        }
+        sent
+    };
+    assert!(run() == run());
 }

@@ -117,7 +117,6 @@ impl Shard {
     }
 
     /// How many bindings it has.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
