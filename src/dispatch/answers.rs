@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use super::attempt::{Ask, Fate, Job};
-use super::member::{Count, Member};
+use super::counters::Count;
+use super::member::Member;
 use super::outbox::{Note, Outbox, Probed};
 use super::pending::Slot;
 use super::rewrite;

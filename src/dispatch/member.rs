@@ -11,7 +11,7 @@ use super::load::Load;
 use super::rewrite::Notifier;
 use super::session::MemberId;
 use crate::config::model::{self, Status};
-use crate::dispatch::view::MEMBER_COUNTERS;
+use crate::dispatch::counters::{Count, MEMBER_COUNTERS};
 use crate::protocol::reply::Statistics;
 
 /// Deletes that wait for one member at most. Each is a call that ended while the member was away: at 100 calls
@@ -24,27 +24,6 @@ pub const DEFERRED_FOR: Duration = Duration::from_secs(600);
 const STATISTICS_MAX: usize = 16;
 /// Capabilities remembered; RTPproxy has some twenty.
 const CAPABILITIES_MAX: usize = 64;
-
-/// The counters of a member, in the order of [`MEMBER_COUNTERS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is described in MEMBER_COUNTERS")]
-pub enum Count {
-    Commands,
-    Retransmissions,
-    Replies,
-    Errors,
-    Timeouts,
-    Refused,
-    LateReplies,
-    SpoofedReplies,
-    GarbageReplies,
-    Sessions,
-    Undone,
-    Probes,
-    ProbesFailed,
-    WentOffline,
-    WentOnline,
-}
 
 /// A delete that waits for its member.
 #[derive(Debug, Clone, PartialEq, Eq)]

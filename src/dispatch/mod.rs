@@ -18,6 +18,7 @@ pub mod answers;
 pub mod attempt;
 pub mod choose;
 pub mod commands;
+pub mod counters;
 pub mod delay;
 pub mod gather;
 pub mod key;
@@ -42,16 +43,17 @@ use std::time::Instant;
 
 use self::attempt::{Ask, Exchange, Fate, Job, Transaction};
 use self::choose::{Choice, choose};
+pub use self::counters::{Count, Total};
 use self::key::Key;
 use self::losses::Losses;
-use self::member::{Count, Member};
+use self::member::Member;
 use self::outbox::{Note, Outbox, Probed};
 use self::pending::{Pending, Slot};
 use self::random::Rng;
 use self::rewrite::Towards;
 use self::session::{MemberId, Sessions, Tick};
 use crate::config::model;
-use crate::dispatch::view::CLUSTER_COUNTERS;
+use crate::dispatch::counters::CLUSTER_COUNTERS;
 use crate::protocol::command::{self, Verb};
 use crate::protocol::cookie::Cookie;
 use crate::protocol::reply::SessionCounts;
@@ -68,25 +70,6 @@ pub const SWEEP_ROUND: Duration = Duration::from_secs(13);
 pub const SWEEP_PART: usize = 4096;
 /// What may repeat with every call is told so often at most.
 pub const TELL_EVERY: Duration = Duration::from_secs(60);
-
-/// The counters of a cluster, in the order of [`CLUSTER_COUNTERS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is described in CLUSTER_COUNTERS")]
-pub enum Total {
-    Commands,
-    RefusedCommands,
-    Repeated,
-    Failovers,
-    AskedAll,
-    SessionsBound,
-    SessionsExpired,
-    SessionsUnbound,
-    ClientsAccepted,
-    ClientsSlow,
-    ClientsClosed,
-    Notifications,
-    NotificationsDropped,
-}
 
 /// Counts what would be told too often, and says when it is time.
 #[derive(Debug, Default)]
