@@ -1,5 +1,5 @@
 //! One command's life: what it is for, to whom it has been sent, what came back, when to do something again.
-//! Pure. The decisions are taken in `mod.rs`; this is what they are taken on.
+//! Pure. The decisions are taken in `jobs/`; this is what they are taken on.
 
 use core::ops::Range;
 use core::time::Duration;
@@ -9,6 +9,7 @@ use super::pending::Slot;
 use super::rewrite::Origin;
 use super::session::MemberId;
 use crate::protocol::command::{Command, Verb};
+use crate::protocol::cookie::Cookie;
 
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -228,6 +229,16 @@ impl<C> Transaction<C> {
     pub fn call_id(&self) -> &[u8] {
         let range = usize::from(self.key.call_id.start)..usize::from(self.key.call_id.end);
         self.text.get(range).unwrap_or_default()
+    }
+
+    /// The cookie of one of its exchanges.
+    pub fn cookie(&self, place: usize) -> Option<Cookie> {
+        Some(Cookie {
+            slot: self.slot.index,
+            serial: self.slot.short_serial(),
+            index: u16::try_from(place).ok()?,
+            nonce: self.exchanges.get(place)?.nonce,
+        })
     }
 
     /// Whether somebody has still to answer.

@@ -11,8 +11,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::attempt::Transaction;
 use super::outbox::{Note, Outbox};
-use super::pending::Slot;
 use super::rewrite::{self, Notice};
 use super::session::{MemberId, SHARDS};
 use super::{Dispatch, Throttle};
@@ -81,27 +81,25 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// A member has done a U: what is to be told when it is lost is what that U says.
-    pub(super) fn remember_wish(&mut self, now: Instant, slot: Slot, at: MemberId, out: &mut Outbox<C, L>) {
-        if self.gives_up_after().is_none() {
+    pub(super) fn remember_wish(
+        &mut self,
+        now: Instant,
+        t: &Transaction<C>,
+        at: MemberId,
+        out: &mut Outbox<C, L>,
+    ) {
+        let key = &t.key;
+        if self.gives_up_after().is_none() || key.verb != Verb::Update || key.ends {
             return;
         }
-        let Some(transaction) = self.pending.get_mut(slot) else {
-            return;
-        };
-        let key = &transaction.key;
-        if key.verb != Verb::Update || key.ends {
-            return;
-        }
-        let Ok(command) = command::parse(&transaction.text) else {
-            return;
-        };
-        let Some(member) = self.members.get(usize::from(at.index)) else {
+        let (Ok(command), Some(member)) = (command::parse(&t.text), self.members.get(usize::from(at.index)))
+        else {
             return;
         };
         let relay = super::relay_of(&self.rules);
         let notice = command
             .notify
-            .and_then(|notify| rewrite::notice(&notify, transaction.origin, relay, member.notifier()));
+            .and_then(|notify| rewrite::notice(&notify, t.origin, relay, member.notifier()));
         let kept = self
             .sessions
             .set_wish(key.hash, command.from_tag, command.to_tag, notice.as_ref());

@@ -188,6 +188,13 @@ impl Sessions {
         }
     }
 
+    /// The binding of a call as [`Sessions::find`] would give it, only to be read.
+    pub fn peek(&self, now: Tick, hash: u64, call_id: &[u8]) -> Option<&Binding> {
+        let binding = self.shards.get(shard_of(hash))?.peek(hash, call_id)?;
+        let good = self.ledger.honours(binding) && !expired(now, binding, self.limits.expire);
+        good.then_some(binding)
+    }
+
     /// Binds a call to a member, whether it was bound before or not. Its last command came `now`; it counts as
     /// born `now` too, unless it was alive at that member already. An ended one that ends again ended the first time.
     ///

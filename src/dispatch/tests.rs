@@ -3,11 +3,12 @@
 
 use super::attempt::Ask;
 use super::key::Key;
-use super::outbox::{Outbox, Probed};
+use super::outbox::{Note, Outbox, Probed};
 use super::rewrite::Origin;
 use super::session::MemberId;
 use super::*;
 use crate::config::model::{Address, CapacityLimit, Name, Policy, Protocol, Status};
+use crate::protocol::cookie::Cookie;
 
 /// A cluster under test: clients are numbers, links are members' names.
 pub(super) struct Bench {
