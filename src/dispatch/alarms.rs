@@ -9,8 +9,9 @@ use super::jobs::Event;
 use super::jobs::Next;
 use super::outbox::Outbox;
 use super::pending::Slot;
-use super::session::{MemberId, SHARDS};
+use super::session::{MemberId, SHARDS, Stage};
 use super::{Dispatch, SWEEP_PART, SWEEP_ROUND, Total};
+use crate::protocol::command::Verb;
 use crate::protocol::cookie::Cookie;
 
 /// Transactions handled in one event, so that nobody waits long for the lock.
@@ -63,7 +64,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                     member.count(Count::Timeouts);
                 }
                 if !is_probe {
-                    out.suspects.push(*id);
+                    self.suspect(*id, out);
                 }
             }
             return self.next(now, t, Event::GivenUp(&silent), out);
@@ -75,7 +76,11 @@ impl<C, L: Clone> Dispatch<C, L> {
                 && exchange.fate == Fate::Waiting
                 && exchange.patience.take_if(|patience| *patience <= now).is_some()
             {
+                let member = exchange.member;
                 impatient = true;
+                if !matches!(t.job, Job::Probe(_)) {
+                    self.suspect(member, out);
+                }
             }
         }
         if impatient {
@@ -85,20 +90,44 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
+    /// Whether the command would do harm if it reached that member only now, when it is sent again.
+    fn is_overtaken(&self, now: Instant, t: &Transaction<C>, at: MemberId) -> bool {
+        match t.job {
+            // The call has been deleted since: it would be made anew, and nobody would end it.
+            Job::Direct if t.key.verb == Verb::Update && !t.key.ends => {
+                let home = self.sessions.peek(self.tick(now), t.key.hash, t.call_id());
+                home.is_some_and(|binding| binding.stage == Stage::Ended)
+            }
+            // The call has come back to this member since.
+            Job::Quiet => self.is_at(now, &t.text, at),
+            // A call has been made there since.
+            Job::DeleteAll => self.member(at).is_some_and(|member| !member.owes_delete_all),
+            _ => false,
+        }
+    }
+
     /// Sends one exchange again if it is time, under the same cookie.
     fn resend_if_due(&mut self, now: Instant, t: &mut Transaction<C>, place: usize, out: &mut Outbox<C, L>) {
-        let cookie = t.cookie(place);
-        if let Some(exchange) = t.exchanges.get_mut(place)
-            && exchange.fate == Fate::Waiting
-            && exchange.resend.is_some_and(|resend| resend <= now)
-            && let Some(member) = self.members.get_mut(usize::from(exchange.member.index))
-            && let Some(cookie) = cookie
+        let due = t.exchanges.get(place).filter(|exchange| {
+            exchange.fate == Fate::Waiting && exchange.resend.is_some_and(|resend| resend <= now)
+        });
+        let Some(at) = due.map(|exchange| exchange.member) else {
+            return;
+        };
+        let overtaken = self.is_overtaken(now, t, at);
+        if let Some(cookie) = t.cookie(place)
+            && let Some(member) = self.members.get_mut(usize::from(at.index))
+            && let Some(exchange) = t.exchanges.get_mut(place)
         {
+            if overtaken {
+                exchange.resend = None;
+                return;
+            }
             exchange.pause = member.delay.next_retransmission(exchange.pause);
             exchange.resend = Some(now + exchange.pause);
             exchange.resent = true;
             member.count(Count::Retransmissions);
-            out.send(member.link.clone(), member.id, cookie, false, |bytes| {
+            out.send(member.link.clone(), at, cookie, false, |bytes| {
                 super::write_command(t, &self.rules, member, bytes);
             });
         }
@@ -143,7 +172,8 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         if online {
             member.count(Count::WentOnline);
-            if core::mem::take(&mut member.owes_delete_all) {
+            member.suspect = false;
+            if member.owes_delete_all {
                 member.deferred.clear();
                 self.send_delete_all_late(now, id, out);
             }

@@ -74,6 +74,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         exchange.fate = Fate::Answered;
         member.in_flight = member.in_flight.saturating_sub(1);
         member.count(Count::Replies);
+        member.suspect = false;
         if matches!(outcome, Outcome::Error(_)) {
             member.count(Count::Errors);
         }

@@ -86,7 +86,7 @@ pub struct Exchange {
     pub pause: Duration,
     /// Whether it has been sent again: its delay then says nothing.
     pub resent: bool,
-    /// When the next member is tried beside it; `None` when this is the last attempt.
+    /// When its member has had its time: it is suspected, and a new session tried at the next one as well.
     pub patience: Option<Instant>,
     /// How it stands.
     pub fate: Fate,
@@ -149,7 +149,7 @@ pub struct Transaction<C> {
     pub alarm: Option<Instant>,
     /// To whom it has been sent.
     pub exchanges: Vec<Exchange>,
-    /// Attempts of a new session, all counted.
+    /// Attempts of a new session that were waited for.
     pub attempts: u32,
     /// Commands of the same call that wait for what this one finds.
     pub followers: Vec<Slot>,
@@ -159,8 +159,8 @@ pub struct Transaction<C> {
     pub mixed: bool,
     /// Whether a delete came from the list of its member, whose next one is to follow.
     pub chained: bool,
-    /// Whether a delete came while its call was still on the way to a member: it follows the call if that moves on.
-    pub follows: bool,
+    /// Whether a delete of this new session came before its answer: whoever makes it is to end it.
+    pub deleted: bool,
 }
 
 impl<C> Transaction<C> {
@@ -188,7 +188,7 @@ impl<C> Transaction<C> {
             verdict: Vec::new(),
             mixed: false,
             chained: false,
-            follows: false,
+            deleted: false,
         }
     }
 
@@ -214,7 +214,7 @@ impl<C> Transaction<C> {
         self.rewritten = false;
         self.mixed = false;
         self.chained = false;
-        self.follows = false;
+        self.deleted = false;
         self.text.clear();
         self.text.shrink_to(512);
         self.exchanges.clear();

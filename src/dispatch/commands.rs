@@ -77,8 +77,11 @@ impl<C, L: Clone> Dispatch<C, L> {
                 if command.ends_session {
                     self.end(now, hash, command, id);
                 }
-                let undecided = matches!(home, Home::Online { tentative: true, .. });
-                t.follows = undecided && command.verb == Verb::Delete;
+                if command.verb == Verb::Delete
+                    && matches!(home, Home::Online { ended, tentative, .. } if ended || tentative)
+                {
+                    self.delete_those_on_their_way(hash, command);
+                }
                 self.send_home(now, &mut t, id, out)
             }
             (Route::Join, Some(id)) => self.join(now, &mut t, id, out),

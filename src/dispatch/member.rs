@@ -68,6 +68,8 @@ pub struct Member<L> {
     capabilities: Vec<(u64, bool)>,
     /// What it last said to `G`, by the names asked for.
     statistics: VecDeque<(Box<[u8]>, Statistics)>,
+    /// Whether a command has gone unanswered for as long as one may take, and nothing has been answered since.
+    pub suspect: bool,
     /// Deletes that wait for its return.
     pub deferred: VecDeque<Deferred>,
     /// Whether it missed an `X`.
@@ -100,6 +102,7 @@ impl<L> Member<L> {
             share: 1.0,
             capabilities: Vec::new(),
             statistics: VecDeque::new(),
+            suspect: false,
             deferred: VecDeque::new(),
             owes_delete_all: false,
             in_flight: 0,

@@ -11,6 +11,7 @@ use super::session::{MemberId, Stage};
 use super::{Dispatch, Outcomes};
 use crate::config::model::{self, Status};
 use crate::dispatch::view::{CLUSTER_COUNTERS, Listed, MemberView};
+use crate::protocol::command::Verb;
 
 /// Members of one cluster at most: an exchange names its place among all members in 16 bits.
 pub const MEMBERS_MAX: usize = 10_000;
@@ -52,6 +53,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Takes a member out at once: what is in flight to it fails, what is bound to it is forgotten. Gives its
     /// link, to be closed.
     pub fn remove_member(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) -> Option<L> {
+        self.end_what_is_being_made(now, id, out);
         let member = self.member_mut(id)?;
         let was_online = core::mem::replace(&mut member.online, false);
         let link = member.link.clone();
@@ -67,6 +69,26 @@ impl<C, L: Clone> Dispatch<C, L> {
         self.sessions.forget_member(id);
         self.look_at_early(now, out);
         Some(link)
+    }
+
+    /// A member is about to leave: the sessions that it may be making have nobody who would end them later.
+    fn end_what_is_being_made(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) {
+        let makes = |t: &&Transaction<C>| {
+            matches!(t.job, Job::Create | Job::Late)
+                && t.asks() == Verb::Update
+                && t.exchanges
+                    .iter()
+                    .any(|e| e.member == id && e.fate == Fate::Waiting)
+        };
+        let texts: Vec<Vec<u8>> = self
+            .pending
+            .iter()
+            .filter(makes)
+            .map(|t| t.text.clone())
+            .collect();
+        for text in texts {
+            self.delete_created(now, id, &text, out);
+        }
     }
 
     /// The member of that name.

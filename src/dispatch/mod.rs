@@ -201,25 +201,37 @@ impl<C, L: Clone> Dispatch<C, L> {
                 member.bound = self.sessions.bound(member.id);
             }
         }
-        choose(
-            self.rules.policy,
-            self.rules.capacity_limit,
-            &self.members,
-            |_, member| member.takes_sessions() && !t.has_tried(member.id),
-            t.call_id(),
-            &mut self.rng,
-        )
+        let mut choose = |suspects: bool| {
+            choose(
+                self.rules.policy,
+                self.rules.capacity_limit,
+                &self.members,
+                |_, member| {
+                    member.takes_sessions() && (suspects || !member.suspect) && !t.has_tried(member.id)
+                },
+                t.call_id(),
+                &mut self.rng,
+            )
+        };
+        // One that has missed an answer is passed over while others are there.
+        match choose(false) {
+            Choice::Member(index) => Choice::Member(index),
+            Choice::NoneEligible | Choice::AllFull => choose(true),
+        }
+    }
+
+    /// A member has not answered for as long as it may take: it is passed over while others are there, and whoever
+    /// watches over it is told when that is new.
+    fn suspect(&mut self, id: MemberId, out: &mut Outbox<C, L>) {
+        if let Some(member) = self.member_mut(id)
+            && !core::mem::replace(&mut member.suspect, true)
+        {
+            out.suspects.push(id);
+        }
     }
 
     /// Sends the text of a transaction to one member, as the next exchange.
-    fn send(
-        &mut self,
-        now: Instant,
-        t: &mut Transaction<C>,
-        to: MemberId,
-        patience: Option<Duration>,
-        out: &mut Outbox<C, L>,
-    ) {
+    fn send(&mut self, now: Instant, t: &mut Transaction<C>, to: MemberId, out: &mut Outbox<C, L>) {
         let Ok(index) = u16::try_from(t.exchanges.len()) else {
             return;
         };
@@ -235,7 +247,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             resend: datagram.then(|| now + pause),
             pause,
             resent: false,
-            patience: patience.map(|patience| now + patience),
+            patience: Some(now + member.delay.in_time(self.rules.failover.timeout)),
             fate: Fate::Waiting,
             asked: t.job == Job::Seek,
         });
@@ -324,6 +336,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     ) {
         if let Some(member) = self.member_mut(id) {
             member.load.counted(asked, counts);
+            member.suspect = false;
             self.send_all_deferred(now, id, out);
         }
     }

@@ -169,6 +169,12 @@ impl<C> Pending<C> {
         places.filter(|transaction| transaction.is_open())
     }
 
+    /// All transactions in flight, to be changed; none may be ended in this way.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Transaction<C>> {
+        let places = self.slots.iter_mut().filter_map(Option::as_deref_mut);
+        places.filter(|transaction| transaction.is_open())
+    }
+
     /// The next transaction of which something is due at `now`, taken out.
     pub fn next_due(&mut self, now: Instant) -> Option<Box<Transaction<C>>> {
         self.drop_stale();

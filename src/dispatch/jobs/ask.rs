@@ -42,7 +42,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         self.questions.insert(t.key.hash, t.slot);
         for id in online {
-            self.send(now, t, id, None, out);
+            self.send(now, t, id, out);
         }
         Next::Waits
     }

@@ -53,7 +53,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         t.give_up = now + GATHER_FOR;
         for id in unknown {
-            self.send(now, t, id, None, out);
+            self.send(now, t, id, out);
         }
         Next::Waits
     }

@@ -10,7 +10,7 @@ use super::super::outbox::{Note, Outbox};
 use super::super::session::{MemberId, Stage};
 use super::super::{ANSWER_WITHIN, Dispatch, Total};
 use super::{Answer, Event, Next};
-use crate::protocol::command;
+use crate::protocol::command::{self, Command};
 use crate::protocol::reply::{self, Outcome, own};
 
 impl<C, L: Clone> Dispatch<C, L> {
@@ -70,7 +70,13 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
             },
             Event::Failed(from) => self.undo_unanswered(now, t, &[from], out),
-            Event::Impatient => {}
+            // Only an attempt that was waited for counts: a refusal passes the call on at once.
+            Event::Impatient => {
+                t.attempts += 1;
+                if t.attempts >= self.rules.failover.attempts {
+                    return self.lost_unless_waiting(now, t, out);
+                }
+            }
             Event::GivenUp(silent) => {
                 self.undo_unanswered(now, t, silent, out);
                 return self.lost_unless_waiting(now, t, out);
@@ -85,9 +91,6 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The next best member gets the new session too. Says whether there was one.
     fn create_elsewhere(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) -> bool {
-        if t.attempts >= self.rules.failover.attempts {
-            return false;
-        }
         // Another command of the call, a second stream say, may have gone elsewhere already: they stay together.
         let moved = self.sessions.find(self.tick(now), t.key.hash, t.call_id());
         let moved = moved.map(|binding| binding.member).filter(|id| !t.has_tried(*id));
@@ -105,12 +108,7 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Sends a new session to a member and binds the call there until an answer says otherwise.
     fn try_member(&mut self, now: Instant, t: &mut Transaction<C>, id: MemberId, out: &mut Outbox<C, L>) {
-        let failover = self.rules.failover;
         let tick = self.tick(now);
-        let Some(member) = self.member(id) else { return };
-        let in_time = member.delay.in_time(failover.timeout);
-        t.attempts += 1;
-        let patience = (t.attempts < failover.attempts).then_some(in_time);
         let (hash, call_id) = (t.key.hash, t.call_id());
         let known = self
             .sessions
@@ -134,7 +132,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 member.owes_delete_all = false;
             }
         }
-        self.send(now, t, id, patience, out);
+        self.send(now, t, id, out);
     }
 
     /// The first positive answer.
@@ -161,7 +159,11 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.undo(now, winner, &t.text, out);
             return self.send_home(now, t, home, out);
         }
-        let stage = if t.key.ends { Stage::Ended } else { Stage::Bound };
+        let stage = if t.key.ends || t.deleted {
+            Stage::Ended
+        } else {
+            Stage::Bound
+        };
         if known != Some((winner, stage)) {
             // A full table has been told when the member was chosen.
             self.sessions.bind(tick, hash, call_id, winner, stage).ok();
@@ -174,9 +176,32 @@ impl<C, L: Clone> Dispatch<C, L> {
                 command::parse(&deferred.text).is_ok_and(|command| command.call_id != call_id)
             });
         }
-        self.remember_wish(now, t, winner, out);
+        if t.deleted {
+            // Its delete has been answered already, by a member that did not have it then.
+            self.delete_created(now, winner, &t.text, out);
+        } else {
+            self.remember_wish(now, t, winner, out);
+        }
         self.hand_over(t, answer, out);
         self.leave_late(now, t)
+    }
+
+    /// A delete came for a call that may not have reached its member yet, or may go on to another one: whoever makes
+    /// the session is to end it.
+    pub(in crate::dispatch) fn delete_those_on_their_way(&mut self, hash: u64, delete: &Command<'_>) {
+        let tags = [Some(delete.from_tag), delete.to_tag];
+        // One without a stream's number ends all streams.
+        let ends = |tag: &[u8]| {
+            tags.into_iter().flatten().any(|ended| {
+                let rest = tag.strip_prefix(ended);
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b";"))
+            })
+        };
+        for t in self.pending.iter_mut() {
+            if t.job == Job::Create && t.key.hash == hash && t.call_id() == delete.call_id {
+                t.deleted |= command::parse(&t.text).is_ok_and(|created| ends(created.from_tag));
+            }
+        }
     }
 
     /// Forgets that a call was to be at one of the members that this command tried.

@@ -64,7 +64,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         out: &mut Outbox<C, L>,
     ) {
         if let Some(mut t) = self.open_own(now, Job::DeleteAll, Verb::DeleteAll, ANSWER_WITHIN, b"X") {
-            self.send(now, &mut t, id, None, out);
+            self.send(now, &mut t, id, out);
             self.settle(now, t, Next::Waits, out);
         }
     }

@@ -7,7 +7,7 @@ use super::super::attempt::{Job, Transaction};
 use super::super::commands::Asked;
 use super::super::member::Member;
 use super::super::outbox::Outbox;
-use super::super::session::{MemberId, Stage};
+use super::super::session::MemberId;
 use super::{Event, Next};
 use crate::protocol::command::Verb;
 use crate::protocol::reply::{Outcome, own};
@@ -22,7 +22,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         out: &mut Outbox<C, L>,
     ) -> Next {
         t.job = Job::Direct;
-        self.send(now, t, home, None, out);
+        self.send(now, t, home, out);
         Next::Waits
     }
 
@@ -39,7 +39,6 @@ impl<C, L: Clone> Dispatch<C, L> {
                     self.remember_wish(now, t, answer.from, out);
                 }
                 self.hand_over(t, answer, out);
-                self.follow_call(now, t, answer.from, out);
                 Next::Over
             }
             // Another member heals the call: the command is routed anew, now that its home is offline.
@@ -66,28 +65,8 @@ impl<C, L: Clone> Dispatch<C, L> {
             return self.fail_with(t, own::HOME_SILENT, out);
         }
         if let Some(home) = home {
-            self.follow_call(now, t, home, out);
             self.defer(now, home, &t.text, out);
         }
         self.finish(t, b"0", out)
-    }
-
-    /// A delete that came before its call had found a member has been at `from`. If the call is elsewhere by now, it
-    /// goes there as well: nobody else will end that session.
-    fn follow_call(&mut self, now: Instant, t: &Transaction<C>, from: MemberId, out: &mut Outbox<C, L>) {
-        if !t.follows {
-            return;
-        }
-        let (tick, hash) = (self.tick(now), t.key.hash);
-        let home = self
-            .sessions
-            .find(tick, hash, t.call_id())
-            .map(|found| found.member);
-        if let Some(home) = home.filter(|home| *home != from) {
-            self.sessions
-                .bind(tick, hash, t.call_id(), home, Stage::Ended)
-                .ok();
-            self.send_quietly(now, home, &t.text, false, out);
-        }
     }
 }

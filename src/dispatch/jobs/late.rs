@@ -72,8 +72,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         out: &mut Outbox<C, L>,
     ) {
         if t.asks() == Verb::Update {
-            for id in silent {
-                self.undo(now, *id, &t.text, out);
+            for id in silent
+                .iter()
+                .filter(|id| !self.is_at(now, &t.text, **id))
+                .copied()
+                .collect::<Vec<_>>()
+            {
+                self.undo(now, id, &t.text, out);
             }
         }
     }

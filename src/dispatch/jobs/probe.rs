@@ -38,7 +38,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         };
         match self.open_own(now, Job::Probe(ask), verb, timeout, text.as_bytes()) {
             Some(mut t) => {
-                self.send(now, &mut t, id, None, out);
+                self.send(now, &mut t, id, out);
                 self.settle(now, t, Next::Waits, out);
             }
             None => out.probed.push((id, Probed::Missed)),

@@ -8,7 +8,7 @@ use super::super::counters::Count;
 use super::super::member::Member;
 use super::super::outbox::{Note, Outbox};
 use super::super::rewrite;
-use super::super::session::MemberId;
+use super::super::session::{MemberId, Stage};
 use super::super::{ANSWER_WITHIN, Dispatch};
 use super::{Event, Next};
 use crate::protocol::command::{self, Verb};
@@ -34,7 +34,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             return;
         };
         t.chained = chained;
-        self.send(now, &mut t, to, None, out);
+        self.send(now, &mut t, to, out);
         self.settle(now, t, Next::Waits, out);
     }
 
@@ -95,20 +95,45 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The next delete that waits for a member.
     fn send_deferred(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) {
-        let member = self.member_mut(id).filter(|member| member.online);
-        if let Some(text) = member.and_then(|member| member.next_deferred(now)) {
-            self.send_quietly(now, id, &text, true, out);
+        while let Some(member) = self.member_mut(id).filter(|member| member.online)
+            && let Some(text) = member.next_deferred(now)
+        {
+            // A call that is there again must not be ended by a delete of before.
+            if !self.is_at(now, &text, id) {
+                return self.send_quietly(now, id, &text, true, out);
+            }
         }
     }
 
     /// Undoes what a U may have created at a member that lost.
     pub(super) fn undo(&mut self, now: Instant, at: MemberId, text: &[u8], out: &mut Outbox<C, L>) {
-        let mut delete = Vec::new();
-        let Ok(command) = command::parse(text) else { return };
-        rewrite::delete_for(&command, &mut delete);
         if let Some(member) = self.member_mut(at) {
             member.count(Count::Undone);
         }
-        self.send_quietly(now, at, &delete, false, out);
+        self.delete_created(now, at, text, out);
+    }
+
+    /// Ends what a U has created at a member.
+    pub(in crate::dispatch) fn delete_created(
+        &mut self,
+        now: Instant,
+        at: MemberId,
+        text: &[u8],
+        out: &mut Outbox<C, L>,
+    ) {
+        if let Ok(command) = command::parse(text) {
+            let mut delete = Vec::new();
+            rewrite::delete_for(&command, &mut delete);
+            self.send_quietly(now, at, &delete, false, out);
+        }
+    }
+
+    /// Whether the call of a delete is at that member now: alive, and made after the delete was.
+    pub(in crate::dispatch) fn is_at(&self, now: Instant, text: &[u8], id: MemberId) -> bool {
+        command::parse(text).is_ok_and(|command| {
+            let hash = self.sessions.hash(command.call_id);
+            let home = self.sessions.peek(self.tick(now), hash, command.call_id);
+            home.is_some_and(|binding| binding.member == id && binding.stage != Stage::Ended)
+        })
     }
 }

@@ -82,7 +82,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         t.job = job;
         t.give_up = now + within;
         for id in self.online() {
-            self.send(now, t, id, None, out);
+            self.send(now, t, id, out);
         }
     }
 
