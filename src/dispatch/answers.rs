@@ -79,10 +79,11 @@ impl<C, L: Clone> Dispatch<C, L> {
             member.count(Count::Errors);
         }
         // After a second transmission nobody knows which of the two was answered.
+        let delay = now.saturating_duration_since(exchange.sent);
         if exchange.resent {
-            member.delay.resent(exchange.pause);
+            member.delay.resent(exchange.pause, delay);
         } else {
-            member.delay.sample(now.saturating_duration_since(exchange.sent));
+            member.delay.sample(delay);
         }
         Some(outcome)
     }

@@ -55,7 +55,7 @@ use self::pending::{Pending, Slot};
 use self::random::Rng;
 use self::rewrite::Towards;
 use self::session::{MemberId, Sessions, Tick};
-use crate::config::model;
+use crate::config::model::{self, Policy};
 use crate::dispatch::counters::CLUSTER_COUNTERS;
 use crate::protocol::command::{self, Verb};
 use crate::protocol::reply::SessionCounts;
@@ -201,9 +201,16 @@ impl<C, L: Clone> Dispatch<C, L> {
                 member.bound = self.sessions.bound(member.id);
             }
         }
+        // What cannot be bound is kept together by its name alone.
+        let unbound = self.sessions.is_full()
+            && self
+                .sessions
+                .peek(self.tick(now), t.key.hash, t.call_id())
+                .is_none();
+        let policy = if unbound { Policy::Hash } else { self.rules.policy };
         let mut choose = |suspects: bool| {
             choose(
-                self.rules.policy,
+                policy,
                 self.rules.capacity_limit,
                 &self.members,
                 |_, member| {

@@ -226,7 +226,7 @@ impl Sessions {
             *before = binding;
             self.ledger.remove(&old);
         } else {
-            if self.stored >= self.max() && !self.make_room(now, shard_of(hash)) {
+            if self.is_full() && !self.make_room(now, shard_of(hash)) {
                 return Err(Full);
             }
             let shard = self.shards.get_mut(shard_of(hash)).ok_or(Full)?;
@@ -329,6 +329,11 @@ impl Sessions {
     /// Whether nothing is in the table.
     pub fn is_empty(&self) -> bool {
         self.stored == 0
+    }
+
+    /// Whether there are as many calls as there may be: a further one may find no room.
+    pub fn is_full(&self) -> bool {
+        self.stored >= self.max()
     }
 
     /// Calls that are bound to a member, tentatively or firmly; those that aged out count until they are swept.

@@ -921,6 +921,45 @@ fn a_full_table_serves_calls_unbound() {
 }
 
 #[test]
+fn the_streams_of_a_call_that_found_no_room_are_on_one_member() {
+    let rules = model::Cluster {
+        sessions: model::Sessions {
+            max: 1,
+            ..rules().sessions
+        },
+        ..rules()
+    };
+    let mut bench = Bench::with(&rules, &NAMES);
+    bench.call("c1");
+    let mut homes = std::collections::BTreeSet::new();
+    for call in 0..40 {
+        let sent: Vec<_> = (0..2)
+            .map(|stream| {
+                bench.command(&format!("U u{call} 192.0.2.1 4000 from;{stream}"));
+                bench.one_sent()
+            })
+            .collect();
+        assert_eq!(sent[0].0, sent[1].0, "u{call}");
+        homes.insert(sent[0].0);
+        for (member, cookie, _) in sent {
+            bench.answer(member, cookie, "35000 192.0.2.9");
+        }
+    }
+    assert_eq!(homes.len(), NAMES.len());
+}
+
+#[test]
+fn a_reply_that_no_sip_server_could_read_is_not_passed_on() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (member, cookie, _) = bench.one_sent();
+    bench.answer(member, cookie, &format!("35000 {}", "1".repeat(300)));
+    assert_eq!(bench.got(client), None);
+    bench.answer(member, cookie, "40002 127.0.0.1 4");
+    assert_eq!(bench.got(client).as_deref(), Some("40002 127.0.0.1 4"));
+}
+
+#[test]
 fn nothing_is_left_behind_after_many_calls() {
     let mut bench = Bench::new();
     for call in 0..500 {

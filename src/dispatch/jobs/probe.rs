@@ -86,13 +86,11 @@ impl<C, L: Clone> Dispatch<C, L> {
                 self.capability(answer.from, number, has);
                 Probed::Capability(number, has)
             }
-            Ask::Counts(_) => match reply::parse_info(answer.text) {
-                Some(counts) => {
-                    self.counted(now, answer.from, asked, Some(counts), out);
-                    Probed::Counts(counts)
-                }
-                None => Probed::Odd,
-            },
+            Ask::Counts(_) => {
+                let counts = reply::parse_info(answer.text);
+                self.counted(now, answer.from, asked, counts, out);
+                counts.map_or(Probed::Odd, Probed::Counts)
+            }
         }
     }
 }
