@@ -409,7 +409,7 @@ fn write_command<C, L>(
             rewrite::command(
                 &command,
                 &Towards {
-                    lan: member.config.lan_address,
+                    lan: member.config.lan_address.into_iter().collect(),
                     notify,
                 },
                 bytes,

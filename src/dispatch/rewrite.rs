@@ -5,7 +5,7 @@
 
 mod notify;
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::io::Write as _;
 
 pub use self::notify::{
@@ -15,13 +15,50 @@ pub use self::notify::{
 use crate::protocol::command::{COMMAND_MAX, Command, Verb};
 use crate::protocol::modifiers::{Kind, Modifiers};
 use crate::protocol::reply::{Media, Results};
-use crate::protocol::{trim_end, trim_start, write_decimal};
+use crate::protocol::{Words, trim_end, trim_start, write_decimal};
+
+/// Addresses that take the place of others: at most one of each family, since one of the other family would be of no
+/// use to whoever gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Addresses {
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+}
+
+impl Addresses {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn of(&self, ipv6: bool) -> Option<IpAddr> {
+        if ipv6 {
+            self.v6.map(IpAddr::V6)
+        } else {
+            self.v4.map(IpAddr::V4)
+        }
+    }
+}
+
+/// The first of each family.
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        let mut all = Self::default();
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => all.v4 = all.v4.or(Some(address)),
+                IpAddr::V6(address) => all.v6 = all.v6.or(Some(address)),
+            }
+        }
+        all
+    }
+}
 
 /// How a command is to be written for one member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Towards<'a> {
-    /// The local address of each U and L there.
-    pub lan: Option<IpAddr>,
+    /// The local addresses of each U and L there.
+    pub lan: Addresses,
     /// What becomes of the notify pair.
     pub notify: NotifyPlan<'a>,
 }
@@ -51,7 +88,8 @@ fn write_command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>
         out.extend_from_slice(text);
         return;
     }
-    if let Some(lan) = towards.lan {
+    let address = Words::new(text).nth(2).unwrap_or_default();
+    if let Some(lan) = towards.lan.of(is_ipv6(command.modifiers, address)) {
         write_first(text, command.modifiers, lan, out);
         done = 1 + command.modifiers.len();
     }
@@ -60,9 +98,9 @@ fn write_command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>
         notify::write_pair(&notify, towards.notify, out);
         done = notify.end;
     }
-    if let Some(lan) = towards.lan {
-        let parts_at = text.len() - command.parts.len();
-        for part in command.parts().filter(|part| part.letter() == b'L') {
+    let parts_at = text.len() - command.parts.len();
+    for part in command.parts().filter(|part| part.letter() == b'L') {
+        if let Some(lan) = towards.lan.of(is_ipv6(part.modifiers(), part.word(1))) {
             let at = parts_at + part.at;
             out.extend_from_slice(text.get(done..at).unwrap_or_default());
             write_first(part.first(), part.modifiers(), lan, out);
@@ -70,6 +108,12 @@ fn write_command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>
         }
     }
     out.extend_from_slice(text.get(done..).unwrap_or_default());
+}
+
+/// Whether a U or an L is about media over IPv6.
+fn is_ipv6(modifiers: &[u8], address: &[u8]) -> bool {
+    let mut kinds = Modifiers::new(modifiers).flatten();
+    address.contains(&b':') || kinds.any(|(kind, _)| kind == Kind::Ipv6)
 }
 
 /// The first word of a U or an L with that local address and no other. It comes last, in brackets when it is
@@ -88,38 +132,38 @@ fn write_first(word: &[u8], modifiers: &[u8], lan: IpAddr, out: &mut Vec<u8>) {
     };
 }
 
-/// Appends the reply as the client is to get it, without a line end. `command` is what the client sent; `wan` is
-/// the member's public address, which takes the place of the address in the reply to a U or an L, unless the
-/// member `has_lan` not and the client itself named a local address (`L…`) and none to be reached (`R…`).
-pub fn reply(command: &Command<'_>, reply: &[u8], wan: Option<IpAddr>, has_lan: bool, out: &mut Vec<u8>) {
+/// Appends the reply as the client is to get it, without a line end. `command` is what the client sent; `wan` are
+/// the member's public addresses: that of its family takes the place of the address in the reply to a U or an L, unless
+/// the member has no `lan` address and the client itself named a local one (`L…`) and none to be reached (`R…`).
+pub fn reply(command: &Command<'_>, reply: &[u8], wan: Addresses, lan: Addresses, out: &mut Vec<u8>) {
     let reply = trim_end(trim_start(reply));
-    let wan = wan.filter(|_| matches!(command.verb, Verb::Update | Verb::Lookup));
-    let media = |result: &[u8]| {
-        Media::parse(result)
-            .map(|media| media.port)
-            .filter(|port| *port > 0)
-    };
-    let is_media = Results::new(reply).next().and_then(media).is_some();
-    let Some(wan) = wan.filter(|_| is_media) else {
+    let media = |result| Media::parse(result).filter(|media| media.port > 0);
+    let is_media = matches!(command.verb, Verb::Update | Verb::Lookup)
+        && Results::new(reply).next().and_then(media).is_some();
+    if !is_media {
         out.extend_from_slice(reply);
         return;
-    };
+    }
+    let address = Words::new(command.text).nth(2).unwrap_or_default();
     let mut parts = command.parts();
     for (index, result) in Results::new(reply).enumerate() {
-        let modifiers = if index == 0 {
-            Some(command.modifiers)
+        let asked = if index == 0 {
+            Some((command.modifiers, address))
         } else {
             out.extend_from_slice(b" && ");
-            parts
-                .next()
-                .filter(|part| part.letter() == b'L')
-                .map(|part| part.modifiers())
+            let part = parts.next().filter(|part| part.letter() == b'L');
+            part.map(|part| (part.modifiers(), part.word(1)))
         };
-        match modifiers
-            .filter(|modifiers| replaces(modifiers, has_lan))
-            .and_then(|_| media(result))
-        {
-            Some(port) => write_media(port, wan, out),
+        let new = asked.zip(media(result)).and_then(|((modifiers, asked), media)| {
+            let ipv6 = match media.address {
+                Some(address) => media.ipv6 || address.contains(&b':'),
+                None => is_ipv6(modifiers, asked),
+            };
+            let wan = wan.of(ipv6)?;
+            replaces(modifiers, lan.of(ipv6).is_some()).then_some((media.port, wan))
+        });
+        match new {
+            Some((port, wan)) => write_media(port, wan, out),
             None => out.extend_from_slice(result),
         }
     }
@@ -192,7 +236,6 @@ fn write_words<'a>(first: &[u8], words: impl IntoIterator<Item = &'a [u8]>, out:
 
 #[cfg(test)]
 mod tests {
-    use core::net::{Ipv4Addr, Ipv6Addr};
     use std::path::PathBuf;
 
     use proptest::prelude::*;
@@ -214,7 +257,10 @@ mod tests {
         let mut out = b"before ".to_vec();
         command(
             &parse(text.as_bytes()).unwrap(),
-            &Towards { lan, notify },
+            &Towards {
+                lan: lan.into_iter().collect(),
+                notify,
+            },
             &mut out,
         );
         String::from_utf8(out)
@@ -234,7 +280,13 @@ mod tests {
     fn the_lan_address_comes_last_and_alone() {
         for (text, want) in [
             ("U c 1.2.3.4 5 f", "UL10.0.0.4 c 1.2.3.4 5 f"),
-            ("u6 c ::1 5 f", "u6L10.0.0.4 c ::1 5 f"),
+            // It is of no use to the other family.
+            ("u6 c ::1 5 f", "u6 c ::1 5 f"),
+            ("UR[::2] c ::1 5 f", "UR[::2] c ::1 5 f"),
+            (
+                "U c 1.2.3.4 5 f t && L6 ::1 6",
+                "UL10.0.0.4 c 1.2.3.4 5 f t && L6 ::1 6",
+            ),
             (
                 "Uz20R192.0.2.9wc0,8 c 1.2.3.4 5  f",
                 "Uz20wc0,8L10.0.0.4 c 1.2.3.4 5  f",
@@ -257,6 +309,24 @@ mod tests {
             written("U6 c ::1 5 f", Some(LAN6), NotifyPlan::Keep),
             "U6L[fd00::4] c ::1 5 f"
         );
+    }
+
+    #[test]
+    fn each_family_has_its_own_address() {
+        let both: Addresses = [LAN6, LAN4, WAN4].into_iter().collect();
+        let towards = Towards {
+            lan: both,
+            notify: NotifyPlan::Keep,
+        };
+        for (text, want) in [
+            ("U c 1.2.3.4 5 f", "UL10.0.0.4 c 1.2.3.4 5 f"),
+            ("U6 c ::1 5 f", "U6L[fd00::4] c ::1 5 f"),
+            ("U c ::1 5 f", "UL[fd00::4] c ::1 5 f"),
+        ] {
+            let mut out = Vec::new();
+            command(&parse(text.as_bytes()).unwrap(), &towards, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
     }
 
     #[test]
@@ -300,8 +370,8 @@ mod tests {
         reply(
             &parse(text.as_bytes()).unwrap(),
             answer.as_bytes(),
-            wan,
-            has_lan,
+            wan.into_iter().collect(),
+            has_lan.then_some(LAN4).into_iter().collect(),
             &mut out,
         );
         String::from_utf8(out).unwrap()
@@ -312,8 +382,17 @@ mod tests {
         let plain = "U c 1.2.3.4 5 f";
         for (text, answer, wan, has_lan, want) in [
             (plain, "40000 10.0.0.4\n", Some(WAN4), false, "40000 203.0.113.4"),
-            (plain, "40000 10.0.0.4", Some(WAN6), false, "40000 2001:db8::4 6"),
-            (plain, "40000 fd00::4 6\n", Some(WAN4), true, "40000 203.0.113.4"),
+            (plain, "40000 10.0.0.4", Some(WAN6), false, "40000 10.0.0.4"),
+            (plain, "40000 fd00::4 6\n", Some(WAN4), true, "40000 fd00::4 6"),
+            (
+                plain,
+                "40000 fd00::4 6\n",
+                Some(WAN6),
+                false,
+                "40000 2001:db8::4 6",
+            ),
+            ("U6 c ::1 5 f", "40000", Some(WAN4), true, "40000"),
+            ("U6 c ::1 5 f", "40000", Some(WAN6), true, "40000 2001:db8::4 6"),
             (plain, "40000", Some(WAN4), false, "40000 203.0.113.4"),
             (plain, "40000 10.0.0.4\n", None, true, "40000 10.0.0.4"),
             (plain, "E72\n", Some(WAN4), true, "E72"),
@@ -434,12 +513,21 @@ mod tests {
                 (after.verb, after.call_id, after.from_tag, after.to_tag, after.weak, after.ends_session),
                 (before.verb, before.call_id, before.from_tag, before.to_tag, before.weak, before.ends_session)
             );
-            let firsts = |command: Command<'_>| -> Vec<String> {
-                let parts = command.parts().filter(|part| part.letter() == b'L').map(|part| part.modifiers().to_vec());
-                let all = core::iter::once(command.modifiers.to_vec()).chain(parts);
-                all.map(|modifiers| String::from_utf8(modifiers).unwrap()).collect()
+            let firsts = |command: Command<'_>| -> Vec<(String, bool)> {
+                let parts = command.parts().filter(|part| part.letter() == b'L');
+                let parts = parts.map(|part| (part.modifiers().to_vec(), part.word(1).to_vec()));
+                let address = Words::new(command.text).nth(2).unwrap().to_vec();
+                let all = core::iter::once((command.modifiers.to_vec(), address)).chain(parts);
+                all.map(|(modifiers, address)| {
+                    let v6 = is_ipv6(&modifiers, &address);
+                    (String::from_utf8(modifiers).unwrap(), v6)
+                }).collect()
             };
-            for modifiers in firsts(after) {
+            for ((modifiers, v6), (was, _)) in firsts(after).into_iter().zip(firsts(before)) {
+                if v6 != ipv6 {
+                    prop_assert_eq!(modifiers, was);
+                    continue;
+                }
                 let local: Vec<_> = Modifiers::new(modifiers.as_bytes()).flatten()
                     .filter(|(kind, _)| matches!(kind, Kind::Local | Kind::Towards)).collect();
                 prop_assert_eq!(local.len(), 1);
@@ -468,7 +556,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, text in media_command()) {
-            reply(&parse(text.as_bytes()).unwrap(), &bytes, Some(WAN6), true, &mut Vec::new());
+            reply(&parse(text.as_bytes()).unwrap(), &bytes, [WAN6].into_iter().collect(), [LAN6].into_iter().collect(), &mut Vec::new());
         }
     }
 }

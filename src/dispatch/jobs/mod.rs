@@ -19,7 +19,7 @@ use super::attempt::{Job, Transaction};
 use super::commands::Asked;
 use super::outbox::Outbox;
 use super::pending::Slot;
-use super::rewrite;
+use super::rewrite::{self, Addresses};
 use super::session::MemberId;
 use crate::protocol::command::{self, Verb};
 use crate::protocol::reply::Outcome;
@@ -98,13 +98,13 @@ impl<C, L: Clone> Dispatch<C, L> {
             .members
             .get(usize::from(from.index))
             .map(|member| &member.config);
-        let wan = config.and_then(|config| config.wan_address);
-        let has_lan = config.is_some_and(|config| config.lan_address.is_some());
+        let wan: Addresses = config.and_then(|config| config.wan_address).into_iter().collect();
+        let lan = config.and_then(|config| config.lan_address).into_iter().collect();
         let verb = t.key.verb;
         if let Some(client) = t.client.take() {
-            let rewrites = wan.is_some() && matches!(verb, Verb::Update | Verb::Lookup);
+            let rewrites = !wan.is_empty() && matches!(verb, Verb::Update | Verb::Lookup);
             out.reply(client, |bytes| match command::parse(&t.text) {
-                Ok(command) if rewrites => rewrite::reply(&command, text, wan, has_lan, bytes),
+                Ok(command) if rewrites => rewrite::reply(&command, text, wan, lan, bytes),
                 _ => bytes.extend_from_slice(text),
             });
             self.outcome(verb, usize::from(matches!(outcome, Outcome::Error(_))));
