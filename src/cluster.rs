@@ -466,11 +466,11 @@ impl Cluster {
         })
     }
 
-    /// Beginning of the paths of the SIP server's sockets for notifications.
-    pub fn notify_prefix(&self) -> Option<String> {
+    /// Beginning of the paths of the SIP server's sockets for notifications, and whether it may have them over TCP too.
+    pub fn notify_prefix(&self) -> Option<(String, bool)> {
         self.look(|_, core| {
             let notify = core.rules().disconnect_notify.as_ref();
-            notify.map(|notify| notify.dest_socket_prefix.clone())
+            notify.map(|notify| (notify.dest_socket_prefix.clone(), notify.relays_tcp))
         })
     }
 

@@ -296,6 +296,8 @@ pub struct DisconnectNotify {
     pub dest_socket_prefix: String,
     /// After how long offline the SIP server is told of each session of a member; `None` is never.
     pub on_member_loss: Option<Duration>,
+    /// Whether targets over TCP are relayed to as well, and not left to the members.
+    pub relays_tcp: bool,
 }
 
 /// One cluster.

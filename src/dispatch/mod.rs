@@ -53,7 +53,7 @@ use self::member::Member;
 use self::outbox::Outbox;
 use self::pending::{Pending, Slot};
 use self::random::Rng;
-use self::rewrite::Towards;
+use self::rewrite::{RelayTo, Towards};
 use self::session::{MemberId, Sessions, Tick};
 use crate::config::model::{self, Policy};
 use crate::dispatch::counters::CLUSTER_COUNTERS;
@@ -381,10 +381,14 @@ fn slow_share(back: Duration, ramp: Duration) -> f64 {
     (back.as_secs_f64() / ramp.as_secs_f64()).clamp(0.01, 1.0)
 }
 
-/// Prefix and port of a cluster's relay.
-fn relay_of(rules: &model::Cluster) -> Option<(&str, u16)> {
+/// A cluster's relay.
+fn relay_of(rules: &model::Cluster) -> Option<RelayTo<'_>> {
     let relay = rules.disconnect_notify.as_ref()?;
-    Some((relay.dest_socket_prefix.as_str(), relay.inbound_address.port()))
+    Some(RelayTo {
+        prefix: &relay.dest_socket_prefix,
+        port: relay.inbound_address.port(),
+        tcp: relay.relays_tcp,
+    })
 }
 
 /// Writes the command of a transaction as one member is to get it.

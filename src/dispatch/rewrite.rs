@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::io::Write as _;
 
 pub use self::notify::{
-    Addressee, Notice, Notifier, NotifyPlan, Origin, Undeliverable, notice, notify_plan, quote,
+    Addressee, Notice, Notifier, NotifyPlan, Origin, RelayTo, Undeliverable, notice, notify_plan, quote,
     split_notification, unquote,
 };
 use crate::protocol::command::{COMMAND_MAX, Command, Verb};
@@ -236,7 +236,6 @@ fn write_words<'a>(first: &[u8], words: impl IntoIterator<Item = &'a [u8]>, out:
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
 
     use proptest::prelude::*;
 
@@ -248,10 +247,11 @@ mod tests {
     const WAN4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4));
     const WAN6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 4));
     const PREFIX: &str = "/var/run/b2bua.sock";
-    const RELAY: NotifyPlan<'_> = NotifyPlan::Relay {
+    const RELAY: NotifyPlan<'_> = NotifyPlan::Relay(RelayTo {
         prefix: PREFIX,
         port: 12131,
-    };
+        tcp: false,
+    });
 
     fn written(text: &str, lan: Option<IpAddr>, notify: NotifyPlan<'_>) -> String {
         let mut out = b"before ".to_vec();
@@ -544,9 +544,9 @@ mod tests {
                     prop_assert_eq!(after.socket, b"tcp:%%CC_SELF%%:12131");
                     // What the member will send us leads to the socket that the client named.
                     let line = unquote(after.tag).unwrap();
-                    let (path, rest) = split_notification(&line, PREFIX).unwrap();
+                    let (path, rest) = split_notification(&line, PREFIX, false).unwrap();
                     let socket = before.socket.strip_prefix(b"unix:").unwrap_or(before.socket);
-                    prop_assert_eq!(path, PathBuf::from(str::from_utf8(socket).unwrap()));
+                    prop_assert_eq!(path, Addressee::Path(str::from_utf8(socket).unwrap().into()));
                     prop_assert_eq!(rest.to_vec(), unquote(before.tag).unwrap());
                 }
                 (None, None) => {}

@@ -275,17 +275,17 @@ impl Relaying<'_> {
             inbound.closed = true;
             return self.turn_away(now, from);
         }
-        let Some(prefix) = self.cluster.notify_prefix() else {
+        let Some((prefix, tcp)) = self.cluster.notify_prefix() else {
             return;
         };
         let mut taken: Vec<Result<(Addressee, Vec<u8>), &'static str>> = Vec::new();
         inbound
             .lines
             .feed(self.buffer.get(..length).unwrap_or_default(), |line| {
-                taken.push(match line.map(|line| split_notification(line, &prefix)) {
+                taken.push(match line.map(|line| split_notification(line, &prefix, tcp)) {
                     None => Err("a line that is too long"),
                     Some(Err(why)) => Err(why.as_str()),
-                    Some(Ok((path, text))) => Ok((Addressee::Path(path), text.to_vec())),
+                    Some(Ok((to, text))) => Ok((to, text.to_vec())),
                 });
             });
         for line in taken {
