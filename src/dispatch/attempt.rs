@@ -141,6 +141,8 @@ pub struct Transaction<C> {
     pub origin: Origin,
     /// Whether its text has something that may have to be written in another way for a member.
     pub rewritten: bool,
+    /// What the relay is told of the call's socket, where a sub-command has a tag for it and the command names none.
+    pub suffix: Vec<u8>,
     /// When the client's command came.
     pub started: Instant,
     /// When the client gets an answer, whatever happens.
@@ -179,6 +181,7 @@ impl<C> Transaction<C> {
             },
             origin: Origin::Unix,
             rewritten: false,
+            suffix: Vec::new(),
             started: now,
             give_up: now,
             alarm: None,
@@ -212,6 +215,7 @@ impl<C> Transaction<C> {
         self.alarm = None;
         self.attempts = 0;
         self.rewritten = false;
+        self.suffix.clear();
         self.mixed = false;
         self.chained = false;
         self.deleted = false;

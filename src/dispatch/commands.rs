@@ -171,6 +171,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         t.key = Key::new(command, hash);
         t.give_up = (started + ANSWER_WITHIN).max(now);
         t.text.extend_from_slice(command.text);
+        if command.notify.is_none() && rewrite::has_tags(command) {
+            self.recall_suffix(now, &mut t);
+        }
         Some(t)
     }
 

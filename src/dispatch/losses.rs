@@ -263,6 +263,30 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_in_a_later_command_goes_where_the_call_s_notifications_go() {
+        let mut bench = bench(None);
+        bench.command("U c1 192.0.2.1 4000 from /run/sip.7 tag");
+        let (member, cookie, _) = bench.one_sent();
+        bench.answer(member, cookie, "35000 192.0.2.9");
+        for (text, want) in [
+            (
+                "L c1 192.0.2.2 5000 from to && M3:1 Dd1",
+                "L c1 192.0.2.2 5000 from to && M3:1 .7%20Dd1",
+            ),
+            (
+                "U c1 192.0.2.2 5000 from to && M3:1 Dd1",
+                "U c1 192.0.2.2 5000 from to && M3:1 .7%20Dd1",
+            ),
+            ("L c1 192.0.2.2 5000 from to", "L c1 192.0.2.2 5000 from to"),
+        ] {
+            bench.command(text);
+            let (member, cookie, sent) = bench.one_sent();
+            assert_eq!(sent, want);
+            bench.answer(member, cookie, "35000 192.0.2.9");
+        }
+    }
+
+    #[test]
     fn a_member_that_is_back_in_time_has_lost_nothing() {
         let mut bench = bench(Some(AFTER));
         let home = call(&mut bench, "call");

@@ -35,6 +35,7 @@ pub mod repeat;
 pub mod rewrite;
 pub mod route;
 pub mod session;
+mod suffixes;
 #[cfg(test)]
 mod tests;
 pub mod view;
@@ -55,6 +56,7 @@ use self::pending::{Pending, Slot};
 use self::random::Rng;
 use self::rewrite::{RelayTo, Towards};
 use self::session::{MemberId, Sessions, Tick};
+use self::suffixes::Suffixes;
 use crate::config::model::{self, Policy};
 use crate::dispatch::counters::CLUSTER_COUNTERS;
 use crate::protocol::command::{self, Verb};
@@ -120,6 +122,7 @@ pub struct Dispatch<C, L> {
     /// When a part of the session table was last swept.
     swept: Instant,
     losses: Losses,
+    suffixes: Suffixes,
     timer_at: Option<Instant>,
     table_full: Throttle,
     overloaded: Throttle,
@@ -145,6 +148,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             epoch: now,
             swept: now,
             losses: Losses::default(),
+            suffixes: Suffixes::new(key),
             timer_at: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
@@ -409,12 +413,15 @@ fn write_command<C, L>(
         Ok(command) => {
             let socket = command.notify.map_or(&b""[..], |notify| notify.socket);
             let relay = relay_of(rules);
-            let notify = rewrite::notify_plan(socket, transaction.origin, relay, member.notifier());
+            let notifier = member.notifier();
+            let notify = rewrite::notify_plan(socket, transaction.origin, relay, notifier);
+            let recalled = !transaction.suffix.is_empty() && notifier.tells_relay();
             rewrite::command(
                 &command,
                 &Towards {
                     lan: member.config.lan_address.into_iter().collect(),
                     notify,
+                    tags: recalled.then_some(&transaction.suffix),
                 },
                 bytes,
             );

@@ -10,12 +10,16 @@ use std::io::Write as _;
 
 pub use self::notify::{
     Addressee, Notice, Notifier, NotifyPlan, Origin, RelayTo, Undeliverable, notice, notify_plan, quote,
-    split_notification, unquote,
+    split_notification, suffix, unquote,
 };
 use crate::protocol::command::{COMMAND_MAX, Command, Verb};
 use crate::protocol::modifiers::{Kind, Modifiers};
+use crate::protocol::parts::Part;
 use crate::protocol::reply::{Media, Results};
-use crate::protocol::{Words, trim_end, trim_start, write_decimal};
+use crate::protocol::{Words, decimal, trim_end, trim_start, write_decimal};
+
+/// The number of RTPproxy's module that catches digits.
+const CATCH_DTMF: u64 = 3;
 
 /// Addresses that take the place of others: at most one of each family, since one of the other family would be of no
 /// use to whoever gets it.
@@ -61,6 +65,8 @@ pub struct Towards<'a> {
     pub lan: Addresses,
     /// What becomes of the notify pair.
     pub notify: NotifyPlan<'a>,
+    /// What the relay is told of the call's socket, where the command has no notify pair.
+    pub tags: Option<&'a [u8]>,
 }
 
 /// Appends the command as that member is to get it, without a line end. Only a U or an L is ever changed.
@@ -68,12 +74,13 @@ pub fn command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>) 
     let start = out.len();
     write_command(command, towards, out);
     // Rewriting makes it longer. A member would cut it off; the call matters more than the notification.
-    if out.len() - start > COMMAND_MAX && towards.notify != NotifyPlan::Keep {
+    if out.len() - start > COMMAND_MAX && (towards.notify != NotifyPlan::Keep || towards.tags.is_some()) {
         out.truncate(start);
         write_command(
             command,
             &Towards {
                 notify: NotifyPlan::Drop,
+                tags: None,
                 ..*towards
             },
             out,
@@ -98,16 +105,49 @@ fn write_command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>
         notify::write_pair(&notify, towards.notify, out);
         done = notify.end;
     }
+    let of_pair = match (command.notify, towards.notify) {
+        (Some(notify), NotifyPlan::Relay(relay)) => suffix(notify.socket, relay),
+        _ => None,
+    };
+    let suffix = of_pair
+        .as_deref()
+        .or(towards.tags.filter(|_| command.notify.is_none()));
     let parts_at = text.len() - command.parts.len();
-    for part in command.parts().filter(|part| part.letter() == b'L') {
-        if let Some(lan) = towards.lan.of(is_ipv6(part.modifiers(), part.word(1))) {
-            let at = parts_at + part.at;
+    for part in command.parts() {
+        let at = parts_at + part.at;
+        let behind = at + part.first().len();
+        if part.letter() == b'L'
+            && let Some(lan) = towards.lan.of(is_ipv6(part.modifiers(), part.word(1)))
+        {
             out.extend_from_slice(text.get(done..at).unwrap_or_default());
             write_first(part.first(), part.modifiers(), lan, out);
-            done = at + part.first().len();
+            done = behind;
+        } else if let (Some(tag), Some(suffix)) = (tag_of(&part), suffix) {
+            let rest = text.get(behind..).unwrap_or_default();
+            let tag_at = behind + rest.len() - trim_start(rest).len();
+            out.extend_from_slice(text.get(done..tag_at).unwrap_or_default());
+            notify::write_tag(suffix, tag, out);
+            done = tag_at + tag.len();
         }
     }
     out.extend_from_slice(text.get(done..).unwrap_or_default());
+}
+
+/// The tag of a sub-command that has RTPproxy's `catch_dtmf` send what it catches to the target of the call's
+/// notifications.
+fn tag_of<'a>(part: &Part<'a>) -> Option<&'a [u8]> {
+    let module = part
+        .modifiers()
+        .split(|byte| *byte == b':')
+        .next()
+        .and_then(decimal);
+    let tag = part.word(1);
+    (part.letter() == b'M' && module == Some(CATCH_DTMF) && !tag.is_empty()).then_some(tag)
+}
+
+/// Whether a U or an L has a tag of that kind.
+pub fn has_tags(command: &Command<'_>) -> bool {
+    matches!(command.verb, Verb::Update | Verb::Lookup) && command.parts().any(|part| tag_of(&part).is_some())
 }
 
 /// Whether a U or an L is about media over IPv6.
@@ -260,6 +300,7 @@ mod tests {
             &Towards {
                 lan: lan.into_iter().collect(),
                 notify,
+                tags: None,
             },
             &mut out,
         );
@@ -317,6 +358,7 @@ mod tests {
         let towards = Towards {
             lan: both,
             notify: NotifyPlan::Keep,
+            tags: None,
         };
         for (text, want) in [
             ("U c 1.2.3.4 5 f", "UL10.0.0.4 c 1.2.3.4 5 f"),
@@ -355,6 +397,30 @@ mod tests {
         assert_eq!(
             written("U c 1.2.3.4 5 f t", None, NotifyPlan::Drop),
             "U c 1.2.3.4 5 f t"
+        );
+    }
+
+    #[test]
+    fn a_tag_for_the_same_socket_gets_its_suffix_too() {
+        let text = "Uc0,101 c1 127.0.0.1 4000 ft;1 /var/run/b2bua.sock.9 T1.1 && M3:1  Dd1.1 && M1:1 Dx";
+        assert_eq!(
+            written(text, Some(LAN4), RELAY),
+            "Uc0,101L10.0.0.4 c1 127.0.0.1 4000 ft;1 tcp:%%CC_SELF%%:12131 .9%20T1.1 && M3:1  .9%20Dd1.1 && M1:1 Dx"
+        );
+        for plan in [NotifyPlan::Keep, NotifyPlan::Client(Ipv4Addr::LOCALHOST)] {
+            assert!(written(text, None, plan).ends_with(" && M3:1  Dd1.1 && M1:1 Dx"));
+        }
+        let mut out = Vec::new();
+        let towards = Towards {
+            lan: Addresses::default(),
+            notify: NotifyPlan::Drop,
+            tags: Some(b".9"),
+        };
+        let text = "L c1 127.0.0.1 4000 ft tt && M3:1 Dd1.1 96 && D";
+        command(&parse(text.as_bytes()).unwrap(), &towards, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "L c1 127.0.0.1 4000 ft tt && M3:1 .9%20Dd1.1 96 && D"
         );
     }
 

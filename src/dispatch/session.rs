@@ -86,6 +86,8 @@ pub struct Binding {
     pub used: Tick,
     /// How far it has come.
     pub stage: Stage,
+    /// A number that its owner remembers with it; 0 at first.
+    pub suffix: u16,
 }
 
 /// A binding that was found. Read it as a [`Binding`]; it changes only through the table, which keeps counts.
@@ -98,6 +100,13 @@ impl Found<'_> {
         if self.0.stage != Stage::Ended {
             self.0.used = now;
         }
+    }
+}
+
+impl Found<'_> {
+    /// Remembers a number with it, for as long as the call is bound anywhere.
+    pub fn set_suffix(&mut self, suffix: u16) {
+        self.0.suffix = suffix;
     }
 }
 
@@ -213,9 +222,11 @@ impl Sessions {
             born: now,
             used: now,
             stage,
+            suffix: 0,
         };
         if let Some(Found(before)) = self.find(now, hash, call_id) {
             let old = *before;
+            binding.suffix = old.suffix;
             let ends_again = old.stage == Stage::Ended && stage == Stage::Ended;
             if old.member == member && (old.stage != Stage::Ended || ends_again) {
                 binding.born = old.born;
@@ -522,7 +533,8 @@ mod tests {
                 member: A,
                 born: at(5),
                 used: at(5),
-                stage: Stage::Tentative
+                stage: Stage::Tentative,
+                suffix: 0
             }
         );
         assert_eq!(find(&mut sessions, at(6), "cal"), None);
@@ -595,7 +607,8 @@ mod tests {
                 member: B,
                 born: at(2),
                 used: at(2),
-                stage: Stage::Bound
+                stage: Stage::Bound,
+                suffix: 0
             }
         );
         assert_eq!((sessions.bound(A), sessions.bound(B), sessions.len()), (0, 1, 1));
@@ -864,7 +877,7 @@ mod tests {
                         let member = ids[usize::from(to)];
                         let stage = [Stage::Tentative, Stage::Bound, Stage::Ended][usize::from(stage)];
                         bind(&mut sessions, now, &call.to_string(), member, stage).unwrap();
-                        let fresh = Binding { member, born: now, used: now, stage };
+                        let fresh = Binding { member, born: now, used: now, stage, suffix: 0 };
                         let before = plain.get(&call).copied().filter(|before| before.member == member);
                         let after = match before {
                             Some(before) if before.stage == Stage::Ended && stage == Stage::Ended => before,

@@ -181,6 +181,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.delete_created(now, winner, &t.text, out);
         } else {
             self.remember_wish(now, t, winner, out);
+            self.remember_suffix(now, t, winner);
         }
         self.hand_over(t, answer, out);
         self.leave_late(now, t)

@@ -37,6 +37,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             Event::Answer(answer) => {
                 if answer.outcome == Outcome::Positive {
                     self.remember_wish(now, t, answer.from, out);
+                    self.remember_suffix(now, t, answer.from);
                 }
                 self.hand_over(t, answer, out);
                 Next::Over

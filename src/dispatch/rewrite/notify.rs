@@ -64,6 +64,13 @@ pub struct Notifier {
     pub knows_self: Option<bool>,
 }
 
+impl Notifier {
+    /// Whether it can tell our relay.
+    pub fn tells_relay(&self) -> bool {
+        !self.local && self.ipv4 && self.sends == Some(true) && self.knows_self == Some(true)
+    }
+}
+
 /// A socket of the SIP server on which it takes notifications.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Addressee {
@@ -158,8 +165,7 @@ pub fn notify_plan<'a>(
     if member.sends != Some(true) {
         return NotifyPlan::Drop;
     }
-    let by_relay = relay
-        .filter(|relay| member.ipv4 && member.knows_self == Some(true) && suffix(socket, *relay).is_some());
+    let by_relay = relay.filter(|relay| member.tells_relay() && suffix(socket, *relay).is_some());
     match (target, by_relay) {
         (Target::Odd, _) => NotifyPlan::Drop,
         (Target::Asker(_), _) if client.is_some() => asker,
@@ -171,7 +177,7 @@ pub fn notify_plan<'a>(
 
 /// What the relay is told of a socket, if it may serve it: what it is to put behind its prefix, or `tcp:` and an address.
 /// A host name is left to the member.
-pub(super) fn suffix(socket: &[u8], relay: RelayTo<'_>) -> Option<Cow<'static, [u8]>> {
+pub fn suffix(socket: &[u8], relay: RelayTo<'_>) -> Option<Cow<'static, [u8]>> {
     match Target::of(socket) {
         Target::Asker(_) => Some(EMPTY_SUFFIX.into()),
         Target::Path(path) => match path.strip_prefix(relay.prefix.as_bytes())? {

@@ -159,6 +159,7 @@ mod tests {
             born: now,
             used: now,
             stage: Stage::Bound,
+            suffix: 0,
         }
     }
 
