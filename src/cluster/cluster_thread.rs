@@ -19,7 +19,7 @@ use super::links::Links;
 use super::relay::{self, Relay};
 use super::{Changed, Cluster, Out, is_elsewhere, tokens};
 use crate::config::model::{self, Status};
-use crate::dispatch::member::Count;
+use crate::dispatch::counters::Count;
 use crate::dispatch::outbox::Note;
 use crate::dispatch::session::MemberId;
 use crate::health::target::News;

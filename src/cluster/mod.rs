@@ -12,7 +12,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -325,11 +325,19 @@ impl Cluster {
         door.map(|door| Arc::clone(&door.port))
     }
 
-    /// Beginning of the paths of the SIP server's sockets for notifications.
-    fn notify_prefix(&self) -> Option<String> {
+    /// Beginning of the paths of the SIP server's sockets for notifications, and whether it may have them over TCP too.
+    fn notify_prefix(&self) -> Option<(String, bool)> {
         self.look(|_, core| {
             let notify = core.rules().disconnect_notify.as_ref();
-            notify.map(|notify| notify.dest_socket_prefix.clone())
+            notify.map(|notify| (notify.dest_socket_prefix.clone(), notify.relays_tcp))
+        })
+    }
+
+    /// Where connections to the SIP server leave from: the address by which it knows us.
+    fn own_address(&self) -> Option<IpAddr> {
+        self.look(|_, core| match core.rules().address {
+            model::Address::Ip(address) if !address.ip().is_unspecified() => Some(address.ip()),
+            _ => None,
         })
     }
 

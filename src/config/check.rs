@@ -390,6 +390,7 @@ mod tests {
                 inbound_address: address.parse().unwrap(),
                 dest_socket_prefix: "/run/b2bua".to_owned(),
                 on_member_loss: None,
+                relays_tcp: false,
             });
             cluster
         };

@@ -226,6 +226,7 @@ mod tests {
             inbound_address: "192.0.2.1:12131".parse().unwrap(),
             dest_socket_prefix: "/run/b2bua".to_owned(),
             on_member_loss: Some(Duration::from_secs(30)),
+            relays_tcp: false,
         });
         c1.members[1].weight = 50;
         c1.members[1].wan_address = Some([203, 0, 113, 4].into());

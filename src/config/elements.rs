@@ -161,8 +161,8 @@ pub const ELEMENTS: &[Element] = &[
             Attribute {
                 name: "attempts",
                 range: &ATTEMPTS,
-                default: "2",
-                meaning: "All attempts for one session, the first among them.",
+                default: "4",
+                meaning: "All attempts for one session that are waited for, the first among them.",
             },
         ],
     ),

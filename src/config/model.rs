@@ -204,7 +204,7 @@ pub enum Policy {
 pub struct Failover {
     /// The longest that one attempt but the last may take; 10 ms to 3 s.
     pub timeout: Duration,
-    /// All attempts, the first among them; 1 to 16.
+    /// All attempts that are waited for, the first among them; 1 to 16.
     pub attempts: u32,
 }
 
@@ -212,7 +212,7 @@ impl Default for Failover {
     fn default() -> Self {
         Self {
             timeout: Duration::from_millis(250),
-            attempts: 2,
+            attempts: 4,
         }
     }
 }
@@ -296,6 +296,8 @@ pub struct DisconnectNotify {
     pub dest_socket_prefix: String,
     /// After how long offline the SIP server is told of each session of a member; `None` is never.
     pub on_member_loss: Option<Duration>,
+    /// Whether targets over TCP are relayed to as well, and not left to the members.
+    pub relays_tcp: bool,
 }
 
 /// One cluster.

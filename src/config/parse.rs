@@ -273,6 +273,7 @@ impl Parser {
             inbound_address: inbound.value,
             dest_socket_prefix: prefix.value,
             on_member_loss: loss.flatten(),
+            relays_tcp: false,
         };
         Some(At {
             value,
@@ -529,6 +530,7 @@ mod tests {
                 inbound_address: "192.0.2.1:12131".parse().unwrap(),
                 dest_socket_prefix: "/var/run/b2bua.sock".to_owned(),
                 on_member_loss: None,
+                relays_tcp: false,
             }),
             members: vec![member],
             ..Cluster::new(
@@ -615,6 +617,7 @@ mod tests {
                 inbound_address: "0.0.0.0:9".parse().unwrap(),
                 dest_socket_prefix: "/p".to_owned(),
                 on_member_loss: Some(Duration::from_secs(30)),
+                relays_tcp: false,
             }),
             ..bare()
         };

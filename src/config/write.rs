@@ -308,7 +308,7 @@ mod tests {
             dest_socket_prefix in "/[!-~]{1,40}",
             on_member_loss in option::of(millis(fields::ON_MEMBER_LOSS.0)),
         ) -> DisconnectNotify {
-            DisconnectNotify { inbound_address: (ip, port).into(), dest_socket_prefix, on_member_loss }
+            DisconnectNotify { inbound_address: (ip, port).into(), dest_socket_prefix, on_member_loss, relays_tcp: false }
         }
     }
 

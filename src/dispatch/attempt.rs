@@ -1,5 +1,5 @@
 //! One command's life: what it is for, to whom it has been sent, what came back, when to do something again.
-//! Pure. The decisions are taken in `mod.rs`; this is what they are taken on.
+//! Pure. The decisions are taken in `jobs/`; this is what they are taken on.
 
 use core::ops::Range;
 use core::time::Duration;
@@ -9,6 +9,7 @@ use super::pending::Slot;
 use super::rewrite::Origin;
 use super::session::MemberId;
 use crate::protocol::command::{Command, Verb};
+use crate::protocol::cookie::Cookie;
 
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +86,7 @@ pub struct Exchange {
     pub pause: Duration,
     /// Whether it has been sent again: its delay then says nothing.
     pub resent: bool,
-    /// When the next member is tried beside it; `None` when this is the last attempt.
+    /// When its member has had its time: it is suspected, and a new session tried at the next one as well.
     pub patience: Option<Instant>,
     /// How it stands.
     pub fate: Fate,
@@ -140,6 +141,8 @@ pub struct Transaction<C> {
     pub origin: Origin,
     /// Whether its text has something that may have to be written in another way for a member.
     pub rewritten: bool,
+    /// What the relay is told of the call's socket, where a sub-command has a tag for it and the command names none.
+    pub suffix: Vec<u8>,
     /// When the client's command came.
     pub started: Instant,
     /// When the client gets an answer, whatever happens.
@@ -148,7 +151,7 @@ pub struct Transaction<C> {
     pub alarm: Option<Instant>,
     /// To whom it has been sent.
     pub exchanges: Vec<Exchange>,
-    /// Attempts of a new session, all counted.
+    /// Attempts of a new session that were waited for.
     pub attempts: u32,
     /// Commands of the same call that wait for what this one finds.
     pub followers: Vec<Slot>,
@@ -158,8 +161,8 @@ pub struct Transaction<C> {
     pub mixed: bool,
     /// Whether a delete came from the list of its member, whose next one is to follow.
     pub chained: bool,
-    /// Whether a delete came while its call was still on the way to a member: it follows the call if that moves on.
-    pub follows: bool,
+    /// Whether a delete of this new session came before its answer: whoever makes it is to end it.
+    pub deleted: bool,
 }
 
 impl<C> Transaction<C> {
@@ -178,6 +181,7 @@ impl<C> Transaction<C> {
             },
             origin: Origin::Unix,
             rewritten: false,
+            suffix: Vec::new(),
             started: now,
             give_up: now,
             alarm: None,
@@ -187,7 +191,7 @@ impl<C> Transaction<C> {
             verdict: Vec::new(),
             mixed: false,
             chained: false,
-            follows: false,
+            deleted: false,
         }
     }
 
@@ -211,9 +215,10 @@ impl<C> Transaction<C> {
         self.alarm = None;
         self.attempts = 0;
         self.rewritten = false;
+        self.suffix.clear();
         self.mixed = false;
         self.chained = false;
-        self.follows = false;
+        self.deleted = false;
         self.text.clear();
         self.text.shrink_to(512);
         self.exchanges.clear();
@@ -228,6 +233,16 @@ impl<C> Transaction<C> {
     pub fn call_id(&self) -> &[u8] {
         let range = usize::from(self.key.call_id.start)..usize::from(self.key.call_id.end);
         self.text.get(range).unwrap_or_default()
+    }
+
+    /// The cookie of one of its exchanges.
+    pub fn cookie(&self, place: usize) -> Option<Cookie> {
+        Some(Cookie {
+            slot: self.slot.index,
+            serial: self.slot.short_serial(),
+            index: u16::try_from(place).ok()?,
+            nonce: self.exchanges.get(place)?.nonce,
+        })
     }
 
     /// Whether somebody has still to answer.

@@ -11,8 +11,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::attempt::Transaction;
 use super::outbox::{Note, Outbox};
-use super::pending::Slot;
 use super::rewrite::{self, Notice};
 use super::session::{MemberId, SHARDS};
 use super::{Dispatch, Throttle};
@@ -81,27 +81,25 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// A member has done a U: what is to be told when it is lost is what that U says.
-    pub(super) fn remember_wish(&mut self, now: Instant, slot: Slot, at: MemberId, out: &mut Outbox<C, L>) {
-        if self.gives_up_after().is_none() {
+    pub(super) fn remember_wish(
+        &mut self,
+        now: Instant,
+        t: &Transaction<C>,
+        at: MemberId,
+        out: &mut Outbox<C, L>,
+    ) {
+        let key = &t.key;
+        if self.gives_up_after().is_none() || key.verb != Verb::Update || key.ends {
             return;
         }
-        let Some(transaction) = self.pending.get_mut(slot) else {
-            return;
-        };
-        let key = &transaction.key;
-        if key.verb != Verb::Update || key.ends {
-            return;
-        }
-        let Ok(command) = command::parse(&transaction.text) else {
-            return;
-        };
-        let Some(member) = self.members.get(usize::from(at.index)) else {
+        let (Ok(command), Some(member)) = (command::parse(&t.text), self.members.get(usize::from(at.index)))
+        else {
             return;
         };
         let relay = super::relay_of(&self.rules);
         let notice = command
             .notify
-            .and_then(|notify| rewrite::notice(&notify, transaction.origin, relay, member.notifier()));
+            .and_then(|notify| rewrite::notice(&notify, t.origin, relay, member.notifier()));
         let kept = self
             .sessions
             .set_wish(key.hash, command.from_tag, command.to_tag, notice.as_ref());
@@ -195,6 +193,7 @@ mod tests {
                 inbound_address: "192.0.2.1:12131".parse().unwrap(),
                 dest_socket_prefix: "/run/sip".to_owned(),
                 on_member_loss: after,
+                relays_tcp: false,
             }),
             ..rules()
         };
@@ -261,6 +260,30 @@ mod tests {
         bench.online(home, false);
         bench.pass(2 * AFTER);
         assert_eq!(told(&mut bench), Vec::<String>::new(), "once");
+    }
+
+    #[test]
+    fn a_tag_in_a_later_command_goes_where_the_call_s_notifications_go() {
+        let mut bench = bench(None);
+        bench.command("U c1 192.0.2.1 4000 from /run/sip.7 tag");
+        let (member, cookie, _) = bench.one_sent();
+        bench.answer(member, cookie, "35000 192.0.2.9");
+        for (text, want) in [
+            (
+                "L c1 192.0.2.2 5000 from to && M3:1 Dd1",
+                "L c1 192.0.2.2 5000 from to && M3:1 .7%20Dd1",
+            ),
+            (
+                "U c1 192.0.2.2 5000 from to && M3:1 Dd1",
+                "U c1 192.0.2.2 5000 from to && M3:1 .7%20Dd1",
+            ),
+            ("L c1 192.0.2.2 5000 from to", "L c1 192.0.2.2 5000 from to"),
+        ] {
+            bench.command(text);
+            let (member, cookie, sent) = bench.one_sent();
+            assert_eq!(sent, want);
+            bench.answer(member, cookie, "35000 192.0.2.9");
+        }
     }
 
     #[test]

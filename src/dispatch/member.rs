@@ -11,7 +11,7 @@ use super::load::Load;
 use super::rewrite::Notifier;
 use super::session::MemberId;
 use crate::config::model::{self, Status};
-use crate::dispatch::view::MEMBER_COUNTERS;
+use crate::dispatch::counters::{Count, MEMBER_COUNTERS};
 use crate::protocol::reply::Statistics;
 
 /// Deletes that wait for one member at most. Each is a call that ended while the member was away: at 100 calls
@@ -24,27 +24,6 @@ pub const DEFERRED_FOR: Duration = Duration::from_secs(600);
 const STATISTICS_MAX: usize = 16;
 /// Capabilities remembered; RTPproxy has some twenty.
 const CAPABILITIES_MAX: usize = 64;
-
-/// The counters of a member, in the order of [`MEMBER_COUNTERS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is described in MEMBER_COUNTERS")]
-pub enum Count {
-    Commands,
-    Retransmissions,
-    Replies,
-    Errors,
-    Timeouts,
-    Refused,
-    LateReplies,
-    SpoofedReplies,
-    GarbageReplies,
-    Sessions,
-    Undone,
-    Probes,
-    ProbesFailed,
-    WentOffline,
-    WentOnline,
-}
 
 /// A delete that waits for its member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,6 +68,8 @@ pub struct Member<L> {
     capabilities: Vec<(u64, bool)>,
     /// What it last said to `G`, by the names asked for.
     statistics: VecDeque<(Box<[u8]>, Statistics)>,
+    /// Whether a command has gone unanswered for as long as one may take, and nothing has been answered since.
+    pub suspect: bool,
     /// Deletes that wait for its return.
     pub deferred: VecDeque<Deferred>,
     /// Whether it missed an `X`.
@@ -121,6 +102,7 @@ impl<L> Member<L> {
             share: 1.0,
             capabilities: Vec::new(),
             statistics: VecDeque::new(),
+            suspect: false,
             deferred: VecDeque::new(),
             owes_delete_all: false,
             in_flight: 0,

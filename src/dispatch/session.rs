@@ -86,6 +86,8 @@ pub struct Binding {
     pub used: Tick,
     /// How far it has come.
     pub stage: Stage,
+    /// A number that its owner remembers with it; 0 at first.
+    pub suffix: u16,
 }
 
 /// A binding that was found. Read it as a [`Binding`]; it changes only through the table, which keeps counts.
@@ -98,6 +100,13 @@ impl Found<'_> {
         if self.0.stage != Stage::Ended {
             self.0.used = now;
         }
+    }
+}
+
+impl Found<'_> {
+    /// Remembers a number with it, for as long as the call is bound anywhere.
+    pub fn set_suffix(&mut self, suffix: u16) {
+        self.0.suffix = suffix;
     }
 }
 
@@ -188,6 +197,13 @@ impl Sessions {
         }
     }
 
+    /// The binding of a call as [`Sessions::find`] would give it, only to be read.
+    pub fn peek(&self, now: Tick, hash: u64, call_id: &[u8]) -> Option<&Binding> {
+        let binding = self.shards.get(shard_of(hash))?.peek(hash, call_id)?;
+        let good = self.ledger.honours(binding) && !expired(now, binding, self.limits.expire);
+        good.then_some(binding)
+    }
+
     /// Binds a call to a member, whether it was bound before or not. Its last command came `now`; it counts as
     /// born `now` too, unless it was alive at that member already. An ended one that ends again ended the first time.
     ///
@@ -206,9 +222,11 @@ impl Sessions {
             born: now,
             used: now,
             stage,
+            suffix: 0,
         };
         if let Some(Found(before)) = self.find(now, hash, call_id) {
             let old = *before;
+            binding.suffix = old.suffix;
             let ends_again = old.stage == Stage::Ended && stage == Stage::Ended;
             if old.member == member && (old.stage != Stage::Ended || ends_again) {
                 binding.born = old.born;
@@ -219,7 +237,7 @@ impl Sessions {
             *before = binding;
             self.ledger.remove(&old);
         } else {
-            if self.stored >= self.max() && !self.make_room(now, shard_of(hash)) {
+            if self.is_full() && !self.make_room(now, shard_of(hash)) {
                 return Err(Full);
             }
             let shard = self.shards.get_mut(shard_of(hash)).ok_or(Full)?;
@@ -322,6 +340,11 @@ impl Sessions {
     /// Whether nothing is in the table.
     pub fn is_empty(&self) -> bool {
         self.stored == 0
+    }
+
+    /// Whether there are as many calls as there may be: a further one may find no room.
+    pub fn is_full(&self) -> bool {
+        self.stored >= self.max()
     }
 
     /// Calls that are bound to a member, tentatively or firmly; those that aged out count until they are swept.
@@ -510,7 +533,8 @@ mod tests {
                 member: A,
                 born: at(5),
                 used: at(5),
-                stage: Stage::Tentative
+                stage: Stage::Tentative,
+                suffix: 0
             }
         );
         assert_eq!(find(&mut sessions, at(6), "cal"), None);
@@ -583,7 +607,8 @@ mod tests {
                 member: B,
                 born: at(2),
                 used: at(2),
-                stage: Stage::Bound
+                stage: Stage::Bound,
+                suffix: 0
             }
         );
         assert_eq!((sessions.bound(A), sessions.bound(B), sessions.len()), (0, 1, 1));
@@ -852,7 +877,7 @@ mod tests {
                         let member = ids[usize::from(to)];
                         let stage = [Stage::Tentative, Stage::Bound, Stage::Ended][usize::from(stage)];
                         bind(&mut sessions, now, &call.to_string(), member, stage).unwrap();
-                        let fresh = Binding { member, born: now, used: now, stage };
+                        let fresh = Binding { member, born: now, used: now, stage, suffix: 0 };
                         let before = plain.get(&call).copied().filter(|before| before.member == member);
                         let after = match before {
                             Some(before) if before.stage == Stage::Ended && stage == Stage::Ended => before,

@@ -3,11 +3,12 @@
 
 use super::attempt::Ask;
 use super::key::Key;
-use super::outbox::{Outbox, Probed};
+use super::outbox::{Note, Outbox, Probed};
 use super::rewrite::Origin;
 use super::session::MemberId;
 use super::*;
 use crate::config::model::{Address, CapacityLimit, Name, Policy, Protocol, Status};
+use crate::protocol::cookie::Cookie;
 
 /// A cluster under test: clients are numbers, links are members' names.
 pub(super) struct Bench {
@@ -302,12 +303,13 @@ fn a_delete_that_comes_during_a_failover_follows_its_call() {
     };
     let (other, cookie, _) = elsewhere(bench.take_sent()).unwrap();
     bench.answer(other, cookie, "35000 192.0.2.9");
-    assert_eq!(elsewhere(bench.take_sent()), None);
-    bench.pass(ms(3_000));
-    assert_eq!(bench.got(client).as_deref(), Some("0"));
     let (member, cookie, text) = elsewhere(bench.take_sent()).unwrap();
     assert_eq!((member, text.as_str()), (other, "D c1 from"));
     bench.answer(other, cookie, "0");
+    bench.pass(ms(3_000));
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    assert_eq!(bench.core.bound(), 0);
+    bench.take_sent();
     // A call that has its member is not run after.
     bench.call("c2");
     bench.command("D c2 from");
@@ -400,7 +402,7 @@ fn not_here_not_now_goes_elsewhere_and_a_fault_of_the_command_does_not() {
 fn when_every_attempt_is_refused_the_client_gets_the_last_word_of_a_member() {
     let mut bench = Bench::new();
     let client = bench.command("U c1 192.0.2.1 4000 from");
-    for error in ["E71", "E98"] {
+    for error in ["E71", "E72", "E98"] {
         let (member, cookie, _) = bench.one_sent();
         bench.answer(member, cookie, error);
     }
@@ -919,6 +921,45 @@ fn a_full_table_serves_calls_unbound() {
 }
 
 #[test]
+fn the_streams_of_a_call_that_found_no_room_are_on_one_member() {
+    let rules = model::Cluster {
+        sessions: model::Sessions {
+            max: 1,
+            ..rules().sessions
+        },
+        ..rules()
+    };
+    let mut bench = Bench::with(&rules, &NAMES);
+    bench.call("c1");
+    let mut homes = std::collections::BTreeSet::new();
+    for call in 0..40 {
+        let sent: Vec<_> = (0..2)
+            .map(|stream| {
+                bench.command(&format!("U u{call} 192.0.2.1 4000 from;{stream}"));
+                bench.one_sent()
+            })
+            .collect();
+        assert_eq!(sent[0].0, sent[1].0, "u{call}");
+        homes.insert(sent[0].0);
+        for (member, cookie, _) in sent {
+            bench.answer(member, cookie, "35000 192.0.2.9");
+        }
+    }
+    assert_eq!(homes.len(), NAMES.len());
+}
+
+#[test]
+fn a_reply_that_no_sip_server_could_read_is_not_passed_on() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (member, cookie, _) = bench.one_sent();
+    bench.answer(member, cookie, &format!("35000 {}", "1".repeat(300)));
+    assert_eq!(bench.got(client), None);
+    bench.answer(member, cookie, "40002 127.0.0.1 4");
+    assert_eq!(bench.got(client).as_deref(), Some("40002 127.0.0.1 4"));
+}
+
+#[test]
 fn nothing_is_left_behind_after_many_calls() {
     let mut bench = Bench::new();
     for call in 0..500 {
@@ -1096,4 +1137,208 @@ fn a_run_can_be_repeated() {
         sent
     };
     assert!(run() == run());
+}
+
+/// What was sent to that member, less what was sent again.
+fn sent_to(bench: &mut Bench, name: &str) -> Vec<(Cookie, String)> {
+    let mut sent: Vec<(Cookie, String)> = Vec::new();
+    for (member, cookie, text) in bench.take_sent() {
+        if member == name && sent.iter().all(|(known, _)| *known != cookie) {
+            sent.push((cookie, text));
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_member_is_suspected_at_its_first_missed_answer_and_passed_over_until_it_answers() {
+    let mut bench = Bench::new();
+    bench.command("U c0 192.0.2.1 4000 from");
+    let (slow, ..) = bench.one_sent();
+    bench.pass(ms(251));
+    assert_eq!(
+        bench.out.suspects,
+        [bench.id(slow)],
+        "long before all is given up"
+    );
+    for (member, cookie, text) in bench.take_sent() {
+        if member != slow && text.starts_with('U') {
+            bench.answer(member, cookie, "35000 192.0.2.9");
+        }
+    }
+    for call in 1..50 {
+        assert_ne!(bench.call(&format!("c{call}")), slow);
+    }
+    let id = bench.id(slow);
+    bench
+        .core
+        .counted(bench.now, id, bench.now, Some(active(0)), &mut bench.out);
+    assert!((50..100).any(|call| bench.call(&format!("c{call}")) == slow));
+    assert_eq!(bench.out.suspects.len(), 1, "told once");
+}
+
+#[test]
+fn suspects_are_tried_when_nobody_else_is_there() {
+    let mut bench = Bench::with(&rules(), &["A"]);
+    bench.command("U c1 192.0.2.1 4000 from");
+    bench.pass(ms(251));
+    bench.take_sent();
+    let client = bench.command("U c2 192.0.2.1 4000 from");
+    let (member, cookie, _) = bench.one_sent();
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+}
+
+#[test]
+fn two_silent_members_of_three_lose_no_call() {
+    let mut bench = Bench::new();
+    for call in 0..30 {
+        let client = bench.command(&format!("U c{call} 192.0.2.1 4000 from"));
+        for _ in 0..10 {
+            for (cookie, text) in sent_to(&mut bench, "B") {
+                let said = if text.starts_with('U') {
+                    "35000 192.0.2.9"
+                } else {
+                    "0"
+                };
+                bench.answer("B", cookie, said);
+            }
+            bench.pass(ms(100));
+        }
+        assert!(
+            bench.got(client).is_some_and(|reply| !reply.starts_with('E')),
+            "c{call}"
+        );
+    }
+}
+
+#[test]
+fn who_says_at_once_that_it_takes_nothing_counts_as_no_attempt() {
+    let rules = model::Cluster {
+        failover: model::Failover {
+            attempts: 1,
+            ..model::Failover::default()
+        },
+        ..rules()
+    };
+    let mut bench = Bench::with(&rules, &NAMES);
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (first, cookie, _) = bench.one_sent();
+    bench.answer(first, cookie, "E71");
+    let (second, ..) = bench.one_sent();
+    let id = bench.id(second);
+    bench.core.refused(bench.now, id, &mut bench.out);
+    bench.collect();
+    let (third, cookie, _) = bench.one_sent();
+    bench.answer(third, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+}
+
+#[test]
+fn an_undo_leaves_a_call_alone_that_is_there_by_now() {
+    let mut bench = Bench::with(&rules(), &["A", "B"]);
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (lost, ..) = bench.one_sent();
+    bench.pass(ms(251));
+    let winner = if lost == "A" { "B" } else { "A" };
+    let (cookie, _) = sent_to(&mut bench, winner).remove(0);
+    bench.answer(winner, cookie, "35000 192.0.2.9");
+    bench.online(winner, false);
+    let client = bench.command("U c1 192.0.2.1 4000 from to");
+    let (cookie, text) = sent_to(&mut bench, lost).remove(0);
+    assert_eq!(text, "U c1 192.0.2.1 4000 from to");
+    bench.answer(lost, cookie, "36000 192.0.2.8");
+    assert!(bench.got(client).is_some());
+    bench.pass(ANSWER_WITHIN * 2);
+    assert_eq!(sent_to(&mut bench, lost), []);
+    assert_eq!(bench.home("c1").as_deref(), Some(lost));
+}
+
+#[test]
+fn an_undo_that_was_lost_is_not_sent_again_when_its_call_has_come_back() {
+    let mut bench = Bench::with(&rules(), &["A", "B"]);
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (slow, late, _) = bench.one_sent();
+    bench.pass(ms(251));
+    let winner = if slow == "A" { "B" } else { "A" };
+    let (cookie, _) = sent_to(&mut bench, winner).remove(0);
+    bench.answer(winner, cookie, "35000 192.0.2.9");
+    bench.answer(slow, late, "36000 192.0.2.8");
+    assert_eq!(bench.one_sent().2, "D c1 from");
+    bench.online(winner, false);
+    bench.command("U c1 192.0.2.1 4000 from to");
+    let (_, cookie, _) = bench.one_sent();
+    bench.answer(slow, cookie, "36000 192.0.2.8");
+    bench.pass(ANSWER_WITHIN * 2);
+    assert!(
+        bench
+            .take_sent()
+            .iter()
+            .all(|(_, _, text)| !text.starts_with('D'))
+    );
+}
+
+#[test]
+fn a_re_invite_that_was_lost_is_not_sent_again_after_its_calls_delete() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    bench.command("U c1 192.0.2.1 4000 from to");
+    bench.command("D c1 from to");
+    let sent = sent_to(&mut bench, home);
+    bench.answer(home, sent[1].0, "0");
+    bench.pass(ANSWER_WITHIN);
+    assert!(bench.take_sent().is_empty(), "it would make the session anew");
+}
+
+#[test]
+fn a_session_that_is_made_after_its_delete_was_answered_is_ended() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from;1");
+    let (member, created, _) = bench.one_sent();
+    bench.command("D c1 from");
+    let (_, cookie, _) = bench.one_sent();
+    bench.answer(member, cookie, "E50");
+    bench.answer(member, created, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+    let (at, _, text) = bench.one_sent();
+    assert_eq!((at, text.as_str()), (member, "D c1 from;1"));
+    assert_eq!(bench.core.bound(), 0);
+    // Another party's session of the same call is not the one that was deleted.
+    bench.command("U c2 192.0.2.1 4000 from;1");
+    let (member, created, _) = bench.one_sent();
+    bench.command("D c2 other");
+    bench.take_sent();
+    bench.answer(member, created, "35000 192.0.2.9");
+    assert!(bench.take_sent().is_empty());
+}
+
+#[test]
+fn a_delete_of_all_that_was_lost_does_not_end_a_call_made_after_it() {
+    let mut bench = Bench::with(&rules(), &["A"]);
+    bench.command("X");
+    bench.one_sent();
+    bench.call("c1");
+    bench.pass(ANSWER_WITHIN);
+    assert!(bench.take_sent().is_empty());
+    bench.online("A", false);
+    bench.online("A", true);
+    assert!(bench.take_sent().is_empty());
+}
+
+#[test]
+fn a_member_that_is_deleted_now_is_told_to_end_what_is_being_made_there() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (first, ..) = bench.one_sent();
+    bench.remove(first);
+    let sent = bench.take_sent();
+    assert!(
+        sent.iter()
+            .any(|(member, _, text)| *member == first && text == "D c1 from"),
+        "{sent:?}"
+    );
+    let (second, cookie, _) = sent.into_iter().find(|(member, ..)| *member != first).unwrap();
+    bench.answer(second, cookie, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+    assert_eq!(bench.core.in_flight(), 0);
 }

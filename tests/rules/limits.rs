@@ -7,7 +7,7 @@ use rtp_cluster::client::{fair, order, repeat};
 use rtp_cluster::cluster::front;
 use rtp_cluster::cluster::relay::outlet;
 use rtp_cluster::config::{self, model};
-use rtp_cluster::dispatch::{self, delay, gather, losses, member, members, pending, session};
+use rtp_cluster::dispatch::{self, delay, jobs, losses, member, members, pending, session};
 use rtp_cluster::link;
 use rtp_cluster::protocol::{command, parts};
 
@@ -54,7 +54,10 @@ fn the_page_of_the_daemon_tells_its_limits() {
             format!("an attempt has {} at a member", ms(delay::IN_TIME_UNKNOWN)),
             format!("never less than {}", ms(delay::IN_TIME_MIN)),
             format!("members have {} when", ms(dispatch::SEEK_FOR)),
-            format!("{} for statistics and capabilities", s(gather::GATHER_FOR)),
+            format!(
+                "{} for statistics and capabilities",
+                s(jobs::statistics::GATHER_FOR)
+            ),
             format!("({} when it is not known yet)", ms(delay::PAUSE_UNKNOWN)),
             format!("from {} to {}", ms(delay::PAUSE_MIN), ms(delay::PAUSE_MAX)),
             format!(

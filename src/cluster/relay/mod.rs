@@ -297,17 +297,17 @@ impl Relay {
             self.turn_away(desk, from);
             return false;
         }
-        let Some(prefix) = desk.cluster.notify_prefix() else {
+        let Some((prefix, tcp)) = desk.cluster.notify_prefix() else {
             return true;
         };
         let mut taken: Vec<Result<(Addressee, Vec<u8>), &'static str>> = Vec::new();
         inbound
             .lines
             .feed(self.buffer.get(..length).unwrap_or_default(), |line| {
-                taken.push(match line.map(|line| split_notification(line, &prefix)) {
+                taken.push(match line.map(|line| split_notification(line, &prefix, tcp)) {
                     None => Err("a line that is too long"),
                     Some(Err(why)) => Err(why.as_str()),
-                    Some(Ok((path, text))) => Ok((Addressee::Path(path), text.to_vec())),
+                    Some(Ok((to, text))) => Ok((to, text.to_vec())),
                 });
             });
         for line in taken {
@@ -375,7 +375,8 @@ impl Relay {
             let gone = self.outlets.remove(place);
             self.dropped(desk, gone.waiting());
         }
-        Some(self.outlets.insert(Outlet::new(to, desk.now)))
+        let from = desk.cluster.own_address();
+        Some(self.outlets.insert(Outlet::new(to, from, desk.now)))
     }
 
     fn serve_outlet(&mut self, desk: &Desk<'_>, place: usize, ready: bool) {

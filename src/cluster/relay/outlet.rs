@@ -5,7 +5,7 @@ use core::mem;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use rustix::io::Errno;
@@ -40,6 +40,8 @@ enum Connection {
 pub struct Outlet {
     /// Where it is.
     pub to: Addressee,
+    /// Where a connection over TCP leaves from.
+    from: Option<IpAddr>,
     connection: Connection,
     backoff: Backoff,
     /// Each with its line end.
@@ -66,9 +68,10 @@ pub struct Outcome {
 
 impl Outlet {
     /// Not connected yet.
-    pub fn new(to: Addressee, now: Instant) -> Self {
+    pub fn new(to: Addressee, from: Option<IpAddr>, now: Instant) -> Self {
         Self {
             to,
+            from,
             connection: Connection::None,
             backoff: BACKOFF,
             queue: VecDeque::new(),
@@ -183,7 +186,7 @@ impl Outlet {
             if !self.backoff.is_over(now) {
                 return Ok(());
             }
-            let (socket, open) = connect(&self.to)?;
+            let (socket, open) = connect(&self.to, self.from)?;
             spot.watch_both(&socket, 0)?;
             if !open {
                 self.connection = Connection::Coming(socket, now + CONNECT_WITHIN);
@@ -238,13 +241,18 @@ fn still_open(socket: &Socket) -> io::Result<bool> {
 }
 
 /// Begins a connection, and says whether it is there already.
-fn connect(to: &Addressee) -> io::Result<(Socket, bool)> {
+fn connect(to: &Addressee, from: Option<IpAddr>) -> io::Result<(Socket, bool)> {
     let (domain, address) = match to {
         Addressee::Path(path) => (Domain::UNIX, SockAddr::unix(path)?),
         Addressee::Tcp(address) => (Domain::for_address(*address), SocketAddr::into(*address)),
     };
     let socket = Socket::new(domain, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
+    if let (Addressee::Tcp(to), Some(from)) = (to, from)
+        && to.is_ipv4() == from.is_ipv4()
+    {
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+    }
     match socket.connect(&address) {
         Ok(()) => Ok((socket, true)),
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => Ok((socket, false)),

@@ -59,6 +59,12 @@ impl Shard {
         Err(Some(entry.binding))
     }
 
+    /// The binding of a call, whether it is good or not.
+    pub(super) fn peek(&self, hash: u64, call_id: &[u8]) -> Option<&Binding> {
+        let same = |entry: &Entry| entry.hash == hash && entry.call_id(&self.text) == call_id;
+        Some(&self.table.find(hash, same)?.binding)
+    }
+
     /// The binding of the call of that hash, whether it is good or not.
     pub(super) fn by_hash(&self, hash: u64) -> Option<&Binding> {
         let entry = self.table.find(hash, |entry| entry.hash == hash)?;
@@ -153,6 +159,7 @@ mod tests {
             born: now,
             used: now,
             stage: Stage::Bound,
+            suffix: 0,
         }
     }
 
