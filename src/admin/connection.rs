@@ -1,18 +1,20 @@
-//! One client of the admin socket: what it has sent and not been answered, what it was answered and has not read.
-//! Part of the rim. Nothing here blocks; the thread calls it when poll(2) says that it may read or write.
+//! One connection to an admin socket: what its client has sent and not been answered, what it was answered and has
+//! not read. Part of the rim. Nothing here blocks; the thread calls it when poll(2) says that it may read or write.
 
 use core::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use rustix::event::PollFlags;
 
-use super::admin_thread::Limits;
+use super::admin_thread::{Limits, Warnings};
 use super::apply::{self, Outcome};
 use super::commands::Access;
 use super::grammar::{self, Wait};
 use super::lines::{LINE_MAX, Line, Lines};
+use super::places::Place;
 use super::reply::Reply;
 use crate::admin::operator::Operator;
 
@@ -37,7 +39,7 @@ pub(super) struct Connection {
     /// Bytes of `out` that were written already.
     written: usize,
     parked: Option<Parked>,
-    /// When it last sent or read something.
+    /// When it last began a line, ended one, or read something: a byte now and then is no activity.
     active: Instant,
     /// It will send no more.
     input_ended: bool,
@@ -82,8 +84,12 @@ impl Connection {
         &self.socket
     }
 
-    pub(super) fn is_read_only(&self) -> bool {
-        self.read_only
+    pub(super) fn place(&mut self) -> Place {
+        Place {
+            read_only: self.read_only,
+            is_owed: self.parked.is_some() || self.unread() > 0 || self.lines.has_line(),
+            active: self.active,
+        }
     }
 
     pub(super) fn parked(&self) -> Option<&Parked> {
@@ -123,7 +129,7 @@ impl Connection {
     }
 
     /// Reads and writes what poll(2) found possible.
-    pub(super) fn ready(&mut self, now: Instant, found: PollFlags) {
+    pub(super) fn ready(&mut self, now: Instant, found: PollFlags, warnings: &mut Warnings) {
         if found.intersects(PollFlags::OUT) {
             self.flush(now);
         }
@@ -137,12 +143,15 @@ impl Connection {
             // It has closed both ways. What it had sent in whole lines still counts, but not what was to be done
             // after a wait: that is not over.
             if let Some(Parked { wait, .. }) = self.parked.take() {
-                if self.lines.has_line() {
+                if self.lines.has_line()
+                    && let Some(count) = warnings.lost.hit(now)
+                {
                     log::warn!(
-                        "admin: {}: gone while it waited for {} {}: what it sent after that is not carried out",
+                        "admin: {}: gone while it waited for {} {}: what it sent after that is not carried out{}",
                         self.peer,
                         wait.name,
-                        wait.until.as_str()
+                        wait.until.as_str(),
+                        before(count)
                     );
                 }
                 self.phase = Phase::Over;
@@ -159,8 +168,11 @@ impl Connection {
         match self.socket.read(&mut piece) {
             Ok(0) => self.input_ended = true,
             Ok(n) => {
-                self.active = now;
+                let begins = !self.lines.is_half();
                 self.lines.push(piece.get(..n).unwrap_or_default());
+                if begins || self.lines.has_line() {
+                    self.active = now;
+                }
             }
             Err(error) if is_passing(&error) => {}
             Err(_) => self.phase = Phase::Over,
@@ -205,13 +217,13 @@ impl Connection {
     }
 
     /// Carries out the commands that stand here, a few at most, so that every client has its turn.
-    pub(super) fn run(&mut self, now: Instant, operator: &dyn Operator) {
+    pub(super) fn run(&mut self, now: Instant, operator: &dyn Operator, warnings: &mut Warnings) {
         for _ in 0..COMMANDS_A_TURN {
             if !self.may_run() {
                 return;
             }
             match self.lines.next_line() {
-                Some(Line::Text(line)) => self.command(now, operator, &line),
+                Some(Line::Text(line)) => self.command(now, operator, &line, warnings),
                 Some(Line::TooLong) => {
                     self.reply(
                         now,
@@ -241,26 +253,28 @@ impl Connection {
         }
     }
 
-    fn command(&mut self, now: Instant, operator: &dyn Operator, line: &str) {
+    fn command(&mut self, now: Instant, operator: &dyn Operator, line: &str, warnings: &mut Warnings) {
         let (entry, command) = match grammar::parse(line) {
             Ok(None) => return,
             Ok(Some(parsed)) => parsed,
             Err(reply) => return self.reply(now, &reply),
         };
-        let allowed = if self.read_only {
-            apply::allowed_read_only(operator, entry, &command)
-        } else {
-            Ok(())
-        };
-        let outcome = match allowed {
-            Ok(()) => apply::apply(operator, command),
-            Err(refusal) => Outcome::Reply(refusal),
-        };
-        match outcome {
+        let told = || -> String { line.trim().chars().take(LOGGED).collect() };
+        if self.read_only
+            && let Err(refusal) = apply::allowed_read_only(operator, entry, &command)
+        {
+            if entry.access == Access::Changes
+                && let Some(count) = warnings.refused.hit(now)
+            {
+                let (line, why) = (told(), refusal.verdict());
+                log::info!("admin: {}: {line}: {why}{}", self.peer, before(count));
+            }
+            return self.reply(now, &refusal);
+        }
+        match apply::apply(operator, command) {
             Outcome::Reply(reply) => {
                 if entry.access == Access::Changes {
-                    let line: String = line.trim().chars().take(LOGGED).collect();
-                    log::info!("admin: {}: {line}: {}", self.peer, reply.verdict());
+                    log::info!("admin: {}: {}: {}", self.peer, told(), reply.verdict());
                 }
                 self.reply(now, &reply);
             }
@@ -274,6 +288,13 @@ impl Connection {
             }
             Outcome::Quit => self.close(),
         }
+    }
+
+    /// Tells it that another one takes its place, as far as it reads at once.
+    pub(super) fn give_way(&mut self, now: Instant) {
+        let why = "all admin connections are taken, and this one has been idle longest: closed";
+        self.reply(now, &Reply::error(why));
+        self.phase = Phase::Over;
     }
 
     /// When it is closed for silence, if nothing comes. One that waits for us is never silent.
@@ -294,10 +315,24 @@ impl Connection {
             let silence = limits.half_line.as_secs_f64();
             self.reply(
                 now,
-                &Reply::error(format!("half a line and then silence for {silence} s: closed")),
+                &Reply::error(format!("half a line and no end of it for {silence} s: closed")),
             );
         }
         self.phase = Phase::Over;
+    }
+}
+
+impl From<Connection> for OwnedFd {
+    fn from(connection: Connection) -> Self {
+        connection.socket.into()
+    }
+}
+
+/// How a line of the log ends that stands for `count`.
+fn before(count: u64) -> String {
+    match count {
+        0 | 1 => String::new(),
+        _ => format!(" ({count} of the kind since this was last told)"),
     }
 }
 

@@ -13,11 +13,15 @@ mod connection;
 pub mod grammar;
 pub mod lines;
 pub mod operator;
+pub mod places;
 pub mod render;
 pub mod render_json;
 pub mod render_prometheus;
 pub mod reply;
+mod reserve;
 mod save;
 
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod tests;
