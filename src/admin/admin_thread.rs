@@ -23,6 +23,9 @@ use crate::rim::{self, Thread};
 
 /// Bytes that all connections together have not read. Beyond it the one with the most is closed.
 const UNREAD_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that those on read-only sockets have not read, beyond which no other of them gets any: long replies are made
+/// one at a time. One reply more may be in the making.
+const UNREAD_READ_ONLY_MAX: usize = 16 * 1024 * 1024;
 /// Between two looks at what somebody waits for.
 const WAIT_TICK: Duration = Duration::from_millis(100);
 /// How long no connection is accepted after the system had nothing to give for one.
@@ -167,15 +170,19 @@ impl Admin {
                     connection.ready(now, flags, &mut self.warnings);
                 }
             }
-            for connection in &mut self.connections {
-                connection.run(now, &*self.operator, &mut self.warnings);
-                connection.expire(now, &self.limits);
+            for n in 0..self.connections.len() {
+                let not_read = self.unread(Connection::is_read_only);
+                if let Some(connection) = self.connections.get_mut(n) {
+                    connection.hold_if(not_read > UNREAD_READ_ONLY_MAX);
+                    connection.run(now, &*self.operator, &mut self.warnings);
+                    connection.expire(now, &self.limits);
+                }
             }
             if now.duration_since(waits_seen) >= WAIT_TICK {
                 waits_seen = now;
                 self.look_at_waits(now);
             }
-            self.close_the_fullest(now);
+            self.close_who_does_not_read(now);
             for over in self.connections.extract_if(.., |connection| connection.is_over()) {
                 self.reserve.close(over);
             }
@@ -228,7 +235,7 @@ impl Admin {
             .connections
             .iter()
             .any(|connection| connection.parked().is_some());
-        let limits = self.limits;
+        let (limits, stalled_at) = (self.limits, self.stalled_at());
         let deadlines = self
             .connections
             .iter_mut()
@@ -236,6 +243,7 @@ impl Admin {
         let doors = self.doors.iter().filter_map(|entrance| entrance.shut_until);
         let due = deadlines
             .chain(waiting.then(|| waits_seen + WAIT_TICK))
+            .chain(stalled_at)
             .chain(doors.filter(|until| *until > now))
             .min()?;
         // A deadline that passes between two reads of the clock waits no time, and never a negative one.
@@ -339,14 +347,29 @@ impl Admin {
         }
     }
 
-    /// Holds the bound on what is written and not read.
-    fn close_the_fullest(&mut self, now: Instant) {
-        let total: usize = self.connections.iter().map(Connection::unread).sum();
-        if total <= UNREAD_MAX {
+    /// Bytes that some connections have not read.
+    fn unread(&self, of: impl Fn(&Connection) -> bool) -> usize {
+        let these = self.connections.iter().filter(|connection| of(connection));
+        these.map(Connection::unread).sum()
+    }
+
+    /// When the first of those whom others wait for is closed.
+    fn stalled_at(&mut self) -> Option<Instant> {
+        let somebody_waits = self.connections.iter_mut().any(Connection::is_held);
+        let stalled = self.connections.iter().filter_map(Connection::stalled_at);
+        stalled.min().filter(|_| somebody_waits)
+    }
+
+    /// Holds the bounds on what is written and not read: the connection with the most of it is closed.
+    fn close_who_does_not_read(&mut self, now: Instant) {
+        let is_stalled = self.stalled_at().is_some_and(|at| at <= now);
+        if !is_stalled && self.unread(|_| true) <= UNREAD_MAX {
             return;
         }
         let numbered = self.connections.iter().enumerate();
-        if let Some((n, connection)) = numbered.max_by_key(|(_, connection)| connection.unread()) {
+        let candidates = numbered
+            .filter(|(_, connection)| !is_stalled || connection.stalled_at().is_some_and(|at| at <= now));
+        if let Some((n, connection)) = candidates.max_by_key(|(_, connection)| connection.unread()) {
             if let Some(count) = self.warnings.unread.hit(now) {
                 log::warn!(
                     "admin: {count} client(s) that do not read are closed, the last with {} bytes unread",
@@ -354,6 +377,9 @@ impl Admin {
                 );
             }
             self.reserve.close(self.connections.swap_remove(n));
+        }
+        for connection in &mut self.connections {
+            connection.hold_if(false);
         }
     }
 

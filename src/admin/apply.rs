@@ -3,6 +3,7 @@
 
 use super::commands::{Access, Entry};
 use super::grammar::{Command, ListForm, StatsForm, Until, Wait};
+use super::listing::Listing;
 use super::reply::Reply;
 use super::{render, render_json, render_prometheus, save};
 use crate::admin::operator::{Operator, Refusal};
@@ -14,6 +15,8 @@ pub enum Outcome {
     Reply(Reply),
     /// It is answered when it is so, see [`check_wait`].
     Wait(Wait),
+    /// It is answered part by part.
+    List(Listing),
     /// The connection closes, without a word.
     Quit,
 }
@@ -63,13 +66,14 @@ pub fn apply(operator: &dyn Operator, command: Command) -> Outcome {
             limit,
             json,
         } => {
-            let view = operator.sessions(&cluster, member.as_deref(), limit);
-            let text = if json {
-                render_json::sessions
-            } else {
-                render::sessions
-            };
-            view.map_or_else(Reply::error, |view| Reply::text(text(&view)))
+            return Outcome::List(Listing {
+                cluster,
+                member,
+                json,
+                limit,
+                listed: 0,
+                next: None,
+            });
         }
         Command::Locate {
             cluster,
@@ -179,15 +183,19 @@ mod tests {
 
     /// All that a client is sent for `line`.
     fn ask(fake: &Fake, line: &str) -> String {
+        let mut out = Vec::new();
         let reply = match grammar::parse(line) {
             Ok(Some((_, command))) => match apply(fake, command) {
                 Outcome::Reply(reply) => reply,
+                Outcome::List(mut listing) => {
+                    while !listing.write_part(fake, &mut out) {}
+                    return String::from_utf8(out).unwrap();
+                }
                 other => panic!("{line}: {other:?}"),
             },
             Ok(None) => panic!("{line}: blank"),
             Err(reply) => reply,
         };
-        let mut out = Vec::new();
         reply.write_to(&mut out);
         String::from_utf8(out).unwrap()
     }
@@ -268,12 +276,26 @@ mod tests {
         let fake = Fake::of_the_manual();
         assert_eq!(
             ask(&fake, "sessions Supercluster#1"),
-            "bound sessions = 2\nlisted = 2\n    RTPproxy = RTPPROXY1, age = 12 s, call-id = a1@host\n    \
-             RTPproxy = RTPPROXY1, age = 700 s, deleted, call-id = b\\x0a2\nOK\n"
+            "bound sessions = 2\n    RTPproxy = RTPPROXY1, age = 12 s, call-id = a1@host\n    \
+             RTPproxy = RTPPROXY1, age = 700 s, deleted, call-id = b\\x0a2\nlisted = 2\nOK\n"
         );
         assert_eq!(
             ask(&fake, "sessions Supercluster#1 RTPPROXY2 limit=0"),
             "bound sessions = 2\nlisted = 0\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "sessions --json Supercluster#1"),
+            "{\"bound\":2,\"sessions\":[\
+             {\"call_id\":\"a1@host\",\"member\":\"RTPPROXY1\",\"age\":12,\"deleted\":false},\
+             {\"call_id\":\"b\\\\x0a2\",\"member\":\"RTPPROXY1\",\"age\":700,\"deleted\":true}]}\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "sessions --json Supercluster#1 limit=0"),
+            "{\"bound\":2,\"sessions\":[]}\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "sessions --json Nobody"),
+            "ERROR: Nobody: cluster not found\n"
         );
         assert_eq!(
             ask(&fake, "locate Supercluster#1 a1@host"),

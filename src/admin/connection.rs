@@ -2,6 +2,7 @@
 //! not read. Part of the rim. Nothing here blocks; the thread calls it when poll(2) says that it may read or write.
 
 use core::fmt;
+use core::time::Duration;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -14,6 +15,7 @@ use super::apply::{self, Outcome};
 use super::commands::Access;
 use super::grammar::{self, Wait};
 use super::lines::{LINE_MAX, Line, Lines};
+use super::listing::Listing;
 use super::places::Place;
 use super::reply::Reply;
 use crate::admin::operator::Operator;
@@ -23,7 +25,11 @@ const READ_SIZE: usize = 16 * 1024;
 /// A client with more than this to read gets no further command carried out until it has read. One reply may still
 /// be as long as [`super::reply::REPLY_MAX`].
 const UNREAD_MAX: usize = 256 * 1024;
-/// Commands of one client in a row, before the others have their turn.
+/// A listing goes on when no more than this of it is left to read.
+const UNREAD_PART_MAX: usize = 64 * 1024;
+/// How long somebody may not read what others wait for.
+const STALLED_FOR: Duration = Duration::from_secs(1);
+/// Commands of one client in a row, or parts of a listing, before the others have their turn.
 const COMMANDS_A_TURN: usize = 16;
 /// Characters of a command that are logged.
 const LOGGED: usize = 512;
@@ -39,6 +45,10 @@ pub(super) struct Connection {
     /// Bytes of `out` that were written already.
     written: usize,
     parked: Option<Parked>,
+    /// What is written as it is read. Later commands of the connection stand behind it.
+    listing: Option<Listing>,
+    /// Others have not read so much that it gets nothing at the moment.
+    held: bool,
     /// When it last began a line, ended one, or read something: a byte now and then is no activity.
     active: Instant,
     /// It will send no more.
@@ -74,6 +84,8 @@ impl Connection {
             out: Vec::new(),
             written: 0,
             parked: None,
+            listing: None,
+            held: false,
             active: now,
             input_ended: false,
             phase: Phase::Serving,
@@ -84,10 +96,17 @@ impl Connection {
         &self.socket
     }
 
+    pub(super) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
     pub(super) fn place(&mut self) -> Place {
         Place {
             read_only: self.read_only,
-            is_owed: self.parked.is_some() || self.unread() > 0 || self.lines.has_line(),
+            is_owed: self.parked.is_some()
+                || self.listing.is_some()
+                || self.unread() > 0
+                || self.lines.has_line(),
             active: self.active,
         }
     }
@@ -106,13 +125,37 @@ impl Connection {
         self.phase == Phase::Over || (self.phase == Phase::Closing && self.unread() == 0)
     }
 
-    /// Whether [`Connection::run`] has something to do now: a command, or the end of them.
+    /// Whether [`Connection::run`] has something to do now: a command, the end of them, or more of a listing.
     pub(super) fn can_run(&mut self) -> bool {
-        self.may_run() && (self.lines.has_line() || self.input_ended)
+        !self.held && self.wants_to_run()
+    }
+
+    fn wants_to_run(&mut self) -> bool {
+        self.may_list() || (self.may_run() && (self.lines.has_line() || self.input_ended))
     }
 
     fn may_run(&self) -> bool {
-        self.phase == Phase::Serving && self.parked.is_none() && self.unread() <= UNREAD_MAX
+        let is_busy = self.parked.is_some() || self.listing.is_some();
+        self.phase == Phase::Serving && !is_busy && self.unread() <= UNREAD_MAX
+    }
+
+    fn may_list(&self) -> bool {
+        self.phase == Phase::Serving && self.listing.is_some() && self.unread() <= UNREAD_PART_MAX
+    }
+
+    /// Whether it would be given something, and gets nothing since others do not read.
+    pub(super) fn is_held(&mut self) -> bool {
+        self.held && self.wants_to_run()
+    }
+
+    /// Gives it nothing while others have `not_read` so much already. An administrator is never held up.
+    pub(super) fn hold_if(&mut self, not_read: bool) {
+        self.held = self.read_only && not_read;
+    }
+
+    /// When it is closed if others want what it does not read: no administrator ever.
+    pub(super) fn stalled_at(&self) -> Option<Instant> {
+        (self.read_only && self.unread() > 0).then(|| self.active + STALLED_FOR)
     }
 
     /// What poll(2) shall watch. A client whose commands are not carried out is not read from: what it sends on
@@ -191,7 +234,10 @@ impl Connection {
                 }
                 Err(error) if is_passing(&error) => return,
                 // Nobody reads any more; what it had asked for in whole lines is still done.
-                Err(_) => self.written = self.out.len(),
+                Err(_) => {
+                    self.written = self.out.len();
+                    self.listing = None;
+                }
             }
         }
         self.written = 0;
@@ -214,11 +260,19 @@ impl Connection {
     pub(super) fn close(&mut self) {
         self.phase = Phase::Closing;
         self.parked = None;
+        self.listing = None;
     }
 
     /// Carries out the commands that stand here, a few at most, so that every client has its turn.
     pub(super) fn run(&mut self, now: Instant, operator: &dyn Operator, warnings: &mut Warnings) {
         for _ in 0..COMMANDS_A_TURN {
+            if self.held {
+                return;
+            }
+            if self.may_list() {
+                self.list_on(now, operator);
+                continue;
+            }
             if !self.may_run() {
                 return;
             }
@@ -250,6 +304,15 @@ impl Connection {
                     return;
                 }
             }
+        }
+    }
+
+    fn list_on(&mut self, now: Instant, operator: &dyn Operator) {
+        if let Some(listing) = &mut self.listing {
+            if listing.write_part(operator, &mut self.out) {
+                self.listing = None;
+            }
+            self.flush(now);
         }
     }
 
@@ -286,6 +349,7 @@ impl Connection {
                 let until = now + wait.limit;
                 self.parked = Some(Parked { wait, until });
             }
+            Outcome::List(listing) => self.listing = Some(listing),
             Outcome::Quit => self.close(),
         }
     }

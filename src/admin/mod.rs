@@ -12,6 +12,7 @@ pub mod commands;
 mod connection;
 pub mod grammar;
 pub mod lines;
+pub mod listing;
 pub mod operator;
 pub mod places;
 pub mod render;

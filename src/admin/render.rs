@@ -137,12 +137,14 @@ fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs())
 }
 
-/// `sessions`: counts, then a line each.
-pub fn sessions(view: &SessionsView) -> String {
+/// A part of `sessions`: before the first one how many calls are bound, a line each, and after the last one how many
+/// were `listed` in all.
+pub fn sessions(part: &SessionsView, first: bool, listed: Option<usize>) -> String {
     let mut text = String::new();
-    field(&mut text, 0, "bound sessions", view.bound);
-    field(&mut text, 0, "listed", view.listed.len());
-    for (call_id, member, age, deleted) in &view.listed {
+    if first {
+        field(&mut text, 0, "bound sessions", part.bound);
+    }
+    for (call_id, member, age, deleted) in &part.listed {
         let deleted = if *deleted { ", deleted" } else { "" };
         let _ = writeln!(
             text,
@@ -150,6 +152,9 @@ pub fn sessions(view: &SessionsView) -> String {
             seconds(*age),
             call_id_text(call_id)
         );
+    }
+    if let Some(listed) = listed {
+        field(&mut text, 0, "listed", listed);
     }
     text
 }

@@ -37,20 +37,28 @@ pub fn stats(clusters: &[(usize, ClusterView)], uptime: Duration) -> String {
     })
 }
 
-/// `sessions --json`. A call-id is shown as `sessions` shows it.
-pub fn sessions(view: &SessionsView) -> String {
-    alone(|json| {
-        json.key("bound").number(view.bound);
-        json.key("sessions")
-            .array(view.listed.iter(), |json, (call_id, member, age, deleted)| {
-                json.object(|json| {
-                    json.key("call_id").string(&call_id_text(call_id));
-                    json.key("member").string(member.as_str());
-                    json.key("age").seconds(Some(*age));
-                    json.key("deleted").bool(*deleted);
-                });
-            });
-    })
+/// A part of `sessions --json`, the `first` one or the `last` one: all parts in a row are one document. `begins`: no
+/// call was in an earlier part. A call-id is shown as `sessions` shows it.
+pub fn sessions(part: &SessionsView, first: bool, begins: bool, last: bool) -> String {
+    let mut json = Json::default();
+    if first {
+        json.text.push('{');
+        json.key("bound").number(part.bound);
+        json.key("sessions").text.push('[');
+    }
+    json.follows = !begins;
+    for (call_id, member, age, deleted) in &part.listed {
+        json.object(|json| {
+            json.key("call_id").string(&call_id_text(call_id));
+            json.key("member").string(member.as_str());
+            json.key("age").seconds(Some(*age));
+            json.key("deleted").bool(*deleted);
+        });
+    }
+    if last {
+        json.text.push_str("]}\n");
+    }
+    json.text
 }
 
 /// `locate --json`
@@ -405,7 +413,8 @@ mod tests {
     #[test]
     fn sessions_and_their_places_are_documents() {
         let fake = Fake::of_the_manual();
-        let json = parsed(&sessions(&fake.sessions("Supercluster#1", None, 9).unwrap()));
+        let part = fake.sessions("Supercluster#1", None, 0, 9).unwrap();
+        let json = parsed(&sessions(&part, true, true, true));
         assert_eq!(json["bound"], 2);
         let second = serde_json::json!(
             {"call_id": "b\\x0a2", "member": "RTPPROXY1", "age": 700, "deleted": true}

@@ -1,5 +1,6 @@
 //! Stories of the admin thread: clients on two sockets of it, over a fake server.
 
+use core::sync::atomic::Ordering;
 use core::time::Duration;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
@@ -382,4 +383,63 @@ fn a_stop_tells_those_who_wait_and_closes_the_doors() {
     assert_eq!(idle.rest(), "");
     assert!(UnixStream::connect(bed.path()).is_err());
     bed.handle = Some(start(Vec::new(), Arc::<Fake>::clone(&bed.fake)).unwrap());
+}
+
+#[test]
+fn a_listing_is_made_as_it_is_read() {
+    let bed = Bed::new();
+    bed.fake.parts_of_sessions.store(100, Ordering::Relaxed);
+    let ask = |reads: bool| {
+        let mut client = Client::at(&bed.place.path("watch"));
+        client.send("sessions --json Supercluster#1 limit=100000\nversion\n");
+        let reply = reads.then(|| [client.reply(), client.reply()]);
+        (client, reply)
+    };
+    let crowd: Vec<_> = (0..10).map(|_| ask(false)).collect();
+    let mut other = bed.client();
+    for _ in 0..20 {
+        assert!(other.ask("version").ends_with("OK\n"));
+    }
+    // Each part has over 100 kB: what a socket takes, and one more.
+    let looks = bed.fake.looks.load(Ordering::Relaxed);
+    assert!(looks < 10 * 10, "{looks}");
+    let (_, reply) = ask(true);
+    let [listing, version] = reply.unwrap();
+    let json: serde_json::Value = serde_json::from_str(listing.strip_suffix("\nOK\n").unwrap()).unwrap();
+    assert_eq!(json["sessions"].as_array().unwrap().len(), 100_000);
+    assert!(version.starts_with("rtp_cluster "), "{version}");
+    drop(crowd);
+}
+
+#[test]
+fn a_cluster_that_goes_ends_a_listing_with_an_error() {
+    let bed = Bed::new();
+    bed.fake.parts_of_sessions.store(100, Ordering::Relaxed);
+    let mut client = bed.client();
+    client.send("sessions --json Supercluster#1 limit=100000\n");
+    let mut first = [0; 4096];
+    client.0.read_exact(&mut first).unwrap();
+    assert_eq!(bed.client().ask("cluster delete Supercluster#1 now"), "OK\n");
+    let rest = client.reply();
+    assert!(rest.ends_with("\nERROR: Supercluster#1: cluster not found\n"));
+}
+
+#[test]
+fn long_replies_are_made_one_at_a_time_and_hold_no_administrator_up() {
+    let members: Vec<_> = (0..20_000).map(|n| member(&format!("R{n}"), 1, 1, 1)).collect();
+    let bed = Bed::with(Fake::with(vec![cluster("C", "/c", members)]), Limits::default());
+    let ask = |path: &str| {
+        let mut client = Client::at(&bed.place.path(path));
+        client.send("ls C\n");
+        client
+    };
+    let mut crowd: Vec<_> = (0..12).map(|_| ask("watch")).collect();
+    let listing = ask("admin").reply();
+    assert!(listing.len() > 2 << 20, "{}", listing.len());
+    // Of those who do not read, as many as fit have been given theirs, and the administrator.
+    let looks = bed.fake.looks.load(Ordering::Relaxed);
+    assert!(looks <= (16 << 20) / listing.len() + 3, "{looks}");
+    // Who reads is given all of it in the end: those before it that do not are closed.
+    assert_eq!(crowd.pop().unwrap().reply(), listing);
+    drop(crowd);
 }

@@ -141,8 +141,10 @@ pub const CLUSTER_COUNTERS: &[(&str, &str)] = &[
 pub struct SessionsView {
     /// Bound call-ids in all.
     pub bound: u64,
-    /// Up to the limit that was asked for.
+    /// Some of them, up to the limit that was asked for.
     pub listed: Vec<Listed>,
+    /// Where in the table the next ones are; `None` after the last.
+    pub next: Option<usize>,
 }
 
 /// One of them: call-id, member, time since its last command, whether it was deleted and is only remembered for the
