@@ -215,7 +215,15 @@ fn who_reads_slowly_gets_all_and_costs_the_others_nothing() {
         assert!(other.ask("version").ends_with("OK\n"));
     }
     assert!(listing.len() > 200_000, "{}", listing.len());
-    assert_eq!(slow.rest(), listing.repeat(50));
+    // What it has begun to read stays as it was asked for.
+    let mut first = [0; 64];
+    slow.0.read_exact(&mut first).unwrap();
+    assert_eq!(other.ask("modify C delete R1499 now"), "OK\n");
+    let all = String::from_utf8_lossy(&first).into_owned() + &slow.rest();
+    let replies: Vec<_> = all.split_inclusive("OK\n").collect();
+    let changed = other.ask("ls C");
+    assert_eq!((replies.len(), replies[0]), (50, &*listing));
+    assert!(replies.iter().all(|reply| *reply == listing || *reply == changed));
 }
 
 const GIVES_WAY: &str =

@@ -194,7 +194,7 @@ fn admin_sockets_are_for_their_owner_and_group_unless_told_otherwise() {
         command
             .arg("-s")
             .arg(&bed.daemon.files().admin)
-            .arg("ls")
+            .args(["modify", "C1", "set", "M1", "weight=7"])
             .uid(65534)
             .gid(65534);
         command.output().expect("the client")
@@ -206,8 +206,18 @@ fn admin_sockets_are_for_their_owner_and_group_unless_told_otherwise() {
         said.contains("admin.sock") && said.contains("ermission denied"),
         "{said}"
     );
+    assert!(bed.daemon.admin_ok("ls C1").contains("weight = 100\n"));
     let bed = Bed::with(1, "", &["--admin-owner", "nobody"]);
     assert_eq!(connects(&bed).status.code(), Some(0));
+    // The log knows whose the change was.
+    let log = bed.daemon.log();
+    let line = log
+        .lines()
+        .find(|line| line.ends_with(": modify C1 set M1 weight=7: OK"));
+    assert!(
+        line.is_some_and(|line| line.contains("admin: uid 65534, pid ")),
+        "{log}"
+    );
 }
 
 #[test]
