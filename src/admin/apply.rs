@@ -5,6 +5,7 @@ use super::commands::{Access, Entry};
 use super::grammar::{Command, ListForm, StatsForm, Until, Wait};
 use super::listing::Listing;
 use super::reply::Reply;
+use super::select::Selection;
 use super::{render, render_json, render_prometheus, save};
 use crate::admin::operator::{Operator, Refusal};
 
@@ -48,7 +49,11 @@ pub fn apply(operator: &dyn Operator, command: Command) -> Outcome {
     let reply = match command {
         Command::Wait(wait) => return Outcome::Wait(wait),
         Command::Quit => return Outcome::Quit,
-        Command::Ls { cluster, form } => ls(operator, cluster.as_deref(), form).unwrap_or_else(Reply::error),
+        Command::Ls {
+            cluster,
+            form,
+            selection,
+        } => ls(operator, cluster.as_deref(), form, selection).unwrap_or_else(Reply::error),
         Command::Add { cluster, member } => done(operator.add_member(&cluster, member)),
         Command::Delete { cluster, name, now } => done(operator.delete_member(&cluster, &name, now)),
         Command::Suspend { cluster, name } => done(operator.suspend(&cluster, &name)),
@@ -102,17 +107,27 @@ fn done(result: Result<(), Refusal>) -> Reply {
     result.map_or_else(Reply::error, |()| Reply::ok())
 }
 
-fn ls(operator: &dyn Operator, name: Option<&str>, form: ListForm) -> Result<Reply, Refusal> {
+fn ls(
+    operator: &dyn Operator,
+    name: Option<&str>,
+    form: ListForm,
+    selection: Selection,
+) -> Result<Reply, Refusal> {
     Ok(Reply::text(match (name, form) {
-        (None, ListForm::Json) => {
-            render_json::clusters(operator.clusters().iter().enumerate(), operator.uptime())
-        }
+        (None, ListForm::Json) => render_json::clusters(
+            operator.clusters().iter().enumerate(),
+            selection,
+            operator.uptime(),
+        ),
         (None, _) => render::clusters(&operator.summaries(), form == ListForm::Verbose),
         (Some(name), _) => {
-            let (n, view) = operator.cluster(name)?;
-            match form {
-                ListForm::Json => render_json::clusters([(n, &view)].into_iter(), operator.uptime()),
-                _ => render::members(n, &view, form == ListForm::Verbose),
+            let (n, mut view) = operator.cluster(name)?;
+            selection.sort(&mut view.members);
+            if form == ListForm::Json {
+                render_json::clusters([(n, &view)].into_iter(), selection, operator.uptime())
+            } else {
+                view.members.retain(|member| selection.shows(member));
+                render::members(n, &view, form == ListForm::Verbose)
             }
         }
     }))
@@ -228,6 +243,26 @@ mod tests {
                 "resume RTPPROXY1",
                 "set RTPPROXY1 [Weight(7)]"
             ]
+        );
+    }
+
+    #[test]
+    fn members_are_filtered_and_sorted_in_the_shape_of_the_manual() {
+        let fake = Fake::of_the_manual();
+        let all = ask(&fake, "ls Supercluster#1");
+        assert_eq!(ask(&fake, "ls Supercluster#1 STATE=Online sort=sessions"), all);
+        let none = "Active members of the cluster #0:\n\nInactive members of the cluster #0:\n\nOK\n";
+        assert_eq!(ask(&fake, "ls Supercluster#1 state=offline"), none);
+        fake.clusters.lock()[0].members[1].active_sessions = Some(1);
+        let sorted = ask(&fake, "ls sort=load Supercluster#1");
+        let names: Vec<_> = sorted.lines().filter(|line| line.contains("name")).collect();
+        assert_eq!(names, ["        name = RTPPROXY2", "        name = RTPPROXY1"]);
+        assert!(sorted.starts_with("Active members of the cluster #0:\n    RTPproxy: #0\n"));
+        // How many there are is no matter of what is shown.
+        let json = ask(&fake, "ls --json Supercluster#1 state=offline");
+        assert!(
+            json.contains("\"active_members\":2") && json.contains("\"members\":[]"),
+            "{json}"
         );
     }
 

@@ -21,6 +21,7 @@ pub mod render_prometheus;
 pub mod reply;
 mod reserve;
 mod save;
+pub mod select;
 
 #[cfg(test)]
 pub(crate) mod fake;

@@ -4,16 +4,21 @@ use core::fmt::{Display, Write};
 use core::time::Duration;
 
 use super::render::{call_id_text, utilization};
+use super::select::Selection;
 use crate::config::model::{self, CapacityLimit, NoMembers, Policy};
 use crate::dispatch::view::{
     CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView,
 };
 
-/// `ls --json`: everything that is known of `clusters`, each with its number.
-pub fn clusters<'a>(clusters: impl Iterator<Item = (usize, &'a ClusterView)>, uptime: Duration) -> String {
+/// `ls --json`: everything that is known of `clusters`, each with its number, and of the members that are selected.
+pub fn clusters<'a>(
+    clusters: impl Iterator<Item = (usize, &'a ClusterView)>,
+    selection: Selection,
+    uptime: Duration,
+) -> String {
     document(uptime, |json| {
         json.key("clusters").array(clusters, |json, (n, view)| {
-            json.object(|json| cluster(json, n, view));
+            json.object(|json| cluster(json, n, view, selection));
         });
     })
 }
@@ -92,7 +97,7 @@ fn alone(fill: impl FnOnce(&mut Json)) -> String {
     json.text
 }
 
-fn cluster(json: &mut Json, n: usize, view: &ClusterView) {
+fn cluster(json: &mut Json, n: usize, view: &ClusterView, selection: Selection) {
     let cluster = &view.cluster;
     json.key("number").number(n);
     json.key("name").string(cluster.name.as_str());
@@ -108,7 +113,8 @@ fn cluster(json: &mut Json, n: usize, view: &ClusterView) {
     json.key("clients").number(view.clients);
     json.key("settings").object(|json| settings(json, cluster));
     cluster_counters(json, view);
-    json.key("members").array(view.members.iter(), |json, view| {
+    let shown = view.members.iter().filter(|member| selection.shows(member));
+    json.key("members").array(shown, |json, view| {
         json.object(|json| member(json, view));
     });
 }
@@ -349,7 +355,7 @@ mod tests {
     #[test]
     fn the_list_says_everything() {
         let all = Fake::of_the_manual().clusters();
-        let json = parsed(&clusters(all.iter().enumerate(), HOUR));
+        let json = parsed(&clusters(all.iter().enumerate(), Selection::default(), HOUR));
         assert_eq!(json["uptime"], 3600.0);
         let first = &json["clusters"][0];
         assert_eq!(
@@ -395,7 +401,7 @@ mod tests {
     #[test]
     fn one_cluster_keeps_its_number() {
         let all = Fake::of_the_manual().clusters();
-        let json = parsed(&clusters([(1, &all[1])].into_iter(), HOUR));
+        let json = parsed(&clusters([(1, &all[1])].into_iter(), Selection::default(), HOUR));
         assert_eq!(json["clusters"].as_array().unwrap().len(), 1);
         assert_eq!(json["clusters"][0]["number"], 1);
     }
@@ -437,7 +443,7 @@ mod tests {
         let mut proxy = member(odd, 1, 1, 1);
         proxy.why = "line\nend \u{1} \u{7f} tab\t \u{2028}".into();
         let all = [cluster(odd, "/tmp/a\"b\\c", vec![proxy])];
-        let json = parsed(&clusters(all.iter().enumerate(), HOUR));
+        let json = parsed(&clusters(all.iter().enumerate(), Selection::default(), HOUR));
         assert_eq!(json["clusters"][0]["name"], odd);
         assert_eq!(json["clusters"][0]["address"], "/tmp/a\"b\\c");
         assert_eq!(
@@ -449,7 +455,7 @@ mod tests {
     #[test]
     fn no_clusters_and_no_members_are_empty_lists() {
         assert_eq!(
-            parsed(&clusters([].into_iter(), HOUR))["clusters"],
+            parsed(&clusters([].into_iter(), Selection::default(), HOUR))["clusters"],
             serde_json::json!([])
         );
         let all = [(0, cluster("C", "/c", vec![]))];

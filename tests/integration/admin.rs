@@ -230,6 +230,15 @@ const WRONG: &[(&str, &[&str])] = &[
     ("ls Nobody", &["ERROR: Nobody: cluster not found"]),
     ("ls -v Nobody", &["ERROR: Nobody: cluster not found"]),
     ("ls --yaml", &["--yaml", "want ls [-v|--json] [CLUSTER]"]),
+    (
+        "ls C1 state=gone",
+        &["ls: state \"gone\"", "want online or offline"],
+    ),
+    (
+        "ls C1 sort=age",
+        &["ls: sort \"age\"", "want load, name, delay or sessions"],
+    ),
+    ("ls sort=load", &["CLUSTER is missing"]),
     ("ls C1 M1", &["unexpected \"M1\"", "want ls"]),
     (
         "modify",
