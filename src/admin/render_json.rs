@@ -182,6 +182,13 @@ fn member(json: &mut Json, view: &MemberView) {
     json.key("state")
         .string(if view.online { "online" } else { "offline" });
     json.key("reason").string(&view.why);
+    json.key("detail").optional(view.said.as_ref());
+    json.key("tried_again_in").seconds(view.next_try);
+    json.key("lacks");
+    match &view.lacks {
+        Some(lacks) => json.array(lacks.iter(), |json, lack| json.string(lack)),
+        None => json.null(),
+    }
     json.key("since").seconds(Some(view.since));
     json.key("active_sessions");
     match view.active_sessions {
@@ -396,6 +403,11 @@ mod tests {
         );
         assert_eq!(away["average_delay"], Value::Null);
         assert_eq!(away["reason"], "2 probes unanswered");
+        assert_eq!(
+            (&away["detail"], &away["tried_again_in"]),
+            (&Value::Null, &Value::Null)
+        );
+        assert_eq!(away["lacks"], serde_json::json!([]));
     }
 
     #[test]
