@@ -76,8 +76,9 @@ pub const COMMANDS: &[Entry] = &[
         kind: Kind::Ls,
         words: &["ls"],
         actions: &[],
-        usage: "ls [-v|--json] [CLUSTER]",
-        help: "list all clusters, or the members of one; -v: in more detail; --json: everything that is known",
+        usage: "ls [-v|--json] [CLUSTER] [state=online|offline] [sort=load|name|delay|sessions]",
+        help: "list all clusters, or the members of one, those in a state or in another order; -v: in more detail; \
+               --json: everything that is known",
         access: Access::Reads,
     },
     Entry {

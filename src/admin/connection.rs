@@ -1,18 +1,22 @@
-//! One client of the admin socket: what it has sent and not been answered, what it was answered and has not read.
-//! Part of the rim. Nothing here blocks; the thread calls it when poll(2) says that it may read or write.
+//! One connection to an admin socket: what its client has sent and not been answered, what it was answered and has
+//! not read. Part of the rim. Nothing here blocks; the thread calls it when poll(2) says that it may read or write.
 
 use core::fmt;
+use core::time::Duration;
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use rustix::event::PollFlags;
 
-use super::admin_thread::Limits;
+use super::admin_thread::{Limits, Warnings};
 use super::apply::{self, Outcome};
 use super::commands::Access;
 use super::grammar::{self, Wait};
 use super::lines::{LINE_MAX, Line, Lines};
+use super::listing::Listing;
+use super::places::Place;
 use super::reply::Reply;
 use crate::admin::operator::Operator;
 
@@ -21,7 +25,11 @@ const READ_SIZE: usize = 16 * 1024;
 /// A client with more than this to read gets no further command carried out until it has read. One reply may still
 /// be as long as [`super::reply::REPLY_MAX`].
 const UNREAD_MAX: usize = 256 * 1024;
-/// Commands of one client in a row, before the others have their turn.
+/// A listing goes on when no more than this of it is left to read.
+const UNREAD_PART_MAX: usize = 64 * 1024;
+/// How long somebody may not read what others wait for.
+const STALLED_FOR: Duration = Duration::from_secs(1);
+/// Commands of one client in a row, or parts of a listing, before the others have their turn.
 const COMMANDS_A_TURN: usize = 16;
 /// Characters of a command that are logged.
 const LOGGED: usize = 512;
@@ -37,7 +45,11 @@ pub(super) struct Connection {
     /// Bytes of `out` that were written already.
     written: usize,
     parked: Option<Parked>,
-    /// When it last sent or read something.
+    /// What is written as it is read. Later commands of the connection stand behind it.
+    listing: Option<Listing>,
+    /// Others have not read so much that it gets nothing at the moment.
+    held: bool,
+    /// When it last began a line, ended one, or read something: a byte now and then is no activity.
     active: Instant,
     /// It will send no more.
     input_ended: bool,
@@ -72,6 +84,8 @@ impl Connection {
             out: Vec::new(),
             written: 0,
             parked: None,
+            listing: None,
+            held: false,
             active: now,
             input_ended: false,
             phase: Phase::Serving,
@@ -84,6 +98,17 @@ impl Connection {
 
     pub(super) fn is_read_only(&self) -> bool {
         self.read_only
+    }
+
+    pub(super) fn place(&mut self) -> Place {
+        Place {
+            read_only: self.read_only,
+            is_owed: self.parked.is_some()
+                || self.listing.is_some()
+                || self.unread() > 0
+                || self.lines.has_line(),
+            active: self.active,
+        }
     }
 
     pub(super) fn parked(&self) -> Option<&Parked> {
@@ -100,13 +125,37 @@ impl Connection {
         self.phase == Phase::Over || (self.phase == Phase::Closing && self.unread() == 0)
     }
 
-    /// Whether [`Connection::run`] has something to do now: a command, or the end of them.
+    /// Whether [`Connection::run`] has something to do now: a command, the end of them, or more of a listing.
     pub(super) fn can_run(&mut self) -> bool {
-        self.may_run() && (self.lines.has_line() || self.input_ended)
+        !self.held && self.wants_to_run()
+    }
+
+    fn wants_to_run(&mut self) -> bool {
+        self.may_list() || (self.may_run() && (self.lines.has_line() || self.input_ended))
     }
 
     fn may_run(&self) -> bool {
-        self.phase == Phase::Serving && self.parked.is_none() && self.unread() <= UNREAD_MAX
+        let is_busy = self.parked.is_some() || self.listing.is_some();
+        self.phase == Phase::Serving && !is_busy && self.unread() <= UNREAD_MAX
+    }
+
+    fn may_list(&self) -> bool {
+        self.phase == Phase::Serving && self.listing.is_some() && self.unread() <= UNREAD_PART_MAX
+    }
+
+    /// Whether it would be given something, and gets nothing since others do not read.
+    pub(super) fn is_held(&mut self) -> bool {
+        self.held && self.wants_to_run()
+    }
+
+    /// Gives it nothing while others have `not_read` so much already. An administrator is never held up.
+    pub(super) fn hold_if(&mut self, not_read: bool) {
+        self.held = self.read_only && not_read;
+    }
+
+    /// When it is closed if others want what it does not read: no administrator ever.
+    pub(super) fn stalled_at(&self) -> Option<Instant> {
+        (self.read_only && self.unread() > 0).then(|| self.active + STALLED_FOR)
     }
 
     /// What poll(2) shall watch. A client whose commands are not carried out is not read from: what it sends on
@@ -123,7 +172,7 @@ impl Connection {
     }
 
     /// Reads and writes what poll(2) found possible.
-    pub(super) fn ready(&mut self, now: Instant, found: PollFlags) {
+    pub(super) fn ready(&mut self, now: Instant, found: PollFlags, warnings: &mut Warnings) {
         if found.intersects(PollFlags::OUT) {
             self.flush(now);
         }
@@ -137,12 +186,15 @@ impl Connection {
             // It has closed both ways. What it had sent in whole lines still counts, but not what was to be done
             // after a wait: that is not over.
             if let Some(Parked { wait, .. }) = self.parked.take() {
-                if self.lines.has_line() {
+                if self.lines.has_line()
+                    && let Some(count) = warnings.lost.hit(now)
+                {
                     log::warn!(
-                        "admin: {}: gone while it waited for {} {}: what it sent after that is not carried out",
+                        "admin: {}: gone while it waited for {} {}: what it sent after that is not carried out{}",
                         self.peer,
                         wait.name,
-                        wait.until.as_str()
+                        wait.until.as_str(),
+                        before(count)
                     );
                 }
                 self.phase = Phase::Over;
@@ -159,8 +211,11 @@ impl Connection {
         match self.socket.read(&mut piece) {
             Ok(0) => self.input_ended = true,
             Ok(n) => {
-                self.active = now;
+                let begins = !self.lines.is_half();
                 self.lines.push(piece.get(..n).unwrap_or_default());
+                if begins || self.lines.has_line() {
+                    self.active = now;
+                }
             }
             Err(error) if is_passing(&error) => {}
             Err(_) => self.phase = Phase::Over,
@@ -179,7 +234,10 @@ impl Connection {
                 }
                 Err(error) if is_passing(&error) => return,
                 // Nobody reads any more; what it had asked for in whole lines is still done.
-                Err(_) => self.written = self.out.len(),
+                Err(_) => {
+                    self.written = self.out.len();
+                    self.listing = None;
+                }
             }
         }
         self.written = 0;
@@ -202,16 +260,24 @@ impl Connection {
     pub(super) fn close(&mut self) {
         self.phase = Phase::Closing;
         self.parked = None;
+        self.listing = None;
     }
 
     /// Carries out the commands that stand here, a few at most, so that every client has its turn.
-    pub(super) fn run(&mut self, now: Instant, operator: &dyn Operator) {
+    pub(super) fn run(&mut self, now: Instant, operator: &dyn Operator, warnings: &mut Warnings) {
         for _ in 0..COMMANDS_A_TURN {
+            if self.held {
+                return;
+            }
+            if self.may_list() {
+                self.list_on(now, operator);
+                continue;
+            }
             if !self.may_run() {
                 return;
             }
             match self.lines.next_line() {
-                Some(Line::Text(line)) => self.command(now, operator, &line),
+                Some(Line::Text(line)) => self.command(now, operator, &line, warnings),
                 Some(Line::TooLong) => {
                     self.reply(
                         now,
@@ -241,26 +307,37 @@ impl Connection {
         }
     }
 
-    fn command(&mut self, now: Instant, operator: &dyn Operator, line: &str) {
+    fn list_on(&mut self, now: Instant, operator: &dyn Operator) {
+        if let Some(listing) = &mut self.listing {
+            if listing.write_part(operator, &mut self.out) {
+                self.listing = None;
+            }
+            self.flush(now);
+        }
+    }
+
+    fn command(&mut self, now: Instant, operator: &dyn Operator, line: &str, warnings: &mut Warnings) {
         let (entry, command) = match grammar::parse(line) {
             Ok(None) => return,
             Ok(Some(parsed)) => parsed,
             Err(reply) => return self.reply(now, &reply),
         };
-        let allowed = if self.read_only {
-            apply::allowed_read_only(operator, entry, &command)
-        } else {
-            Ok(())
-        };
-        let outcome = match allowed {
-            Ok(()) => apply::apply(operator, command),
-            Err(refusal) => Outcome::Reply(refusal),
-        };
-        match outcome {
+        let told = || -> String { line.trim().chars().take(LOGGED).collect() };
+        if self.read_only
+            && let Err(refusal) = apply::allowed_read_only(operator, entry, &command)
+        {
+            if entry.access == Access::Changes
+                && let Some(count) = warnings.refused.hit(now)
+            {
+                let (line, why) = (told(), refusal.verdict());
+                log::info!("admin: {}: {line}: {why}{}", self.peer, before(count));
+            }
+            return self.reply(now, &refusal);
+        }
+        match apply::apply(operator, command) {
             Outcome::Reply(reply) => {
                 if entry.access == Access::Changes {
-                    let line: String = line.trim().chars().take(LOGGED).collect();
-                    log::info!("admin: {}: {line}: {}", self.peer, reply.verdict());
+                    log::info!("admin: {}: {}: {}", self.peer, told(), reply.verdict());
                 }
                 self.reply(now, &reply);
             }
@@ -272,8 +349,16 @@ impl Connection {
                 let until = now + wait.limit;
                 self.parked = Some(Parked { wait, until });
             }
+            Outcome::List(listing) => self.listing = Some(listing),
             Outcome::Quit => self.close(),
         }
+    }
+
+    /// Tells it that another one takes its place, as far as it reads at once.
+    pub(super) fn give_way(&mut self, now: Instant) {
+        let why = "all admin connections are taken, and this one has been idle longest: closed";
+        self.reply(now, &Reply::error(why));
+        self.phase = Phase::Over;
     }
 
     /// When it is closed for silence, if nothing comes. One that waits for us is never silent.
@@ -294,10 +379,24 @@ impl Connection {
             let silence = limits.half_line.as_secs_f64();
             self.reply(
                 now,
-                &Reply::error(format!("half a line and then silence for {silence} s: closed")),
+                &Reply::error(format!("half a line and no end of it for {silence} s: closed")),
             );
         }
         self.phase = Phase::Over;
+    }
+}
+
+impl From<Connection> for OwnedFd {
+    fn from(connection: Connection) -> Self {
+        connection.socket.into()
+    }
+}
+
+/// How a line of the log ends that stands for `count`.
+fn before(count: u64) -> String {
+    match count {
+        0 | 1 => String::new(),
+        _ => format!(" ({count} of the kind since this was last told)"),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A server for the tests of this room: clusters in memory that do at once what they are told.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +22,10 @@ pub(crate) struct Fake {
     pub(crate) reload: Mutex<Result<Loaded, Refusal>>,
     /// Every change, in the order in which it was made.
     pub(crate) changes: Mutex<Vec<String>>,
+    /// Parts that each listing of sessions has, of a thousand calls; 0 for the two calls of the manual.
+    pub(crate) parts_of_sessions: AtomicUsize,
+    /// How often a cluster or its sessions were asked for.
+    pub(crate) looks: AtomicUsize,
 }
 
 /// A directory of its own for one test, gone with it.
@@ -72,6 +76,9 @@ pub(crate) fn member(text: &str, port: u16, weight: u16, capacity: u32) -> Membe
         },
         online: true,
         why: "answers".into(),
+        said: None,
+        next_try: None,
+        lacks: Some(Vec::new()),
         since: Duration::from_secs(90),
         active_sessions: Some(0),
         bound: 0,
@@ -143,6 +150,8 @@ impl Fake {
                 members: 4,
             })),
             changes: Mutex::new(Vec::new()),
+            parts_of_sessions: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
         }
     }
 
@@ -183,6 +192,7 @@ impl Operator for Fake {
     }
 
     fn cluster(&self, name: &str) -> Result<(usize, ClusterView), Refusal> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let clusters = self.clusters.lock();
         let place = clusters
             .iter()
@@ -279,22 +289,43 @@ impl Operator for Fake {
         Ok(())
     }
 
-    fn sessions(&self, cluster: &str, member: Option<&str>, limit: usize) -> Result<SessionsView, Refusal> {
+    fn sessions(
+        &self,
+        cluster: &str,
+        member: Option<&str>,
+        from: usize,
+        limit: usize,
+    ) -> Result<SessionsView, Refusal> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let (_, view) = self.cluster(cluster)?;
         let owner = name(member.unwrap_or("RTPPROXY1"));
         if !view.members.iter().any(|view| view.member.name == owner) {
             return Err(Refusal::NoMember(owner.to_string()));
+        }
+        let parts = self.parts_of_sessions.load(Ordering::Relaxed);
+        if parts > 0 {
+            let calls = (0..limit.min(1_000))
+                .map(|n| (vec![b'x'; 100], owner.clone(), Duration::from_secs(1), n == 0));
+            return Ok(SessionsView {
+                bound: 0,
+                listed: calls.collect(),
+                next: (from + 1 < parts).then_some(from + 1),
+            });
         }
         let mut listed = vec![
             (b"a1@host".to_vec(), owner.clone(), Duration::from_secs(12), false),
             (b"b\n2".to_vec(), owner, Duration::from_secs(700), true),
         ];
         listed.truncate(limit);
-        Ok(SessionsView { bound: 2, listed })
+        Ok(SessionsView {
+            bound: 2,
+            listed,
+            next: None,
+        })
     }
 
     fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(Name, Duration)>, Refusal> {
-        let listed = self.sessions(cluster, None, 2)?.listed;
+        let listed = self.sessions(cluster, None, 0, 2)?.listed;
         Ok(listed
             .into_iter()
             .find(|entry| entry.0 == call_id)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::commands::{self, Entry, Kind};
 use super::reply::Reply;
+use super::select::{Selection, SortKey};
 use crate::config::Setting;
 use crate::config::{fields, model};
 
@@ -27,6 +28,8 @@ pub enum Command {
         cluster: Option<String>,
         /// How much, and how.
         form: ListForm,
+        /// Which members of the cluster.
+        selection: Selection,
     },
     /// A new member.
     Add {
@@ -244,17 +247,7 @@ pub fn parse(line: &str) -> Result<Option<(&'static Entry, Command)>, Reply> {
 fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result<Command, Reply> {
     let mut args = Arguments { entry, words };
     let command = match entry.kind {
-        Kind::Ls => {
-            let form = match args.option(&["-v", "--verbose", "--json"])? {
-                None => ListForm::Plain,
-                Some("--json") => ListForm::Json,
-                Some(_) => ListForm::Verbose,
-            };
-            Command::Ls {
-                cluster: args.words.next().map(str::to_owned),
-                form,
-            }
-        }
+        Kind::Ls => args.ls()?,
         Kind::Add => {
             let member = fields::member_from_pairs(&args.pairs()?).map_err(Reply::error)?;
             Command::Add { cluster, member }
@@ -332,6 +325,16 @@ fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result
     };
     args.end()?;
     Ok(command)
+}
+
+/// The place of `word` among those that are known, in any case.
+fn one_of(what: &str, word: &str, known: &[&str]) -> Result<usize, Reply> {
+    let place = known.iter().position(|known| known.eq_ignore_ascii_case(word));
+    place.ok_or_else(|| {
+        let (last, first) = known.split_last().unwrap_or((&"", &[]));
+        let want = format!("want {} or {last}", first.join(", "));
+        Reply::error(format!("{what} \"{}\": {want}", shown(word)))
+    })
 }
 
 /// The words of a line that are not taken yet.
@@ -467,6 +470,39 @@ impl<'a> Arguments<'a> {
         Ok((!rest.is_empty()).then(|| PathBuf::from(rest)))
     }
 
+    fn ls(&mut self) -> Result<Command, Reply> {
+        let form = match self.option(&["-v", "--verbose", "--json"])? {
+            None => ListForm::Plain,
+            Some("--json") => ListForm::Json,
+            Some(_) => ListForm::Verbose,
+        };
+        let mut cluster = None;
+        let mut selection = Selection::default();
+        while let Some(word) = self.words.next() {
+            // A name has no `=`, so the two are never confused.
+            match word.split_once('=') {
+                Some((key, value)) if key.eq_ignore_ascii_case("state") && selection.online.is_none() => {
+                    let is_online = one_of("ls: state", value, &["online", "offline"])? == 0;
+                    selection.online = Some(is_online);
+                }
+                Some((key, value)) if key.eq_ignore_ascii_case("sort") && selection.sort.is_none() => {
+                    let place = one_of("ls: sort", value, &SortKey::ALL.map(SortKey::as_str))?;
+                    selection.sort = SortKey::ALL.get(place).copied();
+                }
+                None if cluster.is_none() => cluster = Some(word.to_owned()),
+                _ => return Err(self.unexpected(word)),
+            }
+        }
+        if cluster.is_none() && !selection.is_all() {
+            return Err(self.missing("CLUSTER"));
+        }
+        Ok(Command::Ls {
+            cluster,
+            form,
+            selection,
+        })
+    }
+
     fn sessions(&mut self) -> Result<Command, Reply> {
         let json = self.option(&["--json"])?.is_some();
         let cluster = self.word("CLUSTER")?;
@@ -502,15 +538,8 @@ impl<'a> Arguments<'a> {
         let name = self.word("NAME")?;
         let state = self.word("online, offline or gone")?;
         let until = [Until::Online, Until::Offline, Until::Gone];
-        let until = until
-            .into_iter()
-            .find(|until| until.as_str().eq_ignore_ascii_case(&state));
-        let until = until.ok_or_else(|| {
-            Reply::error(format!(
-                "wait: state \"{}\": want online, offline or gone",
-                shown(&state)
-            ))
-        })?;
+        let place = one_of("wait: state", &state, &until.map(Until::as_str))?;
+        let until = until.get(place).copied().unwrap_or(Until::Gone);
         let mut limit = WAIT_MAX;
         if self.keyword("-t") {
             let text = self.word("SECONDS")?;
@@ -624,6 +653,7 @@ mod tests {
         let ls = |cluster: Option<&str>, form| Command::Ls {
             cluster: cluster.map(str::to_owned),
             form,
+            selection: Selection::default(),
         };
         assert_eq!(command("ls"), ls(None, ListForm::Plain));
         assert_eq!(
@@ -633,9 +663,8 @@ mod tests {
         assert_eq!(command("ls -v C"), ls(Some("C"), ListForm::Verbose));
         assert_eq!(command("ls --json"), ls(None, ListForm::Json));
         assert_eq!(command("ls -- -v"), ls(Some("-v"), ListForm::Plain));
-        assert_eq!(
-            error("ls -x"),
-            "ERROR: ls: unknown option \"-x\": want ls [-v|--json] [CLUSTER]"
+        assert!(
+            error("ls -x").starts_with("ERROR: ls: unknown option \"-x\": want ls [-v|--json] [CLUSTER]")
         );
         assert!(error("ls -v --json").contains("exclude each other"));
         assert!(error("ls C D").starts_with("ERROR: ls: unexpected \"D\": want ls "));
@@ -776,6 +805,27 @@ mod tests {
             );
         }
         assert!(error("wait C R here").contains("\"here\": want online, offline or gone"));
+    }
+
+    #[test]
+    fn members_are_selected_by_state_and_order() {
+        let Command::Ls { selection, .. } = command("ls -v C Sort=DELAY state=OFFLINE") else {
+            panic!("no list")
+        };
+        assert_eq!(
+            (selection.online, selection.sort),
+            (Some(false), Some(SortKey::Delay))
+        );
+        assert_eq!(
+            error("ls C state=gone"),
+            "ERROR: ls: state \"gone\": want online or offline"
+        );
+        assert_eq!(
+            error("ls C sort=age"),
+            "ERROR: ls: sort \"age\": want load, name, delay or sessions"
+        );
+        assert!(error("ls state=online").contains("CLUSTER is missing"));
+        assert!(error("ls C sort=name sort=load").contains("unexpected \"sort=load\""));
     }
 
     #[test]

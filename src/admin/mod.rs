@@ -12,12 +12,18 @@ pub mod commands;
 mod connection;
 pub mod grammar;
 pub mod lines;
+pub mod listing;
 pub mod operator;
+pub mod places;
 pub mod render;
 pub mod render_json;
 pub mod render_prometheus;
 pub mod reply;
+mod reserve;
 mod save;
+pub mod select;
 
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+mod tests;

@@ -77,8 +77,15 @@ pub trait Operator: Send + Sync {
     fn add_cluster(&self, cluster: model::Cluster) -> Result<(), Refusal>;
     /// Drains and closes a cluster, or closes it `now`.
     fn delete_cluster(&self, name: &str, now: bool) -> Result<(), Refusal>;
-    /// Bound call-ids of a cluster or of one member.
-    fn sessions(&self, cluster: &str, member: Option<&str>, limit: usize) -> Result<SessionsView, Refusal>;
+    /// A part of the bound call-ids of a cluster or of one member: at most `limit` of them, from part `from` of the
+    /// table on. The first part is 0; each says where the next one begins.
+    fn sessions(
+        &self,
+        cluster: &str,
+        member: Option<&str>,
+        from: usize,
+        limit: usize,
+    ) -> Result<SessionsView, Refusal>;
     /// The member that serves a call, the age of its last command.
     fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(model::Name, Duration)>, Refusal>;
     /// Reads the configuration file again and applies the difference. `Refusal::Other` may hold several lines,

@@ -4,16 +4,21 @@ use core::fmt::{Display, Write};
 use core::time::Duration;
 
 use super::render::{call_id_text, utilization};
+use super::select::Selection;
 use crate::config::model::{self, CapacityLimit, NoMembers, Policy};
 use crate::dispatch::view::{
     CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView,
 };
 
-/// `ls --json`: everything that is known of `clusters`, each with its number.
-pub fn clusters<'a>(clusters: impl Iterator<Item = (usize, &'a ClusterView)>, uptime: Duration) -> String {
+/// `ls --json`: everything that is known of `clusters`, each with its number, and of the members that are selected.
+pub fn clusters<'a>(
+    clusters: impl Iterator<Item = (usize, &'a ClusterView)>,
+    selection: Selection,
+    uptime: Duration,
+) -> String {
     document(uptime, |json| {
         json.key("clusters").array(clusters, |json, (n, view)| {
-            json.object(|json| cluster(json, n, view));
+            json.object(|json| cluster(json, n, view, selection));
         });
     })
 }
@@ -37,20 +42,28 @@ pub fn stats(clusters: &[(usize, ClusterView)], uptime: Duration) -> String {
     })
 }
 
-/// `sessions --json`. A call-id is shown as `sessions` shows it.
-pub fn sessions(view: &SessionsView) -> String {
-    alone(|json| {
-        json.key("bound").number(view.bound);
-        json.key("sessions")
-            .array(view.listed.iter(), |json, (call_id, member, age, deleted)| {
-                json.object(|json| {
-                    json.key("call_id").string(&call_id_text(call_id));
-                    json.key("member").string(member.as_str());
-                    json.key("age").seconds(Some(*age));
-                    json.key("deleted").bool(*deleted);
-                });
-            });
-    })
+/// A part of `sessions --json`, the `first` one or the `last` one: all parts in a row are one document. `begins`: no
+/// call was in an earlier part. A call-id is shown as `sessions` shows it.
+pub fn sessions(part: &SessionsView, first: bool, begins: bool, last: bool) -> String {
+    let mut json = Json::default();
+    if first {
+        json.text.push('{');
+        json.key("bound").number(part.bound);
+        json.key("sessions").text.push('[');
+    }
+    json.follows = !begins;
+    for (call_id, member, age, deleted) in &part.listed {
+        json.object(|json| {
+            json.key("call_id").string(&call_id_text(call_id));
+            json.key("member").string(member.as_str());
+            json.key("age").seconds(Some(*age));
+            json.key("deleted").bool(*deleted);
+        });
+    }
+    if last {
+        json.text.push_str("]}\n");
+    }
+    json.text
 }
 
 /// `locate --json`
@@ -84,7 +97,7 @@ fn alone(fill: impl FnOnce(&mut Json)) -> String {
     json.text
 }
 
-fn cluster(json: &mut Json, n: usize, view: &ClusterView) {
+fn cluster(json: &mut Json, n: usize, view: &ClusterView, selection: Selection) {
     let cluster = &view.cluster;
     json.key("number").number(n);
     json.key("name").string(cluster.name.as_str());
@@ -100,7 +113,8 @@ fn cluster(json: &mut Json, n: usize, view: &ClusterView) {
     json.key("clients").number(view.clients);
     json.key("settings").object(|json| settings(json, cluster));
     cluster_counters(json, view);
-    json.key("members").array(view.members.iter(), |json, view| {
+    let shown = view.members.iter().filter(|member| selection.shows(member));
+    json.key("members").array(shown, |json, view| {
         json.object(|json| member(json, view));
     });
 }
@@ -168,6 +182,13 @@ fn member(json: &mut Json, view: &MemberView) {
     json.key("state")
         .string(if view.online { "online" } else { "offline" });
     json.key("reason").string(&view.why);
+    json.key("detail").optional(view.said.as_ref());
+    json.key("tried_again_in").seconds(view.next_try);
+    json.key("lacks");
+    match &view.lacks {
+        Some(lacks) => json.array(lacks.iter(), |json, lack| json.string(lack)),
+        None => json.null(),
+    }
     json.key("since").seconds(Some(view.since));
     json.key("active_sessions");
     match view.active_sessions {
@@ -341,7 +362,7 @@ mod tests {
     #[test]
     fn the_list_says_everything() {
         let all = Fake::of_the_manual().clusters();
-        let json = parsed(&clusters(all.iter().enumerate(), HOUR));
+        let json = parsed(&clusters(all.iter().enumerate(), Selection::default(), HOUR));
         assert_eq!(json["uptime"], 3600.0);
         let first = &json["clusters"][0];
         assert_eq!(
@@ -382,12 +403,17 @@ mod tests {
         );
         assert_eq!(away["average_delay"], Value::Null);
         assert_eq!(away["reason"], "2 probes unanswered");
+        assert_eq!(
+            (&away["detail"], &away["tried_again_in"]),
+            (&Value::Null, &Value::Null)
+        );
+        assert_eq!(away["lacks"], serde_json::json!([]));
     }
 
     #[test]
     fn one_cluster_keeps_its_number() {
         let all = Fake::of_the_manual().clusters();
-        let json = parsed(&clusters([(1, &all[1])].into_iter(), HOUR));
+        let json = parsed(&clusters([(1, &all[1])].into_iter(), Selection::default(), HOUR));
         assert_eq!(json["clusters"].as_array().unwrap().len(), 1);
         assert_eq!(json["clusters"][0]["number"], 1);
     }
@@ -405,7 +431,8 @@ mod tests {
     #[test]
     fn sessions_and_their_places_are_documents() {
         let fake = Fake::of_the_manual();
-        let json = parsed(&sessions(&fake.sessions("Supercluster#1", None, 9).unwrap()));
+        let part = fake.sessions("Supercluster#1", None, 0, 9).unwrap();
+        let json = parsed(&sessions(&part, true, true, true));
         assert_eq!(json["bound"], 2);
         let second = serde_json::json!(
             {"call_id": "b\\x0a2", "member": "RTPPROXY1", "age": 700, "deleted": true}
@@ -428,7 +455,7 @@ mod tests {
         let mut proxy = member(odd, 1, 1, 1);
         proxy.why = "line\nend \u{1} \u{7f} tab\t \u{2028}".into();
         let all = [cluster(odd, "/tmp/a\"b\\c", vec![proxy])];
-        let json = parsed(&clusters(all.iter().enumerate(), HOUR));
+        let json = parsed(&clusters(all.iter().enumerate(), Selection::default(), HOUR));
         assert_eq!(json["clusters"][0]["name"], odd);
         assert_eq!(json["clusters"][0]["address"], "/tmp/a\"b\\c");
         assert_eq!(
@@ -440,7 +467,7 @@ mod tests {
     #[test]
     fn no_clusters_and_no_members_are_empty_lists() {
         assert_eq!(
-            parsed(&clusters([].into_iter(), HOUR))["clusters"],
+            parsed(&clusters([].into_iter(), Selection::default(), HOUR))["clusters"],
             serde_json::json!([])
         );
         let all = [(0, cluster("C", "/c", vec![]))];

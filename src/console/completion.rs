@@ -122,6 +122,10 @@ impl Slot {
             "COMMAND" => Kind::Command,
             "limit=N" => Kind::Words(vec!["limit=".to_owned()]),
             bare if bare.starts_with("KEY=") => Kind::Pairs(SETTABLE.to_vec()),
+            bare if bare.contains('|') && bare.contains('=') => {
+                let (key, values) = bare.split_once('=').unwrap_or_default();
+                Kind::Words(values.split('|').map(|value| format!("{key}={value} ")).collect())
+            }
             bare if bare.contains('=') => {
                 let pairs = bare.split(',').filter_map(|pair| pair.split('=').next());
                 Kind::Pairs(pairs.map(|key| key.trim_matches(['[', ']'])).collect())
@@ -269,10 +273,12 @@ mod tests {
     #[test]
     fn options_may_be_left_out() {
         assert_eq!(
-            lines("ls "),
+            lines("ls ")[..4],
             ["ls -v ", "ls --json ", "ls Super#1 ", "ls Super#2 "]
         );
-        assert_eq!(lines("ls -v S"), ["ls -v Super#1 ", "ls -v Super#2 "]);
+        assert_eq!(lines("ls Super#1 state=of"), ["ls Super#1 state=offline "]);
+        assert_eq!(lines("ls Super#1 so").len(), 4);
+        assert_eq!(lines("ls -v S")[..2], ["ls -v Super#1 ", "ls -v Super#2 "]);
         assert_eq!(
             lines("sessions --json Super#1 R"),
             ["sessions --json Super#1 R1 "]

@@ -264,6 +264,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             member: member.config.clone(),
             online: member.online,
             why: member.why.clone(),
+            said: None,
+            next_try: None,
+            lacks: None,
             since: now.saturating_duration_since(member.since),
             active_sessions: member
                 .load

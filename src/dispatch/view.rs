@@ -14,6 +14,13 @@ pub struct MemberView {
     pub online: bool,
     /// Why it is in that state and since how long: `2 probes unanswered`, `refused`, `not probed yet`.
     pub why: String,
+    /// What the system said of the last failure where `why` alone does not tell enough: the words of the resolver, of
+    /// connect(2) or of a socket; `None` while there is no such thing.
+    pub said: Option<String>,
+    /// How long until what failed is tried again; `None` while nothing has to be.
+    pub next_try: Option<Duration>,
+    /// What it said that it cannot do, in our words (`session counts`, `notifications`); `None` before it was asked.
+    pub lacks: Option<Vec<&'static str>>,
     /// Time since the last change between online and offline.
     pub since: Duration,
     /// Its own count at the newest heartbeat; `None` before the first and while offline.
@@ -85,8 +92,10 @@ pub struct Summary {
 pub struct SessionsView {
     /// Bound call-ids in all.
     pub bound: u64,
-    /// Up to the limit that was asked for.
+    /// Some of them, up to the limit that was asked for.
     pub listed: Vec<Listed>,
+    /// Where in the table the next ones are; `None` after the last.
+    pub next: Option<usize>,
 }
 
 /// One of them: call-id, member, time since its last command, whether it was deleted and is only remembered for the

@@ -18,6 +18,9 @@ use crate::dispatch::session::{MemberId, SHARDS};
 use crate::dispatch::view::{ClusterView, SessionsView, Summary};
 use crate::rim::now;
 
+/// Call-ids in a part of a listing, and those of one shard more: some 100 kB each.
+const LISTED_A_PART: usize = 1_000;
+
 /// A member's id and its definition.
 fn member(cluster: &Cluster, name: &str) -> Result<(MemberId, model::Member), Refusal> {
     cluster
@@ -238,7 +241,13 @@ impl Operator for Shared {
         Ok(())
     }
 
-    fn sessions(&self, cluster: &str, name: Option<&str>, limit: usize) -> Result<SessionsView, Refusal> {
+    fn sessions(
+        &self,
+        cluster: &str,
+        name: Option<&str>,
+        from: usize,
+        limit: usize,
+    ) -> Result<SessionsView, Refusal> {
         let running = self.find(cluster)?;
         let id = match name {
             Some(name) => Some(member(&running.cluster, name)?.0),
@@ -247,12 +256,17 @@ impl Operator for Shared {
         let cluster = &running.cluster;
         let bound = cluster.look(|_, core| id.map_or_else(|| core.bound(), |id| core.bound_to(id)));
         let mut listed = Vec::new();
-        for shard in 0..SHARDS {
+        let mut next = None;
+        for shard in from..SHARDS {
+            if listed.len() >= LISTED_A_PART {
+                next = Some(shard);
+                break;
+            }
             if !cluster.look(|now, core| core.list_sessions(now, shard, id, limit, &mut listed)) {
                 break;
             }
         }
-        Ok(SessionsView { bound, listed })
+        Ok(SessionsView { bound, listed, next })
     }
 
     fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(Name, Duration)>, Refusal> {

@@ -230,6 +230,15 @@ const WRONG: &[(&str, &[&str])] = &[
     ("ls Nobody", &["ERROR: Nobody: cluster not found"]),
     ("ls -v Nobody", &["ERROR: Nobody: cluster not found"]),
     ("ls --yaml", &["--yaml", "want ls [-v|--json] [CLUSTER]"]),
+    (
+        "ls C1 state=gone",
+        &["ls: state \"gone\"", "want online or offline"],
+    ),
+    (
+        "ls C1 sort=age",
+        &["ls: sort \"age\"", "want load, name, delay or sessions"],
+    ),
+    ("ls sort=load", &["CLUSTER is missing"]),
     ("ls C1 M1", &["unexpected \"M1\"", "want ls"]),
     (
         "modify",
@@ -410,7 +419,10 @@ fn bound_calls_are_counted_listed_and_located() {
         })
         .collect();
     let all = bed.daemon.admin_ok("sessions C1");
-    assert!(all.starts_with("bound sessions = 6\nlisted = 6\n"), "{all}");
+    assert!(
+        all.starts_with("bound sessions = 6\n") && all.ends_with("\nlisted = 6\nOK\n"),
+        "{all}"
+    );
     for (n, home) in homes.iter().enumerate() {
         let line = format!("    RTPproxy = {home}, age = ");
         let listed = all
@@ -430,7 +442,10 @@ fn bound_calls_are_counted_listed_and_located() {
     let first = bed.daemon.admin_ok("SESSIONS C1 M1 LIMIT=0");
     assert_eq!(first, format!("bound sessions = {of_first}\nlisted = 0\nOK\n"));
     let some = bed.daemon.admin_ok("sessions C1 limit=2");
-    assert!(some.starts_with("bound sessions = 6\nlisted = 2\n"), "{some}");
+    assert!(
+        some.starts_with("bound sessions = 6\n") && some.ends_with("\nlisted = 2\nOK\n"),
+        "{some}"
+    );
     bed.ask(&delete("call-3@host"));
     let after = bed.daemon.admin_ok("sessions C1");
     assert!(

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use rtp_cluster::admin::{admin_thread, grammar, lines, reply};
+use rtp_cluster::admin::{grammar, lines, places, reply};
 use rtp_cluster::client::{fair, order, repeat};
 use rtp_cluster::cluster::front;
 use rtp_cluster::cluster::relay::outlet;
@@ -99,8 +99,8 @@ fn the_page_of_the_client_tells_those_of_the_admin_socket() {
         &[
             format!(
                 "{} connections, {} of them",
-                admin_thread::CLIENTS_MAX,
-                admin_thread::READ_ONLY_CLIENTS_MAX
+                places::CONNECTIONS_MAX,
+                places::READ_ONLY_CONNECTIONS_MAX
             ),
             format!(
                 "a line has at most {} bytes, a reply {}, a command {} pairs",
