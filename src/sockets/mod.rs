@@ -3,6 +3,7 @@
 //! connects meanwhile is not refused but waits for our successor. A socket that it made itself (a socket unit) is
 //! taken over in the same way. The sockets are found again by what they are, not by the order of the configuration.
 
+pub mod file;
 pub mod listener;
 pub(crate) mod systemd;
 
