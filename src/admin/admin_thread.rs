@@ -3,12 +3,13 @@
 //! be told when a member is gone.
 
 use core::time::Duration;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::apply;
@@ -39,14 +40,27 @@ pub struct AdminDoor {
     pub read_only: bool,
 }
 
+/// Listeners that take the place of those of the doors, each at its door's number.
+type NewDoors = Arc<Mutex<Vec<Option<UnixListener>>>>;
+
 /// The running thread.
 #[derive(Debug)]
 pub struct AdminHandle {
     stop: UnixStream,
+    new_doors: NewDoors,
     thread: Thread,
 }
 
 impl AdminHandle {
+    /// Has door `n` listen with `listener` from now on. Clients that are inside stay.
+    pub fn replace(&self, n: usize, listener: UnixListener) {
+        if let Some(place) = self.new_doors.lock().get_mut(n) {
+            *place = Some(listener);
+        }
+        // When the pipe is full the thread is about to look anyway.
+        let _ = (&self.stop).write(b"!");
+    }
+
     /// Ends the thread and waits for it. A client that waits for a member is told; the doors are closed.
     pub fn stop(self) {
         // Fails only when the thread has left already.
@@ -86,8 +100,11 @@ fn start_with(doors: Vec<AdminDoor>, operator: Arc<dyn Operator>, limits: Limits
         door.listener.set_nonblocking(true)?;
     }
     let (stop, stopped) = UnixStream::pair()?;
+    stop.set_nonblocking(true)?;
+    let new_doors: NewDoors = Arc::new(Mutex::new(doors.iter().map(|_| None).collect()));
     let admin = Admin {
         doors,
+        new_doors: Arc::clone(&new_doors),
         operator,
         limits,
         stopped,
@@ -96,11 +113,16 @@ fn start_with(doors: Vec<AdminDoor>, operator: Arc<dyn Operator>, limits: Limits
         warned: None,
     };
     let thread = rim::spawn("admin", || admin.run())?;
-    Ok(AdminHandle { stop, thread })
+    Ok(AdminHandle {
+        stop,
+        new_doors,
+        thread,
+    })
 }
 
 struct Admin {
     doors: Vec<AdminDoor>,
+    new_doors: NewDoors,
     operator: Arc<dyn Operator>,
     limits: Limits,
     stopped: UnixStream,
@@ -113,7 +135,8 @@ struct Admin {
 
 /// What one poll(2) found, in the order of what it was asked.
 struct Found {
-    stop: bool,
+    /// The end, or new doors.
+    news: bool,
     doors: Vec<bool>,
     clients: Vec<PollFlags>,
 }
@@ -134,7 +157,7 @@ impl Admin {
                     continue;
                 }
             };
-            if found.stop {
+            if found.news && !self.take_new_doors() {
                 return self.farewell();
             }
             let now = rim::now();
@@ -182,14 +205,29 @@ impl Admin {
         }
 
         let mut found = polled.iter().map(PollFd::revents);
-        let stop = found.next().is_some_and(|flags| !flags.is_empty());
+        let news = found.next().is_some_and(|flags| !flags.is_empty());
         let doors = found.by_ref().take(if accepting { self.doors.len() } else { 0 });
         let doors = doors.map(|flags| !flags.is_empty()).collect();
         Ok(Found {
-            stop,
+            news,
             doors,
             clients: found.collect(),
         })
+    }
+
+    /// Listens where it is told to; `false` when it is told to end.
+    fn take_new_doors(&mut self) -> bool {
+        if !matches!(self.stopped.read(&mut [0; 16]), Ok(1..)) {
+            return false;
+        }
+        for (door, new) in self.doors.iter_mut().zip(self.new_doors.lock().iter_mut()) {
+            let Some(listener) = new.take() else { continue };
+            match listener.set_nonblocking(true) {
+                Ok(()) => door.listener = listener,
+                Err(error) => log::error!("admin: cannot listen with a new socket: {error}"),
+            }
+        }
+        true
     }
 
     /// How long nothing is due, if no descriptor becomes ready.

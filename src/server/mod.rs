@@ -29,7 +29,7 @@ use crate::health::health_thread::{self, Health, Message};
 use crate::notify;
 use crate::rim::now;
 use crate::sockets::Sockets;
-use crate::sockets::listener::BoundUnix;
+use crate::sockets::listener::{BoundUnix, SocketFile};
 
 /// How long commands in flight may take to be answered when the daemon stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -54,6 +54,15 @@ pub struct Shared {
     started: Instant,
     /// The next cluster's number.
     numbers: AtomicUsize,
+    /// Once the admin thread runs, and until it is told to end.
+    admin: Mutex<Option<Admin>>,
+}
+
+/// The admin thread, and the files of its doors in their order.
+#[derive(Debug)]
+struct Admin {
+    thread: AdminHandle,
+    files: Vec<SocketFile>,
 }
 
 /// The service that the daemon runs.
@@ -67,8 +76,6 @@ pub struct Server {
     /// Bound, not served yet.
     doors: Vec<(model::Cluster, Door, Option<notify::Door>)>,
     admin_doors: Vec<(BoundUnix, bool)>,
-    admin: Option<AdminHandle>,
-    admin_files: Vec<crate::sockets::listener::SocketFile>,
 }
 
 impl Shared {
@@ -171,6 +178,7 @@ impl Service for Server {
             sockets: Arc::clone(sockets),
             started: now(),
             numbers: AtomicUsize::new(0),
+            admin: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
@@ -179,8 +187,6 @@ impl Service for Server {
             upkeep: None,
             doors,
             admin_doors,
-            admin: None,
-            admin_files: Vec::new(),
         })
     }
 
@@ -200,13 +206,14 @@ impl Service for Server {
         for running in &clusters {
             running.open();
         }
-        let mut doors = Vec::new();
+        let (mut doors, mut files) = (Vec::new(), Vec::new());
         for (BoundUnix { listener, file }, read_only) in self.admin_doors.drain(..) {
             doors.push(AdminDoor { listener, read_only });
-            self.admin_files.push(file);
+            files.push(file);
         }
         let operator: Arc<dyn Operator> = Arc::<Shared>::clone(&self.shared);
-        self.admin = Some(admin_thread::start(doors, operator)?);
+        let thread = admin_thread::start(doors, operator)?;
+        *self.shared.admin.lock() = Some(Admin { thread, files });
         Ok(())
     }
 
@@ -255,8 +262,10 @@ impl Service for Server {
     }
 
     fn stop(mut self) {
-        if let Some(admin) = self.admin.take() {
-            admin.stop();
+        // Joined without the lock: a reload that it is at wants that.
+        let admin = self.shared.admin.lock().take();
+        if let Some(Admin { thread, .. }) = admin {
+            thread.stop();
         }
         if let Some(upkeep) = self.upkeep.take() {
             upkeep.stop();

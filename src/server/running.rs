@@ -230,6 +230,16 @@ impl Running {
         })
     }
 
+    /// Whether its control socket is where it was bound: a file of ours may have been removed.
+    pub(super) fn socket_is_there(&self) -> bool {
+        let front = self.front.lock();
+        let socket = front.as_ref().and_then(|front| front.socket.as_ref());
+        socket.is_none_or(|(_, held)| match &**held {
+            Held::File(file) => file.is_there(),
+            Held::Port { .. } => true,
+        })
+    }
+
     /// The path of its control socket, if that is a file.
     pub(super) fn socket_path(&self) -> Option<PathBuf> {
         let front = self.front.lock();
