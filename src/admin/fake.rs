@@ -22,6 +22,7 @@ pub(crate) struct Fake {
     pub(crate) reload: Mutex<Result<Loaded, Refusal>>,
     /// Every change, in the order in which it was made.
     pub(crate) changes: Mutex<Vec<String>>,
+    pub(crate) own_files: Vec<PathBuf>,
 }
 
 /// A directory of its own for one test, gone with it.
@@ -143,6 +144,7 @@ impl Fake {
                 members: 4,
             })),
             changes: Mutex::new(Vec::new()),
+            own_files: Vec::new(),
         }
     }
 
@@ -324,6 +326,10 @@ impl Operator for Fake {
 
     fn file(&self) -> (PathBuf, Vec<u8>) {
         self.file.lock().clone()
+    }
+
+    fn own_files(&self) -> Vec<PathBuf> {
+        self.own_files.clone()
     }
 
     fn saved(&self, contents: Vec<u8>) {

@@ -128,6 +128,15 @@ impl Options {
         }
         self
     }
+
+    /// The files that the daemon writes beside its configuration, sockets apart.
+    pub fn own_files(&self) -> impl Iterator<Item = &Path> {
+        let log = match &self.log_file {
+            LogTarget::File(path) if !self.foreground => Some(path),
+            LogTarget::File(_) | LogTarget::Syslog(_) => None,
+        };
+        log.into_iter().chain([&self.pid_file]).map(PathBuf::as_path)
+    }
 }
 
 /// What the command line asks for.
