@@ -4,7 +4,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Stderr, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use log::LevelFilter;
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::privileges::Identity;
 use super::syslog::{Syslog, severity};
 
 /// Longest line, in bytes. A pipe takes so much whole or not at all, and syslog takes no more in one datagram.
@@ -41,9 +42,10 @@ impl Log {
         })
     }
 
-    /// Logs to the file `path`; one that we create belongs to `owner` (user and group), who will reopen it.
-    pub(crate) fn to_file(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
-        Ok(Self::of(Sink::File(LogFile::open(path, owner)?)))
+    /// Logs to the file `path`, opened with the rights of `user`, whom we become, so that one that we create is its
+    /// own and none is written that it may not write.
+    pub(crate) fn to_file(path: &Path, user: Option<&Identity>) -> io::Result<Self> {
+        Ok(Self::of(Sink::File(LogFile::open(path, user)?)))
     }
 
     /// Logs to the syslog of this machine.
@@ -263,24 +265,24 @@ fn writable(stream: &Stderr, wait: Duration) -> io::Result<bool> {
 /// A log file that is found again by its path.
 struct LogFile {
     path: PathBuf,
-    owner: Option<(u32, u32)>,
+    user: Option<Identity>,
     file: File,
     /// The last line went out in part: the next one begins with a line end.
     torn: bool,
 }
 
 impl LogFile {
-    fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
+    fn open(path: &Path, user: Option<&Identity>) -> io::Result<Self> {
         Ok(Self {
             path: path.into(),
-            owner,
-            file: append(path, owner)?,
+            user: user.cloned(),
+            file: append(path, user)?,
             torn: false,
         })
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        self.file = append(&self.path, self.owner)?;
+        self.file = append(&self.path, self.user.as_ref())?;
         self.torn = false;
         Ok(())
     }
@@ -311,21 +313,28 @@ impl LogFile {
 }
 
 /// Opens `path` to append to. A FIFO or terminal is opened too, and never waited for.
-fn append(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let mut options = OpenOptions::new();
-    options.append(true).mode(MODE).custom_flags(flags);
-    match options.clone().create_new(true).open(path) {
-        Ok(file) => {
-            // Only a file that we made is given away: one that was there may be a trap, a link to another's.
-            if let (Some((uid, gid)), true) = (owner, rustix::process::geteuid().is_root()) {
-                fchown(&file, Some(uid), Some(gid))?;
-            }
-            Ok(file)
+fn append(path: &Path, user: Option<&Identity>) -> io::Result<File> {
+    let open = || {
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let mut options = OpenOptions::new();
+        options.append(true).mode(MODE).custom_flags(flags);
+        match options.clone().create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+            other => other,
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.create(true).open(path),
-        Err(error) => Err(error),
-    }
+    };
+    let opened = match user {
+        Some(user) => user.acting(open)?,
+        None => open(),
+    };
+    opened.map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound && path.is_symlink() {
+            // Whoever placed the link would say where we make a file.
+            io::Error::new(error.kind(), "it is a link to a file that is not there")
+        } else {
+            error
+        }
+    })
 }
 
 #[cfg(test)]
@@ -482,6 +491,19 @@ mod tests {
         assert!(short.len() <= LINE_MAX && short.ends_with(b"...\n"));
         assert!(String::from_utf8(short).is_ok());
         assert_eq!(cut(b"short\n"), None);
+    }
+
+    #[test]
+    fn no_file_is_made_through_a_link_and_one_that_is_there_is_used() {
+        let room = Room::new();
+        let (link, file) = (room.0.join("log"), room.0.join("elsewhere"));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let refused = Log::to_file(&link, None).err().unwrap();
+        assert!(refused.to_string().contains("link"), "{refused}");
+        assert!(!file.exists());
+        fs::write(&file, "").unwrap();
+        write(&Log::to_file(&link, None).unwrap(), "T INFO one\n");
+        assert_eq!(room.read("elsewhere"), "T INFO one\n");
     }
 
     #[test]

@@ -146,7 +146,7 @@ fn start<S: Service>(
             .map_err(|messages| StartError { exit: 1, messages })?;
     }
     raise_descriptors();
-    let log = open_log(options, owner).map_err(failed)?;
+    let log = open_log(options, identity.as_ref()).map_err(failed)?;
     // Another instance is found before its log hears of us.
     let pid_file = PidFile::take(&options.pid_file, owner)
         .map_err(|error| StartError::new(error.exit(), error.to_string()))?;
@@ -174,12 +174,12 @@ fn start<S: Service>(
     })
 }
 
-fn open_log(options: &Options, owner: Option<(u32, u32)>) -> Result<Log, String> {
+fn open_log(options: &Options, user: Option<&Identity>) -> Result<Log, String> {
     if options.foreground {
         return Ok(Log::to_stderr());
     }
     match &options.log_file {
-        LogTarget::File(path) => Log::to_file(path, owner).map_err(|error| {
+        LogTarget::File(path) => Log::to_file(path, user).map_err(|error| {
             format!(
                 "{}: cannot open the log: {error}; choose another with -L",
                 path.display()

@@ -101,6 +101,31 @@ fn record<R, T>(
     }
 }
 
+/// Takes from this process, and from all that it might start, what the super-user's files could give back: the bounding
+/// set of capabilities, and programs that run as their owner. Nothing where the system has no such thing.
+pub(crate) fn give_up_privileges() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        /// More than any kernel knows, which refuses the first one too many.
+        const CAPABILITIES: libc::c_ulong = 64;
+        let unused: libc::c_ulong = 0;
+        for capability in 0..CAPABILITIES {
+            // SAFETY: takes numbers, changes this process only.
+            let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, unused, unused, unused) };
+            match check(done).map_err(|error| error.raw_os_error()) {
+                Ok(()) => {}
+                // Past the last one; or a container that lets nobody change the set: then what follows must do.
+                Err(Some(libc::EINVAL | libc::EPERM)) => break,
+                Err(_) => return check(done),
+            }
+        }
+        let set: libc::c_ulong = 1;
+        // SAFETY: takes numbers, changes this process only.
+        check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, set, unused, unused, unused) })?;
+    }
+    Ok(())
+}
+
 /// Becomes `account` with the group `gid` for good: supplementary groups, group, user, in this order, since each
 /// step takes away the right to take the one before it.
 pub(crate) fn become_user(account: &Account, gid: u32) -> io::Result<()> {

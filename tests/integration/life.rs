@@ -548,6 +548,17 @@ fn another_user_must_be_able_to_do_what_is_left_to_it() {
     let group = numbers("Gid:")[0];
     assert_eq!(numbers("Gid:"), [group; 4]);
     assert!(numbers("Groups:").iter().all(|other| *other == group), "{status}");
+    // No way back to more, nor one for a program that it might be made to start.
+    let line = |key: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .map(str::trim)
+    };
+    for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(line(set), Some("0000000000000000"), "{set} {status}");
+    }
+    assert_eq!(line("NoNewPrivs:"), Some("1"), "{status}");
     for path in [&files.control, &files.admin, &files.pid, &log] {
         let found = fs::metadata(path).expect("it is there");
         assert_eq!((found.uid(), found.gid()), (owner, group), "{}", path.display());
@@ -558,6 +569,38 @@ fn another_user_must_be_able_to_do_what_is_left_to_it() {
     daemon.signal(Signal::TERM);
     wait::until_true("the end", LONG, || !files.pid.exists());
     assert!(!files.control.exists() && !files.admin.exists());
+}
+
+#[test]
+fn a_link_at_the_place_of_the_log_makes_root_write_nowhere() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+    let made = Command::new("chown").arg("nobody").arg(place.dir()).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    // A directory that is root's alone, to which the user that the daemon becomes has set a link.
+    let ours = Place::new();
+    let (log, target) = (place.path("daemon.log"), ours.path("target"));
+    std::os::unix::fs::symlink(&target, &log).expect("a link");
+    let log_name = log.display().to_string();
+    for content in [None, Some("root's\n")] {
+        if let Some(content) = content {
+            fs::write(&target, content).expect("a file");
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).expect("ours");
+        }
+        let refused = run(&files, &["-u", "nobody", "-L", &log_name]);
+        assert_eq!(refused.status.code(), Some(1), "{}", error_text(&refused));
+        assert!(
+            error_text(&refused).contains(&log_name),
+            "{}",
+            error_text(&refused)
+        );
+        assert_eq!(fs::read_to_string(&target).ok().as_deref(), content);
+        assert!(!files.pid.exists() && !files.control.exists());
+    }
 }
 
 #[test]
