@@ -40,6 +40,7 @@
 //! | thread | file | waits in | ended by |
 //! |---|---|---|---|
 //! | main | `daemon/signal_thread.rs` | signals | SIGTERM |
+//! | `ending` | `daemon/ending_thread.rs` | a second SIGTERM, which ends the process whatever the others do | shutdown of its socket pair |
 //! | `cluster-N` | `front/cluster_thread.rs` | poll over the control socket and the connections in use | its socket pair |
 //! | `slow-N` | `front/slow_thread.rs` | poll over clients that are slow, idle, or do not read; none over UDP | its socket pair |
 //! | `timer-N` | `link/timer_thread.rs` | its channel, until the earliest alarm | a message |

@@ -1,6 +1,7 @@
 //! The process around the service: command line, background, log, pid file, privileges, signals, service manager.
 //! It knows nothing of RTPproxy; what it runs is a [`Service`].
 
+mod ending_thread;
 pub mod flags;
 mod logfile;
 pub mod options;

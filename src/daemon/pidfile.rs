@@ -119,17 +119,21 @@ impl PidFile {
         }
         Ok(())
     }
-}
 
-impl Drop for PidFile {
     /// Removes the file while the lock is still held, so that it is never a successor's.
-    fn drop(&mut self) {
+    pub(crate) fn remove(&self) {
         if !is_at(&self.file, &self.path) {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
             log::warn!("{}: cannot remove the pid file: {error}", self.path.display());
         }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 

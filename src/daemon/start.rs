@@ -6,6 +6,7 @@ use std::panic;
 use std::process;
 use std::sync::Arc;
 
+use super::ending_thread::{Ending, Endings};
 use super::logfile::Log;
 use super::options::{LogTarget, Options};
 use super::pidfile::PidFile;
@@ -94,6 +95,7 @@ fn serve<S: Service>(
     let Daemon {
         service,
         mut signals,
+        ending,
         log,
         systemd,
         sockets,
@@ -113,6 +115,7 @@ fn serve<S: Service>(
     systemd.stopping();
     sockets.leave();
     service.stop();
+    ending.stop();
     drop(pid_file);
     log::info!("rtp_cluster stopped, pid {}", process::id());
     0
@@ -122,10 +125,11 @@ fn serve<S: Service>(
 struct Daemon<S> {
     service: S,
     signals: Signals,
+    ending: Ending,
     log: Log,
     systemd: Arc<Systemd>,
     sockets: Arc<Sockets>,
-    pid_file: PidFile,
+    pid_file: Arc<PidFile>,
 }
 
 /// Opens everything, in this order: what needs the super-user before the privileges go, threads only afterwards,
@@ -150,7 +154,9 @@ fn start<S: Service>(
     // Another instance is found before its log hears of us.
     let pid_file = PidFile::take(&options.pid_file, owner)
         .map_err(|error| StartError::new(error.exit(), error.to_string()))?;
-    let signals = Signals::register().map_err(|error| failed(format!("cannot handle signals: {error}")))?;
+    let (endings, signals) = Endings::register()
+        .and_then(|endings| Ok((endings, Signals::register()?)))
+        .map_err(|error| failed(format!("cannot handle signals: {error}")))?;
     log.install(options.verbosity);
     abort_on_panic();
     parsed.warnings.iter().for_each(|warning| log::warn!("{warning}"));
@@ -160,13 +166,20 @@ fn start<S: Service>(
     if let Some(identity) = &identity {
         identity.assume().map_err(failed)?;
     }
-    service
-        .start()
-        .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+    let no_thread = |error| failed(format!("cannot start a thread: {error}"));
+    let pid_file = Arc::new(pid_file);
+    let ours = (Arc::clone(&sockets), Arc::clone(&pid_file));
+    let ending = Ending::start(endings, move || {
+        ours.0.remove_files();
+        ours.1.remove();
+    })
+    .map_err(no_thread)?;
+    service.start().map_err(no_thread)?;
     sockets.serve();
     Ok(Daemon {
         service,
         signals,
+        ending,
         log,
         systemd,
         sockets,

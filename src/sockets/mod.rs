@@ -32,6 +32,17 @@ pub struct Sockets {
     keeper: Arc<Keeper>,
     /// Handed to us and not asked for yet.
     handed: Mutex<Vec<Handed>>,
+    /// The files of our UNIX sockets, of some that were removed too.
+    files: Mutex<Vec<OurFile>>,
+}
+
+/// A file that goes when we end.
+#[derive(Debug)]
+struct OurFile {
+    path: PathBuf,
+    identity: Identity,
+    /// Unless somebody listens on there.
+    is_kept: bool,
 }
 
 /// The service manager, as who keeps descriptors.
@@ -142,6 +153,7 @@ impl Sockets {
                 serving: AtomicBool::new(false),
             }),
             handed: Mutex::new(handed),
+            files: Mutex::default(),
         }
     }
 
@@ -152,19 +164,38 @@ impl Sockets {
     pub fn unix(&self, path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
         let here = Identity::of(path).ok();
         let is_it = |at: &HandedAt| matches!(at, HandedAt::File { identity, .. } if Some(*identity) == here);
-        if let Some((socket, kept)) = self.take(Type::STREAM, is_it) {
-            let BoundUnix { listener, file } = adopt_unix(OwnedFd::from(socket).into(), path, rights)?;
-            let file = file.kept(Some(kept));
-            return Ok(BoundUnix { listener, file });
-        }
-        let BoundUnix { listener, file } = bind_unix(path, rights)?;
-        let place = HandedAt::File {
+        let (bound, kept) = if let Some((socket, kept)) = self.take(Type::STREAM, is_it) {
+            let listener = OwnedFd::from(socket).into();
+            (adopt_unix(listener, path, rights)?, Some(kept))
+        } else {
+            let bound = bind_unix(path, rights)?;
+            let place = HandedAt::File {
+                path: path.to_owned(),
+                identity: bound.file.identity(),
+            };
+            let kept = self.keep(&bound.listener, Type::STREAM, &place);
+            (bound, kept)
+        };
+        let BoundUnix { listener, file } = bound;
+        let mut files = self.files.lock();
+        files.retain(|ours| Identity::of(&ours.path).is_ok_and(|found| found == ours.identity));
+        files.push(OurFile {
             path: path.to_owned(),
             identity: file.identity(),
-        };
-        let kept = self.keep(&listener, Type::STREAM, &place);
+            is_kept: kept.is_some(),
+        });
+        drop(files);
         let file = file.kept(kept);
         Ok(BoundUnix { listener, file })
+    }
+
+    /// Removes the files of our sockets, for a process that ends before those who hold them let them go.
+    pub(super) fn remove_files(&self) {
+        for OurFile { path, identity, .. } in self.files.lock().drain(..).filter(|ours| !ours.is_kept) {
+            if let Err(error) = unlink_ours(&path, identity) {
+                log::warn!("{}: cannot remove our socket: {error}", path.display());
+            }
+        }
     }
 
     /// Opens a UDP socket.
