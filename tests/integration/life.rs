@@ -625,6 +625,39 @@ fn a_link_at_the_place_of_the_log_makes_root_write_nowhere() {
 }
 
 #[test]
+fn users_and_groups_without_an_entry_in_the_database_are_taken() {
+    if !is_root() {
+        return;
+    }
+    // With a group, and without one, which is then of the user's number.
+    for (user, (uid, gid)) in [("60998:60997", (60_998, 60_997)), ("60998", (60_998, 60_998))] {
+        let place = Place::new();
+        let files = Files::in_place(&place);
+        fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+        std::os::unix::fs::chown(place.dir(), Some(uid), Some(gid)).expect("we are root");
+        let log = place.path("daemon.log").display().to_string();
+        let output = run(&files, &["-u", user, "-o", "60996:60995", "-L", &log]);
+        assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+        let daemon = Background::of(&files.pid);
+        let owner = |path: &Path| {
+            fs::metadata(path)
+                .map(|found| (found.uid(), found.gid()))
+                .expect("it is there")
+        };
+        assert_eq!(owner(&files.control), (60_996, 60_995));
+        assert_eq!(owner(&files.admin), (uid, gid));
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.0)).expect("it lives");
+        for line in [
+            format!("Uid:\t{uid}\t{uid}\t"),
+            format!("Gid:\t{gid}\t{gid}\t"),
+            format!("Groups:\t{gid} \n"),
+        ] {
+            assert!(status.contains(&line), "{line:?} in {status}");
+        }
+    }
+}
+
+#[test]
 fn a_control_socket_belongs_to_whom_it_is_given() {
     let place = Place::new();
     let files = Files::in_place(&place);
