@@ -112,21 +112,25 @@ pub struct Options {
 
 impl Options {
     /// The same with every path made absolute from `here`: a daemon leaves the directory that it was started in.
-    #[must_use]
-    pub fn absolute(mut self, here: &Path) -> Self {
-        for path in [&mut self.config, &mut self.pid_file, &mut self.admin_socket] {
-            *path = here.join(&*path);
-        }
-        for path in [&mut self.readonly_socket, &mut self.state_dir]
+    ///
+    /// # Errors
+    /// A path that is relative, where there is no directory `here` any more.
+    pub fn absolute(mut self, here: Option<&Path>) -> Result<Self, PathBuf> {
+        let log = match &mut self.log_file {
+            LogTarget::File(path) => Some(path),
+            LogTarget::Syslog(_) => None,
+        };
+        let paths = [&mut self.config, &mut self.pid_file, &mut self.admin_socket];
+        let optional = [&mut self.readonly_socket, &mut self.state_dir];
+        let optional = optional.into_iter().flatten().chain(log);
+        for path in paths
             .into_iter()
-            .flatten()
+            .chain(optional)
+            .filter(|path| path.is_relative())
         {
-            *path = here.join(&*path);
+            *path = here.ok_or_else(|| path.clone())?.join(&*path);
         }
-        if let LogTarget::File(path) = &mut self.log_file {
-            *path = here.join(&*path);
-        }
-        self
+        Ok(self)
     }
 
     /// The files that the daemon writes beside its configuration, sockets apart.
@@ -421,11 +425,16 @@ mod tests {
 
     #[test]
     fn paths_become_absolute_once() {
-        let options = run("-c a.xml -P /run/p -L log -r ro").absolute(Path::new("/home/me"));
+        let options = run("-c a.xml -P /run/p -L log -r ro")
+            .absolute(Some(Path::new("/home/me")))
+            .unwrap();
         assert_eq!(options.config, Path::new("/home/me/a.xml"));
         assert_eq!(options.pid_file, Path::new("/run/p"));
         assert_eq!(options.log_file, LogTarget::File("/home/me/log".into()));
         assert_eq!(options.readonly_socket.as_deref(), Some(Path::new("/home/me/ro")));
+        assert_eq!(run("-c /c -P /p -s /s -L log").absolute(None), Err("log".into()));
+        let syslog = run("-c /c -P /p -s /s -L syslog:user");
+        assert_eq!(syslog.clone().absolute(None), Ok(syslog));
     }
 
     #[test]

@@ -68,10 +68,15 @@ pub(super) fn run<S: Service>(options: Options) -> u8 {
                 .collect::<Vec<_>>(),
         );
     }
-    let options = match std::env::current_dir() {
-        Ok(here) => options.absolute(&here),
-        Err(error) => {
-            ready::print(&[format!("cannot find the current directory: {error}")]);
+    let here = std::env::current_dir();
+    let options = match options.absolute(here.as_deref().ok()) {
+        Ok(options) => options,
+        Err(path) => {
+            let why = here.err().map(|error| format!(": {error}")).unwrap_or_default();
+            ready::print(&[format!(
+                "{}: want an absolute path: there is no current directory{why}",
+                path.display()
+            )]);
             return 1;
         }
     };
@@ -100,6 +105,7 @@ fn serve<S: Service>(
         systemd,
         sockets,
         pid_file,
+        notes,
     } = match start::<S>(parsed, contents, options, given) {
         Ok(daemon) => daemon,
         Err(error) => return caller.failed(&error),
@@ -110,7 +116,7 @@ fn serve<S: Service>(
         env!("CARGO_PKG_VERSION"),
         process::id()
     );
-    caller.ready();
+    caller.ready(&notes);
     signal_thread::run(&service, |at_most| signals.wait(at_most), &log, &systemd);
     systemd.stopping();
     sockets.leave();
@@ -130,6 +136,8 @@ struct Daemon<S> {
     systemd: Arc<Systemd>,
     sockets: Arc<Sockets>,
     pid_file: Arc<PidFile>,
+    /// For the caller's terminal.
+    notes: Vec<String>,
 }
 
 /// Opens everything, in this order: what needs the super-user before the privileges go, threads only afterwards,
@@ -150,7 +158,7 @@ fn start<S: Service>(
             .map_err(|messages| StartError { exit: 1, messages })?;
     }
     raise_descriptors();
-    let log = open_log(options, identity.as_ref()).map_err(failed)?;
+    let (log, note) = open_log(options, identity.as_ref()).map_err(failed)?;
     // Another instance is found before its log hears of us.
     let pid_file = PidFile::take(&options.pid_file, owner)
         .map_err(|error| StartError::new(error.exit(), error.to_string()))?;
@@ -184,23 +192,32 @@ fn start<S: Service>(
         systemd,
         sockets,
         pid_file,
+        notes: note.into_iter().collect(),
     })
 }
 
-fn open_log(options: &Options, user: Option<&Identity>) -> Result<Log, String> {
+/// The log, and what is to be told of it.
+fn open_log(options: &Options, user: Option<&Identity>) -> Result<(Log, Option<String>), String> {
     if options.foreground {
-        return Ok(Log::to_stderr());
+        return Ok((Log::to_stderr(), None));
     }
     match &options.log_file {
-        LogTarget::File(path) => Log::to_file(path, user).map_err(|error| {
-            format!(
+        LogTarget::File(path) => match Log::to_file(path, user) {
+            Ok(log) => Ok((log, None)),
+            Err(error) => Err(format!(
                 "{}: cannot open the log: {error}; choose another with -L",
                 path.display()
-            )
-        }),
-        LogTarget::Syslog(facility) => Syslog::open(*facility)
-            .map(Log::to_syslog)
-            .map_err(|error| format!("cannot reach syslog at {}: {error}", PLACES.join(", "))),
+            )),
+        },
+        LogTarget::Syslog(facility) => {
+            let mut syslog = Syslog::new(*facility);
+            // It may be started after us, and is then found by the next line.
+            let note = syslog.connect().err().map(|error| {
+                let places = PLACES.join(", ");
+                format!("no syslog at {places} ({error}): what is logged is lost until there is one")
+            });
+            Ok((Log::to_syslog(syslog), note))
+        }
     }
 }
 

@@ -9,14 +9,14 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::support::bed::{Bed, create, listed};
 use crate::support::client;
 use crate::support::daemon::{Daemon, Files, Listed, config, program};
 use crate::support::fake::{FakeMember, Fault};
 use crate::support::place::Place;
-use crate::support::process::Process;
+use crate::support::process::{Background, Process};
 use crate::support::wait::{self, LONG};
 
 /// Runs the daemon with the files of `place` until it ends or has gone to the background.
@@ -37,28 +37,6 @@ fn run(files: &Files, arguments: &[&str]) -> Output {
 
 fn error_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
-}
-
-/// A daemon in the background, known by its pid file; killed with the test.
-struct Background(Pid);
-
-impl Background {
-    fn of(pid_file: &Path) -> Self {
-        let text = fs::read_to_string(pid_file).expect("a pid file");
-        let pid = text.trim().parse().ok().and_then(Pid::from_raw);
-        Self(pid.unwrap_or_else(|| panic!("no pid: {text:?}")))
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(self.0, signal).expect("it lives");
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        // It has usually ended by now.
-        let _ = kill_process(self.0, Signal::KILL);
-    }
 }
 
 #[test]
@@ -340,7 +318,7 @@ fn a_daemon_holds_on_to_nothing_of_its_caller() {
     assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
     let daemon = Background::of(&files.pid);
     assert_eq!(
-        fs::read_link(format!("/proc/{}/cwd", daemon.0)).expect("it lives"),
+        fs::read_link(format!("/proc/{}/cwd", daemon.pid())).expect("it lives"),
         Path::new("/"),
         "no file system is kept busy"
     );
@@ -556,7 +534,7 @@ fn another_user_must_be_able_to_do_what_is_left_to_it() {
     let output = run(&files, &arguments);
     assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
     let daemon = Background::of(&files.pid);
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.0)).expect("it lives");
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it lives");
     let numbers = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         let words = line.expect("it is there").split_whitespace();
@@ -646,7 +624,7 @@ fn users_and_groups_without_an_entry_in_the_database_are_taken() {
         };
         assert_eq!(owner(&files.control), (60_996, 60_995));
         assert_eq!(owner(&files.admin), (uid, gid));
-        let status = fs::read_to_string(format!("/proc/{}/status", daemon.0)).expect("it lives");
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it lives");
         for line in [
             format!("Uid:\t{uid}\t{uid}\t"),
             format!("Gid:\t{gid}\t{gid}\t"),

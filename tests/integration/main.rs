@@ -37,6 +37,8 @@ mod life;
 #[cfg(test)]
 mod life_sockets;
 #[cfg(test)]
+mod life_trouble;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod notify;
