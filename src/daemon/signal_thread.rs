@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::flag::{register, register_conditional_shutdown};
+use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
@@ -33,8 +33,6 @@ impl Signals {
     /// From now on no signal ends the process by itself. To be called after the last fork.
     pub(crate) fn register() -> io::Result<Self> {
         register_conditional_shutdown(SIGQUIT, AT_ONCE, Arc::new(AtomicBool::new(true)))?;
-        // A file at the limit of its size is an error of the write, and no reason to die.
-        register(libc::SIGXFSZ, Arc::default())?;
         let (read, write) = UnixStream::pair()?;
         let signals = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
         Ok(Self {

@@ -163,7 +163,11 @@ fn start<S: Service>(
     let pid_file = PidFile::take(&options.pid_file, owner)
         .map_err(|error| StartError::new(error.exit(), error.to_string()))?;
     let (endings, signals) = Endings::register()
-        .and_then(|endings| Ok((endings, Signals::register()?)))
+        .and_then(|endings| {
+            // A file at the limit of its size is an error of the write, and no reason to die.
+            signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
+            Ok((endings, Signals::register()?))
+        })
         .map_err(|error| failed(format!("cannot handle signals: {error}")))?;
     log.install(options.verbosity);
     abort_on_panic();

@@ -9,10 +9,11 @@ use super::outbox::{Note, Outbox, Probed};
 use super::pending::Slot;
 use super::rewrite;
 use super::session::{MemberId, Stage};
-use super::{ANSWER_WITHIN, Dispatch, TELL_EVERY};
+use super::{ANSWER_WITHIN, Dispatch};
 use crate::protocol::command::{self, Verb};
 use crate::protocol::cookie::Cookie;
 use crate::protocol::reply::{self, Outcome, own};
+use crate::rim::throttle::TELL_EVERY;
 
 /// Whether a member says that it has no such session, and nothing else against the command.
 pub(super) fn says_unknown(reply: &[u8]) -> bool {

@@ -52,6 +52,7 @@ use crate::config::model;
 use crate::dispatch::view::CLUSTER_COUNTERS;
 use crate::protocol::command::{self, Verb};
 use crate::protocol::cookie::Cookie;
+use crate::rim::throttle::Throttle;
 
 /// A client gets an answer after this time, whatever happens; SIP servers over UDP wait 5 s in all.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -61,8 +62,6 @@ pub const SEEK_FOR: Duration = Duration::from_millis(300);
 pub const ASK_FOR: Duration = Duration::from_secs(1);
 /// Between two looks at a part of the session table for bindings that have aged out: 256 parts in 13 s.
 pub const SWEEP_EVERY: Duration = Duration::from_millis(50);
-/// What may repeat with every call is told so often at most.
-pub const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// The counters of a cluster, in the order of [`CLUSTER_COUNTERS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,30 +80,6 @@ pub enum Total {
     ClientsClosed,
     Notifications,
     NotificationsDropped,
-}
-
-/// Counts what would be told too often, and says when it is time.
-#[derive(Debug, Default)]
-pub(crate) struct Throttle {
-    told: Option<Instant>,
-    count: u64,
-}
-
-impl Throttle {
-    /// One more; gives how many there were since the last telling when it is time to tell.
-    pub(crate) fn hit(&mut self, now: Instant) -> Option<u64> {
-        self.count += 1;
-        if self.told.is_some_and(|told| now < told + TELL_EVERY) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(core::mem::take(&mut self.count))
-    }
-
-    /// `n` more that are told with the next hit.
-    pub(crate) fn count_many(&mut self, n: u64) {
-        self.count += n;
-    }
 }
 
 /// Outcomes of commands by letter: positive, error of a member, error of ours.

@@ -23,8 +23,8 @@ use super::Inbox;
 use super::lines::Lines;
 use super::outlet::Outlet;
 use crate::cluster::Cluster;
-use crate::dispatch::Throttle;
 use crate::dispatch::rewrite::{Addressee, split_notification};
+use crate::rim::throttle::Throttle;
 use crate::rim::{idle, now};
 use crate::sockets::BoundPort;
 

@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub(crate) mod sys;
+pub mod throttle;
 
 use std::cell::RefCell;
 use std::io;
