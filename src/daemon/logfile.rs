@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use env_logger::{Target, WriteStyle};
-use log::LevelFilter;
+use log::{Level, LevelFilter, Record};
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::options::LogFormat;
 use super::privileges::Identity;
+use super::record;
 use super::syslog::{Syslog, severity};
 
 /// Longest line, in bytes. A pipe takes so much whole or not at all, and syslog takes no more in one datagram.
@@ -57,14 +59,16 @@ impl Log {
         Self {
             lines: Arc::new(Mutex::new(Lines {
                 sink,
+                format: LogFormat::Text,
                 lost: 0,
                 why: String::new(),
             })),
         }
     }
 
-    /// Makes this the log of the whole process. `verbosity` counts `-v`; `RUST_LOG` wins where it is set.
-    pub(crate) fn install(&self, verbosity: usize) {
+    /// Makes this the log of the whole process, its lines in `format`. `verbosity` counts `-v`; `RUST_LOG` wins where
+    /// it is set.
+    pub(crate) fn install(&self, verbosity: usize, format: LogFormat) {
         let level = match verbosity {
             0 => LevelFilter::Info,
             1 => LevelFilter::Debug,
@@ -78,14 +82,25 @@ impl Log {
         if let Ok(filters) = std::env::var("RUST_LOG") {
             builder.parse_filters(&filters);
         }
-        let form = self.lines.lock().sink.form();
+        let form = {
+            let mut lines = self.lines.lock();
+            lines.format = format;
+            lines.sink.form()
+        };
         builder.format(move |line, record| {
+            let time = line.timestamp_millis().to_string();
+            let mut head = Vec::new();
             match form {
-                Form::Dated => write!(line, "{} {} ", line.timestamp_millis(), record.level())?,
-                Form::Journal => write!(line, "<{}>", severity(record.level()))?,
-                Form::Syslog(facility) => Syslog::write_head(line, facility, record.level())?,
+                // A line of fields has both among these.
+                Form::Dated if format == LogFormat::Text => write!(head, "{time} {} ", record.level())?,
+                Form::Dated => {}
+                Form::Journal => write!(head, "<{}>", severity(record.level()))?,
+                Form::Syslog(facility) => Syslog::write_head(&mut head, facility, record.level())?,
             }
-            writeln!(line, "{}", one_line(record.args().to_string()))
+            // With its head and end it is no longer than a line may be; a longer text is cut where it is written.
+            let room = LINE_MAX.saturating_sub(head.len() + 1);
+            line.write_all(&head)?;
+            writeln!(line, "{}", record::render(format, &time, record, room))
         });
         // Only a second call in one process fails, and the log that is there will do.
         let _ = builder.try_init();
@@ -118,6 +133,7 @@ impl Write for Log {
 /// Lines on their way to a sink that may fail.
 struct Lines {
     sink: Sink,
+    format: LogFormat,
     /// Lines lost since the last one that got through.
     lost: u64,
     /// What the system said of the last of them.
@@ -142,37 +158,32 @@ impl Lines {
         if self.lost == 0 {
             return Ok(());
         }
-        let mut report = match self.sink.form() {
-            Form::Journal => format!("<{}>", severity(log::Level::Warn)).into_bytes(),
+        let message = format!("{} log lines were lost: {}", self.lost, self.why);
+        let next = String::from_utf8_lossy(next);
+        let report = match self.sink.form() {
+            _ if self.format != LogFormat::Text => {
+                let (head, time) = record::head_of(self.format, &next);
+                let line = record::render(
+                    self.format,
+                    time,
+                    &Record::builder()
+                        .level(Level::Warn)
+                        .args(format_args!("{message}"))
+                        .build(),
+                    LINE_MAX,
+                );
+                format!("{head}{line}\n")
+            }
+            Form::Journal => format!("<{}>{message}\n", severity(Level::Warn)),
             Form::Dated | Form::Syslog(_) => {
-                let head = next.split(|&byte| byte == b' ').next().unwrap_or_default();
-                [head, b" WARN "].concat()
+                let head = next.split(' ').next().unwrap_or_default();
+                format!("{head} WARN {message}\n")
             }
         };
-        let _ = writeln!(report, "{} log lines were lost: {}", self.lost, self.why);
-        self.sink.line(&report)?;
+        self.sink.line(report.as_bytes())?;
         self.lost = 0;
         Ok(())
     }
-}
-
-/// The message with control characters escaped: whatever an outsider put into a name, he forges no next line.
-fn one_line(message: String) -> String {
-    if !message.contains(char::is_control) {
-        return message;
-    }
-    message
-        .split_inclusive(char::is_control)
-        .fold(String::new(), |mut text, part| {
-            let plain = part.trim_end_matches(char::is_control);
-            text.push_str(plain);
-            text.extend(
-                part.chars()
-                    .skip(plain.chars().count())
-                    .flat_map(char::escape_default),
-            );
-            text
-        })
 }
 
 /// The beginning of a line that is too long, marked as such.
@@ -396,6 +407,38 @@ mod tests {
     }
 
     #[test]
+    fn lost_lines_are_reported_in_the_format_of_the_others() {
+        let room = Room::new();
+        let path = room.0.join("log");
+        let log = Log::to_file(&path, None).unwrap();
+        for (format, next, want) in [
+            (
+                LogFormat::Json,
+                r#"{"time":"T1","level":"info"}"#,
+                r#"{"time":"T1","level":"warn","message":"2 log lines"#,
+            ),
+            (
+                LogFormat::Logfmt,
+                "time=T1 level=info",
+                "time=T1 level=warn msg=\"2 log lines were lost: full\"\n",
+            ),
+        ] {
+            log.reopen();
+            {
+                let mut lines = log.lines.lock();
+                (lines.lost, lines.why, lines.format) = (2, "full".into(), format);
+            }
+            write(&log, &format!("{next}\n"));
+            let text = room.read("log");
+            assert!(
+                text.starts_with(want) && text.ends_with(&format!("\n{next}\n")),
+                "{text}"
+            );
+            fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
     fn lines_lost_with_the_directory_are_reported_when_it_is_back() {
         let room = Room::new();
         let directory = room.0.join("d");
@@ -473,15 +516,6 @@ mod tests {
             &format!("{}:{}", found.dev(), found.ino() + 1)
         ));
         assert!(!is_journal(&file, ""));
-    }
-
-    #[test]
-    fn a_message_is_one_line() {
-        assert_eq!(one_line("größe 1".into()), "größe 1");
-        assert_eq!(
-            one_line("a\nT INFO forged\r\x1b[1mé\n".into()),
-            "a\\nT INFO forged\\r\\u{1b}[1mé\\n"
-        );
     }
 
     #[test]

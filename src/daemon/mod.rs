@@ -8,6 +8,7 @@ pub mod options;
 mod pidfile;
 mod privileges;
 mod ready;
+mod record;
 pub mod rights;
 mod signal_thread;
 mod start;

@@ -77,6 +77,37 @@ pub enum LogTarget {
     Syslog(Facility),
 }
 
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object of JSON a line.
+    Json,
+    /// `name=value` pairs.
+    Logfmt,
+}
+
+impl LogFormat {
+    /// The format of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            "logfmt" => Some(Self::Logfmt),
+            _ => None,
+        }
+    }
+
+    /// What the field of the message is called there.
+    pub(super) const fn message(self) -> &'static str {
+        match self {
+            Self::Text | Self::Json => "message",
+            Self::Logfmt => "msg",
+        }
+    }
+}
+
 /// How the daemon is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -106,6 +137,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Take over from the running daemon.
     pub takeover: bool,
+    /// How a line of the log is written.
+    pub log_format: LogFormat,
     /// How many `-v` there were: 0 is info, 1 debug, more trace.
     pub verbosity: usize,
 }
@@ -207,6 +240,9 @@ pub fn parse(args: &[OsString]) -> Result<Asked, UsageError> {
         user,
         state_dir: found.optional("state-dir", "a directory", path)?,
         takeover: found.has("takeover"),
+        log_format: found
+            .optional("log-format", "text, json or logfmt", LogFormat::from_name)?
+            .unwrap_or(LogFormat::Text),
         verbosity: found.0.opt_count("verbose"),
     };
     if options.readonly_socket.as_ref() == Some(&options.admin_socket) {

@@ -111,11 +111,9 @@ fn serve<S: Service>(
         Err(error) => return caller.failed(&error),
     };
     systemd.ready();
-    log::info!(
-        "rtp_cluster {} serves, pid {}",
-        env!("CARGO_PKG_VERSION"),
-        process::id()
-    );
+    let pid = process::id();
+    let version = env!("CARGO_PKG_VERSION");
+    log::info!(version, pid; "rtp_cluster {version} serves, pid {pid}");
     caller.ready(&notes);
     signal_thread::run(&service, |at_most| signals.wait(at_most), &log, &systemd);
     systemd.stopping();
@@ -123,7 +121,7 @@ fn serve<S: Service>(
     service.stop();
     ending.stop();
     drop(pid_file);
-    log::info!("rtp_cluster stopped, pid {}", process::id());
+    log::info!(pid; "rtp_cluster stopped, pid {pid}");
     0
 }
 
@@ -169,7 +167,7 @@ fn start<S: Service>(
             Ok((endings, Signals::register()?))
         })
         .map_err(|error| failed(format!("cannot handle signals: {error}")))?;
-    log.install(options.verbosity);
+    log.install(options.verbosity, options.log_format);
     abort_on_panic();
     parsed.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let systemd = Arc::new(Systemd::from_environment());

@@ -35,6 +35,8 @@ mod control_sockets;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod life_log;
+#[cfg(test)]
 mod life_sockets;
 #[cfg(test)]
 mod life_trouble;
