@@ -338,6 +338,7 @@ fn post(watched: &Watched, member: MemberId, change: Change) {
         let definition = cluster.look(|_, core| core.member_of(member).map(|member| member.config.clone()));
         if let Some(model::Member { name, address, .. }) = definition {
             log::info!(
+                cluster:% = cluster.name, member:% = name, address:% = address, old = from, new = to, reason = why;
                 "member {name} of {} ({address}): {from} -> {to}: {why}",
                 cluster.name
             );
