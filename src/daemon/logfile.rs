@@ -11,13 +11,13 @@ use std::time::Duration;
 
 use env_logger::{Target, WriteStyle};
 use log::{Level, LevelFilter, Record};
-use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::options::LogFormat;
 use super::privileges::Identity;
 use super::record;
 use super::syslog::{Syslog, severity};
+use crate::rim::lock::{Ranked, rank};
 
 /// Longest line, in bytes. A pipe takes so much whole or not at all, and syslog takes no more in one datagram.
 const LINE_MAX: usize = 4096;
@@ -29,7 +29,7 @@ const MODE: u32 = 0o640;
 /// The log of this process; its copies are one log.
 #[derive(Clone)]
 pub(crate) struct Log {
-    lines: Arc<Mutex<Lines>>,
+    lines: Arc<Ranked<Lines, { rank::LOG }>>,
 }
 
 impl Log {
@@ -57,7 +57,7 @@ impl Log {
 
     fn of(sink: Sink) -> Self {
         Self {
-            lines: Arc::new(Mutex::new(Lines {
+            lines: Arc::new(Ranked::new(Lines {
                 sink,
                 format: LogFormat::Text,
                 lost: 0,

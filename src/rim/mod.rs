@@ -3,6 +3,7 @@
 //! watchdog can tell one that waits from one that hangs.
 
 pub mod backoff;
+pub mod lock;
 pub(crate) mod sys;
 pub mod throttle;
 

@@ -15,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 
 use self::systemd::{Given, Systemd};
+use crate::rim::lock::{Ranked, rank};
 use crate::sockets::listener::{
     BindError, BoundUnix, Identity, Rights, adopt_unix, bind_tcp, bind_udp, bind_unix, unlink_ours,
 };
@@ -31,9 +31,9 @@ const NAME_MAX: usize = 255;
 pub struct Sockets {
     keeper: Arc<Keeper>,
     /// Handed to us and not asked for yet.
-    handed: Mutex<Vec<Handed>>,
+    handed: Ranked<Vec<Handed>, { rank::SOCKETS }>,
     /// The files of our UNIX sockets, of some that were removed too.
-    files: Mutex<Vec<OurFile>>,
+    files: Ranked<Vec<OurFile>, { rank::SOCKETS }>,
 }
 
 /// A file that goes when we end.
@@ -152,8 +152,8 @@ impl Sockets {
                 room: AtomicUsize::new(systemd.store().saturating_sub(ours)),
                 serving: AtomicBool::new(false),
             }),
-            handed: Mutex::new(handed),
-            files: Mutex::default(),
+            handed: Ranked::new(handed),
+            files: Ranked::default(),
         }
     }
 
@@ -191,7 +191,8 @@ impl Sockets {
 
     /// Removes the files of our sockets, for a process that ends before those who hold them let them go.
     pub(super) fn remove_files(&self) {
-        for OurFile { path, identity, .. } in self.files.lock().drain(..).filter(|ours| !ours.is_kept) {
+        let files = core::mem::take(&mut *self.files.lock());
+        for OurFile { path, identity, .. } in files.into_iter().filter(|ours| !ours.is_kept) {
             if let Err(error) = unlink_ours(&path, identity) {
                 log::warn!("{}: cannot remove our socket: {error}", path.display());
             }
@@ -236,7 +237,8 @@ impl Sockets {
     /// configuration any more is the first of that.
     pub(super) fn serve(&self) {
         self.keeper.serving.store(true, Ordering::Release);
-        for socket in self.handed.lock().drain(..) {
+        let unused = core::mem::take(&mut *self.handed.lock());
+        for socket in unused {
             log::info!(
                 "socket \"{}\" of systemd is not in the configuration: closed",
                 socket.name
