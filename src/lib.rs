@@ -46,6 +46,7 @@
 //! | `health` | `health/health_thread.rs` | readiness of its probes' sockets, or the next alarm | a message |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets and their clients | its socket pair |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
+//! | `ending` | `daemon/ending_thread.rs` | while the daemon ends: a second SIGTERM, which ends it whatever the others do | shutdown of its socket pair |
 //!
 //! Others reach a loop through its mailbox ([`rim::readiness::Mailbox`]): a bounded crossbeam channel and a wake-up. The
 //! health thread posts what it finds to the clusters; what the admin thread changes and needs a descriptor for is done by

@@ -3,12 +3,13 @@
 //! be told when a member is gone.
 
 use core::time::Duration;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -18,7 +19,7 @@ use super::places::{self, Place, Room};
 use super::reply::Reply;
 use super::reserve::Reserve;
 use crate::admin::operator::Operator;
-use crate::dispatch::Throttle;
+use crate::rim::throttle::Throttle;
 use crate::rim::{self, Thread};
 
 /// Bytes that all connections together have not read. Beyond it the one with the most is closed.
@@ -42,22 +43,30 @@ pub struct AdminDoor {
     pub read_only: bool,
 }
 
+/// Listeners that take the place of those of the doors, each at its door's number.
+type NewDoors = Arc<Mutex<Vec<Option<UnixListener>>>>;
+
 /// The running thread.
 #[derive(Debug)]
 pub struct AdminHandle {
     stop: UnixStream,
+    new_doors: NewDoors,
     thread: Thread,
 }
 
 impl AdminHandle {
-    /// Wakes the thread, a byte a time, to put in order what has come to its end ([`Operator::tidy`]).
-    ///
-    /// # Errors
-    /// When there are no descriptors.
-    pub fn waker(&self) -> io::Result<UnixStream> {
-        let waker = self.stop.try_clone()?;
-        waker.set_nonblocking(true)?;
-        Ok(waker)
+    /// Wakes the thread to put in order what has come to its end ([`Operator::tidy`]).
+    pub fn wake(&self) {
+        // When the pipe is full the thread is about to look anyway.
+        let _ = (&self.stop).write(b"!");
+    }
+
+    /// Has door `n` listen with `listener` from now on. Clients that are inside stay.
+    pub fn replace(&self, n: usize, listener: UnixListener) {
+        if let Some(place) = self.new_doors.lock().get_mut(n) {
+            *place = Some(listener);
+        }
+        self.wake();
     }
 
     /// Ends the thread and waits for it. A client that waits for a member is told; the doors are closed.
@@ -103,12 +112,15 @@ pub(super) fn start_with(
         door.listener.set_nonblocking(true)?;
     }
     let (stop, stopped) = UnixStream::pair()?;
+    stop.set_nonblocking(true)?;
+    let new_doors: NewDoors = Arc::new(Mutex::new(doors.iter().map(|_| None).collect()));
     let doors = doors.into_iter().map(|door| Entrance {
         door,
         shut_until: None,
     });
     let admin = Admin {
         doors: doors.collect(),
+        new_doors: Arc::clone(&new_doors),
         operator,
         limits,
         reserve: Reserve::new(&stopped)?,
@@ -117,7 +129,11 @@ pub(super) fn start_with(
         warnings: Warnings::default(),
     };
     let thread = rim::spawn("admin", || admin.run())?;
-    Ok(AdminHandle { stop, thread })
+    Ok(AdminHandle {
+        stop,
+        new_doors,
+        thread,
+    })
 }
 
 /// A door, and whether somebody may come in.
@@ -140,6 +156,7 @@ pub(super) struct Warnings {
 
 struct Admin {
     doors: Vec<Entrance>,
+    new_doors: NewDoors,
     operator: Arc<dyn Operator>,
     limits: Limits,
     stopped: UnixStream,
@@ -150,7 +167,8 @@ struct Admin {
 
 /// What one poll(2) found, in the order of what it was asked.
 struct Ready {
-    stop: bool,
+    /// The end, new doors, or something to be put in order.
+    news: bool,
     doors: Vec<bool>,
     connections: Vec<PollFlags>,
 }
@@ -171,11 +189,11 @@ impl Admin {
                     continue;
                 }
             };
-            if ready.stop {
-                match self.stopped.read(&mut [0; 64]) {
-                    Ok(1..) => self.operator.tidy(),
-                    _ => return self.farewell(),
+            if ready.news {
+                if !self.take_new_doors() {
+                    return self.farewell();
                 }
+                self.operator.tidy();
             }
             let now = rim::now();
             for (connection, flags) in self.connections.iter_mut().zip(ready.connections) {
@@ -229,14 +247,29 @@ impl Admin {
         }
 
         let mut found = polled.iter().map(PollFd::revents);
-        let stop = found.next().is_some_and(|flags| !flags.is_empty());
+        let news = found.next().is_some_and(|flags| !flags.is_empty());
         let doors = found.by_ref().take(self.doors.len());
         let doors = doors.map(|flags| !flags.is_empty()).collect();
         Ok(Ready {
-            stop,
+            news,
             doors,
             connections: found.collect(),
         })
+    }
+
+    /// Listens where it is told to; `false` when it is told to end.
+    fn take_new_doors(&mut self) -> bool {
+        if !matches!(self.stopped.read(&mut [0; 16]), Ok(1..)) {
+            return false;
+        }
+        for (door, new) in self.doors.iter_mut().zip(self.new_doors.lock().iter_mut()) {
+            let Some(listener) = new.take() else { continue };
+            match listener.set_nonblocking(true) {
+                Ok(()) => door.door.listener = listener,
+                Err(error) => log::error!("admin: cannot listen with a new socket: {error}"),
+            }
+        }
+        true
     }
 
     /// How long nothing is due, if no descriptor becomes ready.

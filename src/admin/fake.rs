@@ -26,6 +26,7 @@ pub(crate) struct Fake {
     pub(crate) parts_of_sessions: AtomicUsize,
     /// How often a cluster or its sessions were asked for.
     pub(crate) looks: AtomicUsize,
+    pub(crate) own_files: Vec<PathBuf>,
 }
 
 /// A directory of its own for one test, gone with it.
@@ -152,6 +153,7 @@ impl Fake {
             changes: Mutex::new(Vec::new()),
             parts_of_sessions: AtomicUsize::new(0),
             looks: AtomicUsize::new(0),
+            own_files: Vec::new(),
         }
     }
 
@@ -355,6 +357,10 @@ impl Operator for Fake {
 
     fn file(&self) -> (PathBuf, Vec<u8>) {
         self.file.lock().clone()
+    }
+
+    fn own_files(&self) -> Vec<PathBuf> {
+        self.own_files.clone()
     }
 
     fn saved(&self, contents: Vec<u8>) {

@@ -95,6 +95,8 @@ pub trait Operator: Send + Sync {
     fn running(&self) -> model::Config;
     /// The configuration file that `reload` reads and `save` writes, and what it held when it was last read.
     fn file(&self) -> (PathBuf, Vec<u8>);
+    /// Files that the daemon writes itself, which nothing is saved over.
+    fn own_files(&self) -> Vec<PathBuf>;
     /// Told by `save` when it has written the file: what it holds now.
     fn saved(&self, contents: Vec<u8>);
 }

@@ -293,6 +293,7 @@ impl AtWork {
             .look(|_, core| core.member_of(id).map(|member| member.config.clone()));
         if let Some(model::Member { name, address, .. }) = definition {
             log::info!(
+                cluster:% = self.cluster.name, member:% = name, address:% = address, old = from, new = to, reason = why;
                 "member {name} of {} ({address}): {from} -> {to}: {why}",
                 self.cluster.name
             );

@@ -147,6 +147,13 @@ pub const FLAGS: &[Flag] = &[
         "takeover",
         "not in this version: take over from the running daemon",
     ),
+    valued(
+        "",
+        "log-format",
+        "FORMAT",
+        "text",
+        "lines of the log as text, json or logfmt",
+    ),
     flag(
         "v",
         "verbose",

@@ -74,7 +74,9 @@ impl PidFile {
         let failed = |error| PidError::System(path.into(), error);
         for _ in 0..ATTEMPTS {
             let mut file = open(path).map_err(failed)?;
-            if !file.metadata().map_err(failed)?.is_file() {
+            let found = file.metadata().map_err(failed)?;
+            // One with a second name may be another's, linked here by who owns the directory.
+            if !found.is_file() || found.nlink() > 1 {
                 return Err(PidError::NotAPidFile(path.into()));
             }
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -117,17 +119,21 @@ impl PidFile {
         }
         Ok(())
     }
-}
 
-impl Drop for PidFile {
     /// Removes the file while the lock is still held, so that it is never a successor's.
-    fn drop(&mut self) {
+    pub(crate) fn remove(&self) {
         if !is_at(&self.file, &self.path) {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
             log::warn!("{}: cannot remove the pid file: {error}", self.path.display());
         }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 
@@ -230,6 +236,13 @@ mod tests {
         let link = place();
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(matches!(PidFile::take(&link, None), Err(PidError::System(..))));
+        fs::remove_file(&link).unwrap();
+        fs::write(&path, "").unwrap();
+        fs::hard_link(&path, &link).unwrap();
+        assert!(matches!(
+            PidFile::take(&link, None),
+            Err(PidError::NotAPidFile(_))
+        ));
         fs::remove_file(&link).unwrap();
         fs::remove_file(&path).unwrap();
         assert!(PidFile::take(Path::new("/dev/null"), None).is_err());

@@ -6,6 +6,7 @@ use std::panic;
 use std::process;
 use std::sync::Arc;
 
+use super::ending_thread::{Ending, Endings};
 use super::logfile::Log;
 use super::options::{LogTarget, Options};
 use super::pidfile::PidFile;
@@ -67,10 +68,15 @@ pub(super) fn run<S: Service>(options: Options) -> u8 {
                 .collect::<Vec<_>>(),
         );
     }
-    let options = match std::env::current_dir() {
-        Ok(here) => options.absolute(&here),
-        Err(error) => {
-            ready::print(&[format!("cannot find the current directory: {error}")]);
+    let here = std::env::current_dir();
+    let options = match options.absolute(here.as_deref().ok()) {
+        Ok(options) => options,
+        Err(path) => {
+            let why = here.err().map(|error| format!(": {error}")).unwrap_or_default();
+            ready::print(&[format!(
+                "{}: want an absolute path: there is no current directory{why}",
+                path.display()
+            )]);
             return 1;
         }
     };
@@ -94,27 +100,28 @@ fn serve<S: Service>(
     let Daemon {
         service,
         mut signals,
+        ending,
         log,
         systemd,
         sockets,
         pid_file,
+        notes,
     } = match start::<S>(parsed, contents, options, given) {
         Ok(daemon) => daemon,
         Err(error) => return caller.failed(&error),
     };
     systemd.ready();
-    log::info!(
-        "rtp_cluster {} serves, pid {}",
-        env!("CARGO_PKG_VERSION"),
-        process::id()
-    );
-    caller.ready();
+    let pid = process::id();
+    let version = env!("CARGO_PKG_VERSION");
+    log::info!(version, pid; "rtp_cluster {version} serves, pid {pid}");
+    caller.ready(&notes);
     signal_thread::run(&service, |at_most| signals.wait(at_most), &log, &systemd);
     systemd.stopping();
     sockets.leave();
     service.stop();
+    ending.stop();
     drop(pid_file);
-    log::info!("rtp_cluster stopped, pid {}", process::id());
+    log::info!(pid; "rtp_cluster stopped, pid {pid}");
     0
 }
 
@@ -122,10 +129,13 @@ fn serve<S: Service>(
 struct Daemon<S> {
     service: S,
     signals: Signals,
+    ending: Ending,
     log: Log,
     systemd: Arc<Systemd>,
     sockets: Arc<Sockets>,
-    pid_file: PidFile,
+    pid_file: Arc<PidFile>,
+    /// For the caller's terminal.
+    notes: Vec<String>,
 }
 
 /// Opens everything, in this order: what needs the super-user before the privileges go, threads only afterwards,
@@ -146,12 +156,18 @@ fn start<S: Service>(
             .map_err(|messages| StartError { exit: 1, messages })?;
     }
     raise_descriptors();
-    let log = open_log(options, owner).map_err(failed)?;
+    let (log, note) = open_log(options, identity.as_ref()).map_err(failed)?;
     // Another instance is found before its log hears of us.
     let pid_file = PidFile::take(&options.pid_file, owner)
         .map_err(|error| StartError::new(error.exit(), error.to_string()))?;
-    let signals = Signals::register().map_err(|error| failed(format!("cannot handle signals: {error}")))?;
-    log.install(options.verbosity);
+    let (endings, signals) = Endings::register()
+        .and_then(|endings| {
+            // A file at the limit of its size is an error of the write, and no reason to die.
+            signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
+            Ok((endings, Signals::register()?))
+        })
+        .map_err(|error| failed(format!("cannot handle signals: {error}")))?;
+    log.install(options.verbosity, options.log_format);
     abort_on_panic();
     parsed.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let systemd = Arc::new(Systemd::from_environment());
@@ -160,34 +176,50 @@ fn start<S: Service>(
     if let Some(identity) = &identity {
         identity.assume().map_err(failed)?;
     }
-    service
-        .start()
-        .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+    let no_thread = |error| failed(format!("cannot start a thread: {error}"));
+    let pid_file = Arc::new(pid_file);
+    let ours = (Arc::clone(&sockets), Arc::clone(&pid_file));
+    let ending = Ending::start(endings, move || {
+        ours.0.remove_files();
+        ours.1.remove();
+    })
+    .map_err(no_thread)?;
+    service.start().map_err(no_thread)?;
     sockets.serve();
     Ok(Daemon {
         service,
         signals,
+        ending,
         log,
         systemd,
         sockets,
         pid_file,
+        notes: note.into_iter().collect(),
     })
 }
 
-fn open_log(options: &Options, owner: Option<(u32, u32)>) -> Result<Log, String> {
+/// The log, and what is to be told of it.
+fn open_log(options: &Options, user: Option<&Identity>) -> Result<(Log, Option<String>), String> {
     if options.foreground {
-        return Ok(Log::to_stderr());
+        return Ok((Log::to_stderr(), None));
     }
     match &options.log_file {
-        LogTarget::File(path) => Log::to_file(path, owner).map_err(|error| {
-            format!(
+        LogTarget::File(path) => match Log::to_file(path, user) {
+            Ok(log) => Ok((log, None)),
+            Err(error) => Err(format!(
                 "{}: cannot open the log: {error}; choose another with -L",
                 path.display()
-            )
-        }),
-        LogTarget::Syslog(facility) => Syslog::open(*facility)
-            .map(Log::to_syslog)
-            .map_err(|error| format!("cannot reach syslog at {}: {error}", PLACES.join(", "))),
+            )),
+        },
+        LogTarget::Syslog(facility) => {
+            let mut syslog = Syslog::new(*facility);
+            // It may be started after us, and is then found by the next line.
+            let note = syslog.connect().err().map(|error| {
+                let places = PLACES.join(", ");
+                format!("no syslog at {places} ({error}): what is logged is lost until there is one")
+            });
+            Ok((Log::to_syslog(syslog), note))
+        }
     }
 }
 

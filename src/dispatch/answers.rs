@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::Dispatch;
 use super::attempt::Fate;
 use super::counters::Count;
 use super::jobs::{Answer, Event};
@@ -9,9 +10,9 @@ use super::member::Member;
 use super::outbox::{Note, Outbox};
 use super::pending::Slot;
 use super::session::MemberId;
-use super::{Dispatch, TELL_EVERY};
 use crate::protocol::cookie::Cookie;
 use crate::protocol::reply::{self, Outcome};
+use crate::rim::throttle::TELL_EVERY;
 
 /// How much of a garbage reply a note shows, in bytes.
 const EXCERPT: usize = 64;

@@ -11,12 +11,13 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::Dispatch;
 use super::attempt::Transaction;
 use super::outbox::{Note, Outbox};
 use super::rewrite::{self, Notice};
 use super::session::{MemberId, SHARDS};
-use super::{Dispatch, Throttle};
 use crate::protocol::command::{self, Command, Verb};
+use crate::rim::throttle::Throttle;
 
 /// Notifications in one step: with [`STEP`], 200 a second.
 pub const PER_STEP: usize = 10;

@@ -60,6 +60,7 @@ use crate::config::model::{self, Policy};
 use crate::dispatch::counters::CLUSTER_COUNTERS;
 use crate::protocol::command::{self, Verb};
 use crate::protocol::reply::SessionCounts;
+use crate::rim::throttle::Throttle;
 
 /// A client gets an answer after this time, whatever happens; SIP servers over UDP wait 5 s in all.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -71,32 +72,6 @@ pub const ASK_FOR: Duration = Duration::from_secs(1);
 pub const SWEEP_ROUND: Duration = Duration::from_secs(13);
 /// Bindings that one such look takes at least, if there are as many: a few dozen microseconds.
 pub const SWEEP_PART: usize = 4096;
-/// What may repeat with every call is told so often at most.
-pub const TELL_EVERY: Duration = Duration::from_secs(60);
-
-/// Counts what would be told too often, and says when it is time.
-#[derive(Debug, Default)]
-pub(crate) struct Throttle {
-    told: Option<Instant>,
-    count: u64,
-}
-
-impl Throttle {
-    /// One more; gives how many there were since the last telling when it is time to tell.
-    pub(crate) fn hit(&mut self, now: Instant) -> Option<u64> {
-        self.count += 1;
-        if self.told.is_some_and(|told| now < told + TELL_EVERY) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(core::mem::take(&mut self.count))
-    }
-
-    /// `n` more that are told with the next hit.
-    pub(crate) fn count_many(&mut self, n: u64) {
-        self.count += n;
-    }
-}
 
 /// Outcomes of commands by letter: positive, error of a member, error of ours.
 pub type Outcomes = [[u64; 3]; Verb::ALL.len()];

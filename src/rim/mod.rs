@@ -4,9 +4,11 @@
 
 pub mod alarms;
 pub mod backoff;
+pub mod lock;
 pub mod names_thread;
 pub mod readiness;
 pub(crate) mod sys;
+pub mod throttle;
 
 use std::cell::RefCell;
 use std::io;

@@ -8,10 +8,9 @@ mod running;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -29,7 +28,7 @@ use crate::health::health_thread::{Health, HealthHandle};
 use crate::rim::names_thread::Names;
 use crate::rim::now;
 use crate::sockets::Sockets;
-use crate::sockets::listener::BoundUnix;
+use crate::sockets::listener::{BoundUnix, SocketFile};
 
 /// How long commands in flight may take to be answered when the daemon stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -48,8 +47,6 @@ pub struct Shared {
     changes: Mutex<()>,
     health: Health,
     names: Arc<Names>,
-    /// Wakes the admin thread, once there is one.
-    admin: OnceLock<UnixStream>,
     /// The file, and what it held when it was last read or written.
     file: Mutex<(PathBuf, Vec<u8>)>,
     options: Options,
@@ -57,6 +54,15 @@ pub struct Shared {
     started: Instant,
     /// The next cluster's number.
     numbers: AtomicUsize,
+    /// Once the admin thread runs, and until it is told to end.
+    admin: Mutex<Option<Admin>>,
+}
+
+/// The admin thread, and the files of its doors in their order.
+#[derive(Debug)]
+struct Admin {
+    thread: AdminHandle,
+    files: Vec<SocketFile>,
 }
 
 /// The service that the daemon runs.
@@ -67,8 +73,6 @@ pub struct Server {
     /// Bound, not served yet.
     doors: Vec<(model::Cluster, Door, Option<relay::Door>)>,
     admin_doors: Vec<(BoundUnix, bool)>,
-    admin: Option<AdminHandle>,
-    admin_files: Vec<crate::sockets::listener::SocketFile>,
 }
 
 impl Shared {
@@ -93,10 +97,9 @@ impl Shared {
         // A cluster that is being deleted goes with its last member: the admin thread sees to it.
         let emptied = move || {
             if let Some(shared) = shared.upgrade()
-                && let Some(mut admin) = shared.admin.get()
+                && let Some(admin) = &*shared.admin.lock()
             {
-                // A full pipe wakes it as well.
-                let _ = admin.write(&[0]);
+                admin.thread.wake();
             }
         };
         Running::start(number, config, (door, relay), self.health.clone(), emptied)
@@ -172,20 +175,18 @@ impl Service for Server {
             changes: Mutex::default(),
             health: health.way(),
             names,
-            admin: OnceLock::new(),
             file: Mutex::new((options.config.clone(), contents)),
             options: options.clone(),
             sockets: Arc::clone(sockets),
             started: now(),
             numbers: AtomicUsize::new(0),
+            admin: Mutex::default(),
         });
         Ok(Self {
             shared,
             health: Some(health),
             doors,
             admin_doors,
-            admin: None,
-            admin_files: Vec::new(),
         })
     }
 
@@ -202,15 +203,14 @@ impl Service for Server {
         for running in &clusters {
             running.open();
         }
-        let mut doors = Vec::new();
+        let (mut doors, mut files) = (Vec::new(), Vec::new());
         for (BoundUnix { listener, file }, read_only) in self.admin_doors.drain(..) {
             doors.push(AdminDoor { listener, read_only });
-            self.admin_files.push(file);
+            files.push(file);
         }
         let operator: Arc<dyn Operator> = Arc::<Shared>::clone(&self.shared);
-        let admin = admin_thread::start(doors, operator)?;
-        self.shared.admin.set(admin.waker()?).ok();
-        self.admin = Some(admin);
+        let thread = admin_thread::start(doors, operator)?;
+        *self.shared.admin.lock() = Some(Admin { thread, files });
         // One may have been emptied before.
         self.shared.close_drained();
         Ok(())
@@ -261,8 +261,10 @@ impl Service for Server {
     }
 
     fn stop(mut self) {
-        if let Some(admin) = self.admin.take() {
-            admin.stop();
+        // Joined without the lock: a reload that it is at wants that.
+        let admin = self.shared.admin.lock().take();
+        if let Some(Admin { thread, .. }) = admin {
+            thread.stop();
         }
         let clusters = core::mem::take(&mut *self.shared.clusters.write());
         for running in &clusters {

@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::running::{Running, open_door, open_link};
@@ -297,6 +297,10 @@ impl Operator for Shared {
 
     fn file(&self) -> (PathBuf, Vec<u8>) {
         self.file.lock().clone()
+    }
+
+    fn own_files(&self) -> Vec<PathBuf> {
+        self.options.own_files().map(Path::to_owned).collect()
     }
 
     fn saved(&self, contents: Vec<u8>) {

@@ -4,7 +4,7 @@
 
 use core::mem;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +20,8 @@ use crate::config::{self, Parsed, model};
 use crate::daemon::{StartError, rights};
 use crate::dispatch::session::MemberId;
 use crate::link::Link;
-use crate::sockets::listener::Rights;
+use crate::sockets::file;
+use crate::sockets::listener::{BindError, BoundUnix, Rights};
 
 impl Shared {
     /// Reads the file again and makes the running state what it says.
@@ -74,6 +75,22 @@ impl Shared {
         })
     }
 
+    /// Binds the admin sockets whose files were removed once more.
+    fn lost_admin_sockets(&self) -> Result<Vec<(usize, BoundUnix)>, String> {
+        let lost: Vec<(usize, PathBuf)> = match &*self.admin.lock() {
+            Some(admin) => {
+                let files = admin.files.iter().enumerate();
+                let lost = files.filter(|(_, file)| !file.is_there());
+                lost.map(|(n, file)| (n, file.path().to_owned())).collect()
+            }
+            None => return Ok(Vec::new()),
+        };
+        let rights = rights::of_admin_socket(&self.options)?;
+        let bind = |(n, path): (usize, PathBuf)| Ok((n, self.sockets.unix(&path, &rights)?));
+        let bound: Result<_, BindError> = lost.into_iter().map(bind).collect();
+        bound.map_err(|error| error.to_string())
+    }
+
     /// Lists clusters and members in the order of the file.
     fn put_in_order(&self, config: &model::Config) {
         let mut clusters = self.clusters.write();
@@ -100,6 +117,8 @@ struct Plan {
     /// Clusters that are no longer in the file; whether another one has their socket now.
     removed: Vec<(Arc<Running>, bool)>,
     rights: Vec<NewRights>,
+    /// Admin sockets in the place of those whose files were removed, each with the number of its door.
+    admin: Vec<(usize, BoundUnix)>,
 }
 
 /// A cluster that stays.
@@ -147,8 +166,13 @@ impl Plan {
         for wanted in &config.clusters {
             let told = |error: String| format!("cluster {}: {error}", wanted.name);
             let own = named(&wanted.name);
-            let holder = clusters.iter().find(|(_, now)| is_at(now, wanted));
-            let stays = own.is_some_and(|(_, now)| now.protocol == wanted.protocol && is_at(now, wanted));
+            // A socket whose file was removed serves nobody: it is made anew.
+            let holder = clusters
+                .iter()
+                .find(|(running, now)| is_at(now, wanted) && running.socket_is_there());
+            let stays = own.is_some_and(|(running, now)| {
+                now.protocol == wanted.protocol && is_at(now, wanted) && running.socket_is_there()
+            });
             let door = match holder {
                 _ if stays => None,
                 // It moves away or closes: its very socket goes on to this cluster, and who waits there with it.
@@ -157,10 +181,18 @@ impl Plan {
                         .door_over(wanted.protocol)
                         .ok_or_else(|| told("its socket is being closed: try again".to_owned()))?,
                 ),
-                None => Some(
-                    open_door(wanted, &shared.options, &shared.sockets, &shared.names)
-                        .map_err(|error| error.messages.join("; "))?,
-                ),
+                None => {
+                    if own.is_some_and(|(_, now)| is_at(now, wanted)) {
+                        log::warn!(
+                            "{}",
+                            told(format!("{}: our socket is gone: making it again", wanted.address))
+                        );
+                    }
+                    Some(
+                        open_door(wanted, &shared.options, &shared.sockets, &shared.names)
+                            .map_err(|error| error.messages.join("; "))?,
+                    )
+                }
             };
             if let Some((holder, now)) = holder
                 && now.socket != wanted.socket
@@ -185,6 +217,7 @@ impl Plan {
                 plan.removed.push((Arc::clone(running), is_taken));
             }
         }
+        plan.admin = shared.lost_admin_sockets()?;
         // The only step that others can see, and one that can be taken back.
         for done in 0..plan.rights.len() {
             let (before, rest) = plan.rights.split_at(done);
@@ -290,6 +323,15 @@ impl Plan {
 
     fn carry_out(mut self, shared: &Shared) {
         self.rights.clear();
+        if let Some(admin) = &mut *shared.admin.lock() {
+            for (n, BoundUnix { listener, file }) in mem::take(&mut self.admin) {
+                log::warn!("{}: our admin socket was gone: made again", file.path().display());
+                admin.thread.replace(n, listener);
+                if let Some(old) = admin.files.get_mut(n) {
+                    *old = file;
+                }
+            }
+        }
         let changed = mem::take(&mut self.changed);
         let removed = mem::take(&mut self.removed);
         // Nobody serves a socket that another cluster is to serve.
@@ -391,9 +433,11 @@ impl NewRights {
     }
 
     fn give(&self, rights: &Rights) -> io::Result<()> {
-        let uid = rights.uid.unwrap_or_else(|| geteuid().as_raw());
-        let gid = rights.gid.unwrap_or_else(|| getegid().as_raw());
-        lchown(&self.path, Some(uid), Some(gid))?;
-        std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(rights.mode))
+        let rights = Rights {
+            uid: Some(rights.uid.unwrap_or_else(|| geteuid().as_raw())),
+            gid: Some(rights.gid.unwrap_or_else(|| getegid().as_raw())),
+            ..*rights
+        };
+        file::give(&self.path, &rights).map(drop)
     }
 }

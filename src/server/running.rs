@@ -160,6 +160,11 @@ impl Running {
         self.door.lock().as_ref().map(|door| door.over(protocol))
     }
 
+    /// Whether its control socket is where it was bound: a file of ours may have been removed.
+    pub(super) fn socket_is_there(&self) -> bool {
+        self.door.lock().as_ref().is_none_or(Door::is_there)
+    }
+
     /// The path of its control socket, if that is a file.
     pub(super) fn socket_path(&self) -> Option<PathBuf> {
         let door = self.door.lock();

@@ -3,6 +3,7 @@
 //! connects meanwhile is not refused but waits for our successor. A socket that it made itself (a socket unit) is
 //! taken over in the same way. The sockets are found again by what they are, not by the order of the configuration.
 
+pub mod file;
 pub mod listener;
 pub(crate) mod systemd;
 
@@ -14,10 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 
 use self::systemd::{Given, Systemd};
+use crate::rim::lock::{Ranked, rank};
 use crate::sockets::listener::{
     BindError, BoundUnix, Identity, Rights, adopt_unix, bind_tcp, bind_udp, bind_unix, unlink_ours,
 };
@@ -30,7 +31,18 @@ const NAME_MAX: usize = 255;
 pub struct Sockets {
     keeper: Arc<Keeper>,
     /// Handed to us and not asked for yet.
-    handed: Mutex<Vec<Handed>>,
+    handed: Ranked<Vec<Handed>, { rank::SOCKETS }>,
+    /// The files of our UNIX sockets, of some that were removed too.
+    files: Ranked<Vec<OurFile>, { rank::SOCKETS }>,
+}
+
+/// A file that goes when we end.
+#[derive(Debug)]
+struct OurFile {
+    path: PathBuf,
+    identity: Identity,
+    /// Unless somebody listens on there.
+    is_kept: bool,
 }
 
 /// The service manager, as who keeps descriptors.
@@ -140,7 +152,8 @@ impl Sockets {
                 room: AtomicUsize::new(systemd.store().saturating_sub(ours)),
                 serving: AtomicBool::new(false),
             }),
-            handed: Mutex::new(handed),
+            handed: Ranked::new(handed),
+            files: Ranked::default(),
         }
     }
 
@@ -151,19 +164,39 @@ impl Sockets {
     pub fn unix(&self, path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
         let here = Identity::of(path).ok();
         let is_it = |at: &HandedAt| matches!(at, HandedAt::File { identity, .. } if Some(*identity) == here);
-        if let Some((socket, kept)) = self.take(Type::STREAM, is_it) {
-            let BoundUnix { listener, file } = adopt_unix(OwnedFd::from(socket).into(), path, rights)?;
-            let file = file.kept(Some(kept));
-            return Ok(BoundUnix { listener, file });
-        }
-        let BoundUnix { listener, file } = bind_unix(path, rights)?;
-        let place = HandedAt::File {
+        let (bound, kept) = if let Some((socket, kept)) = self.take(Type::STREAM, is_it) {
+            let listener = OwnedFd::from(socket).into();
+            (adopt_unix(listener, path, rights)?, Some(kept))
+        } else {
+            let bound = bind_unix(path, rights)?;
+            let place = HandedAt::File {
+                path: path.to_owned(),
+                identity: bound.file.identity(),
+            };
+            let kept = self.keep(&bound.listener, Type::STREAM, &place);
+            (bound, kept)
+        };
+        let BoundUnix { listener, file } = bound;
+        let mut files = self.files.lock();
+        files.retain(|ours| Identity::of(&ours.path).is_ok_and(|found| found == ours.identity));
+        files.push(OurFile {
             path: path.to_owned(),
             identity: file.identity(),
-        };
-        let kept = self.keep(&listener, Type::STREAM, &place);
+            is_kept: kept.is_some(),
+        });
+        drop(files);
         let file = file.kept(kept);
         Ok(BoundUnix { listener, file })
+    }
+
+    /// Removes the files of our sockets, for a process that ends before those who hold them let them go.
+    pub(super) fn remove_files(&self) {
+        let files = core::mem::take(&mut *self.files.lock());
+        for OurFile { path, identity, .. } in files.into_iter().filter(|ours| !ours.is_kept) {
+            if let Err(error) = unlink_ours(&path, identity) {
+                log::warn!("{}: cannot remove our socket: {error}", path.display());
+            }
+        }
     }
 
     /// Opens a UDP socket.
@@ -204,7 +237,8 @@ impl Sockets {
     /// configuration any more is the first of that.
     pub(super) fn serve(&self) {
         self.keeper.serving.store(true, Ordering::Release);
-        for socket in self.handed.lock().drain(..) {
+        let unused = core::mem::take(&mut *self.handed.lock());
+        for socket in unused {
             log::info!(
                 "socket \"{}\" of systemd is not in the configuration: closed",
                 socket.name

@@ -35,6 +35,12 @@ mod control_sockets;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod life_log;
+#[cfg(test)]
+mod life_sockets;
+#[cfg(test)]
+mod life_trouble;
+#[cfg(test)]
 mod links;
 #[cfg(test)]
 mod notify;

@@ -67,6 +67,14 @@ impl Door {
         }
     }
 
+    /// Whether it is where it was bound: its file may have been removed.
+    pub fn is_there(&self) -> bool {
+        match &*self.held {
+            Held::File(file) => file.is_there(),
+            Held::Port(_) => true,
+        }
+    }
+
     /// The path of its file, if it has one.
     pub fn path(&self) -> Option<&Path> {
         match &*self.held {

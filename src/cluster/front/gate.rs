@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 use super::door::Door;
 use super::{Here, Next};
 use crate::client::Place;
-use crate::dispatch::Throttle;
+use crate::rim::throttle::Throttle;
 
 /// Connections to one control socket at most.
 pub const CONNECTIONS_MAX: usize = 10_000;

@@ -24,10 +24,10 @@ use super::{Desk, Here, Next};
 use crate::client::fair::Fair;
 use crate::client::repeat::{self, Repeats, Seen};
 use crate::client::{Asker, Client};
-use crate::dispatch::Throttle;
 use crate::dispatch::rewrite::Origin;
 use crate::protocol::command::{COMMAND_MAX, parse};
 use crate::protocol::{cookie, framing};
+use crate::rim::throttle::Throttle;
 
 /// Longest cookie; SIP servers' have 10 to 40 bytes.
 const COOKIE_MAX: usize = 1024;

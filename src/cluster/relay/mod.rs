@@ -30,10 +30,10 @@ use socket2::{SockRef, TcpKeepalive};
 use self::lines::Lines;
 use self::outlet::Outlet;
 use super::{Cluster, tokens};
-use crate::dispatch::Throttle;
 use crate::dispatch::rewrite::{Addressee, Notice, split_notification};
 use crate::rim::alarms::Alarms;
 use crate::rim::readiness::{Ready, Spot};
+use crate::rim::throttle::Throttle;
 use crate::sockets::BoundPort;
 
 /// Connections of all members at most. RTPproxy has one for each of its notification targets.
