@@ -54,6 +54,9 @@
 //! thread of its cluster; results of probes come back to the health thread from whoever read them. All these are
 //! told to end, and joined, by [`server::Server`].
 //!
+//! `rtp_cluster_client` has two, beside the one of its keys: `console/signal_thread.rs` waits for the signal that ends it,
+//! and `console/top/look_thread.rs` asks the daemon for what the live view shows.
+//!
 //! Whatever blocks a thread for news stands inside of [`rim::idle`], so that the watchdog tells one that waits from one
 //! that hangs.
 //!

@@ -1,7 +1,7 @@
 //! What can come next on the prompt, by the table of commands and the names that the daemon knows. Pure: the names
 //! come in through [`Names`].
 
-use super::top;
+use super::own;
 use crate::admin::commands::{self, Entry};
 use crate::config::model::{Protocol, Status};
 
@@ -34,7 +34,7 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
     let Some((first, words)) = words.split_first() else {
         return (
             start,
-            starting_with(unfinished, commands::names().chain([top::NAME]).map(whole)),
+            starting_with(unfinished, commands::names().chain(own_names()).map(whole)),
         );
     };
     // Forms of one command share slots: each is asked for once.
@@ -48,7 +48,7 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
     for slot in slots {
         match slot.kind() {
             Kind::Words(options) => found.extend(options),
-            Kind::Command => found.extend(commands::names().map(whole)),
+            Kind::Command => found.extend(commands::names().chain(own_names()).map(whole)),
             Kind::Cluster => found.extend(names.clusters().iter().map(whole)),
             Kind::Member => {
                 let cluster = words.iter().find(|word| !word.starts_with('-'));
@@ -64,6 +64,10 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
         }
     }
     (start, starting_with(unfinished, found.into_iter()))
+}
+
+fn own_names() -> impl Iterator<Item = &'static str> {
+    own::OWN.iter().map(|entry| entry.name)
 }
 
 /// A word that needs nothing behind it: the next one can be typed at once.
@@ -228,7 +232,7 @@ mod tests {
     fn commands_come_first() {
         assert_eq!(lines("s"), ["sessions ", "save ", "stats "]);
         assert_eq!(lines("MOD"), ["modify "]);
-        assert_eq!(lines("").len(), commands::names().count() + 1);
+        assert_eq!(lines("").len(), commands::names().count() + own::OWN.len());
         assert_eq!(lines("t"), ["top "]);
         assert_eq!(lines("frob "), Vec::<String>::new());
     }

@@ -31,6 +31,8 @@ mod conformance;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
+mod console_terminal;
+#[cfg(test)]
 mod control_sockets;
 #[cfg(test)]
 mod life;
