@@ -2,7 +2,7 @@
 //! come in through [`Names`].
 
 use super::own;
-use crate::admin::commands::{self, Entry};
+use crate::admin::commands;
 use crate::config::model::{Protocol, Status};
 
 /// Keys of `modify … set`; those of `add` stand in its usage.
@@ -39,7 +39,9 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
     };
     // Forms of one command share slots: each is asked for once.
     let mut slots: Vec<Slot> = Vec::new();
-    for slot in commands::forms(first).flat_map(|entry| next_slots(entry, words)) {
+    let daemons = commands::forms(first).map(|entry| (entry.usage, entry.actions));
+    let forms = daemons.chain(own::find(first).map(|entry| (entry.usage, &[][..])));
+    for slot in forms.flat_map(|(usage, actions)| next_slots(usage, actions, words)) {
         if slots.iter().all(|earlier| earlier.bare() != slot.bare()) {
             slots.push(slot);
         }
@@ -96,7 +98,8 @@ fn starting_with(beginning: &str, options: impl Iterator<Item = String>) -> Vec<
 #[derive(Clone, Copy)]
 struct Slot {
     text: &'static str,
-    entry: &'static Entry,
+    /// The words that tell forms of its command apart.
+    actions: &'static [&'static str],
 }
 
 enum Kind {
@@ -141,8 +144,8 @@ impl Slot {
     fn takes(self, word: &str) -> bool {
         match self.kind() {
             Kind::Words(options) => {
-                let is_action = self.entry.actions.first() == Some(&self.text);
-                (is_action && commands::is_one_of(word, self.entry.actions))
+                let is_action = self.actions.first() == Some(&self.text);
+                (is_action && commands::is_one_of(word, self.actions))
                     || options
                         .iter()
                         .any(|option| option.trim_end().eq_ignore_ascii_case(word))
@@ -153,13 +156,12 @@ impl Slot {
     }
 }
 
-/// The slots of `entry` that the word after `words` may fill.
-fn next_slots(entry: &'static Entry, words: &[&str]) -> Vec<Slot> {
-    let mut slots = entry
-        .usage
+/// The slots of a usage that the word after `words` may fill.
+fn next_slots(usage: &'static str, actions: &'static [&'static str], words: &[&str]) -> Vec<Slot> {
+    let mut slots = usage
         .split_whitespace()
         .skip(1)
-        .map(|text| Slot { text, entry });
+        .map(|text| Slot { text, actions });
     for word in words {
         loop {
             match slots.next() {
@@ -233,7 +235,7 @@ mod tests {
         assert_eq!(lines("s"), ["sessions ", "save ", "stats "]);
         assert_eq!(lines("MOD"), ["modify "]);
         assert_eq!(lines("").len(), commands::names().count() + own::OWN.len());
-        assert_eq!(lines("t"), ["top "]);
+        assert_eq!(lines("t"), ["top ", "test "]);
         assert_eq!(lines("frob "), Vec::<String>::new());
     }
 
@@ -282,6 +284,11 @@ mod tests {
             ["sessions --json Super#1 R1 "]
         );
         assert_eq!(lines("stats --p"), ["stats --prometheus "]);
+        assert_eq!(
+            lines("test Super#1 "),
+            ["test Super#1 R1 ", "test Super#1 S1 ", "test Super#1 --from "]
+        );
+        assert_eq!(lines("test Super#1 R1 --from "), Vec::<String>::new());
         assert_eq!(lines("help mod"), ["help modify "]);
     }
 

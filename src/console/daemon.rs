@@ -106,7 +106,13 @@ impl Daemon {
         Self { interrupt, ..self }
     }
 
+    /// What ends its waits, where something does.
+    pub(super) fn interrupt(&self) -> io::Result<Option<UnixStream>> {
+        self.interrupt.as_ref().map(UnixStream::try_clone).transpose()
+    }
+
     /// A further connection to the same daemon.
+    #[cfg(feature = "console")]
     pub(super) fn another(&self, timeout: Duration) -> Result<Self, Trouble> {
         Self::connect(&self.path, Some(timeout))
     }

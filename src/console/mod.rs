@@ -11,6 +11,7 @@ pub mod own;
 mod prompt;
 mod shown;
 mod signal_thread;
+mod test_call;
 mod top;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -89,6 +90,7 @@ fn serve(options: &Options) -> Result<Ending, Trouble> {
 fn carry_out(daemon: &mut Daemon, line: &str, quiet: bool) -> Result<Ending, Trouble> {
     match own::find(line).map(|entry| entry.own) {
         Some(Own::Top) => return top::run(daemon, line),
+        Some(Own::Test) => return test_call::run(daemon, line, quiet),
         None => {}
     }
     let more: String = match own::help(line) {

@@ -8,6 +8,8 @@ use crate::admin::commands;
 pub enum Own {
     /// The live view.
     Top,
+    /// A call of our own.
+    Test,
 }
 
 /// One row.
@@ -24,12 +26,21 @@ pub struct Entry {
 }
 
 /// All of them, in the order of `help`.
-pub const OWN: &[Entry] = &[Entry {
-    own: Own::Top,
-    name: "top",
-    usage: "top [SECONDS]",
-    help: "show all members of all clusters live, on a terminal; q ends it",
-}];
+pub const OWN: &[Entry] = &[
+    Entry {
+        own: Own::Top,
+        name: "top",
+        usage: "top [SECONDS]",
+        help: "show all members of all clusters live, on a terminal; q ends it",
+    },
+    Entry {
+        own: Own::Test,
+        name: "test",
+        usage: "test CLUSTER [NAME] [--from IP]",
+        help: "make a call through a cluster, or through one member whatever its status, with media both ways, and say what \
+               is wrong",
+    },
+];
 
 /// The row that a command line asks for, in any case.
 pub fn find(line: &str) -> Option<&'static Entry> {

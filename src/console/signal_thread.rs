@@ -19,6 +19,7 @@ pub(super) const LEAVING: &[i32] = &[SIGTERM, SIGHUP];
 /// Whether the terminal shows its second screen, without a cursor.
 static FULL_SCREEN: AtomicBool = AtomicBool::new(false);
 
+#[cfg(feature = "console")]
 /// To be called when the live view has begun, and when it has ended.
 pub(super) fn set_full_screen(is_so: bool) {
     FULL_SCREEN.store(is_so, Ordering::Release);

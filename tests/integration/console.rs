@@ -17,7 +17,7 @@ use crate::support::wait::{self, LONG};
 pub const CLIENT: &str = env!("CARGO_BIN_EXE_rtp_cluster_client");
 const TERMINAL: &str = include_str!("support/terminal.py");
 
-fn client(socket: &Path) -> Command {
+pub fn client(socket: &Path) -> Command {
     let mut command = Command::new(CLIENT);
     command.arg("-s").arg(socket).stdin(Stdio::null());
     command

@@ -33,6 +33,8 @@ mod console;
 #[cfg(test)]
 mod console_terminal;
 #[cfg(test)]
+mod console_test_call;
+#[cfg(test)]
 mod control_sockets;
 #[cfg(test)]
 mod life;
