@@ -236,6 +236,7 @@ mod tests {
         assert_eq!(lines("MOD"), ["modify "]);
         assert_eq!(lines("").len(), commands::names().count() + own::OWN.len());
         assert_eq!(lines("t"), ["top ", "test "]);
+        assert_eq!(lines("doctor Super#2"), ["doctor Super#2 "]);
         assert_eq!(lines("frob "), Vec::<String>::new());
     }
 

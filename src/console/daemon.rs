@@ -106,6 +106,11 @@ impl Daemon {
         Self { interrupt, ..self }
     }
 
+    /// Of the admin socket.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What ends its waits, where something does.
     pub(super) fn interrupt(&self) -> io::Result<Option<UnixStream>> {
         self.interrupt.as_ref().map(UnixStream::try_clone).transpose()

@@ -6,6 +6,7 @@ mod batch;
 #[cfg(feature = "console")]
 mod completion;
 mod daemon;
+mod doctor;
 pub mod options;
 pub mod own;
 mod prompt;
@@ -90,6 +91,7 @@ fn serve(options: &Options) -> Result<Ending, Trouble> {
 fn carry_out(daemon: &mut Daemon, line: &str, quiet: bool) -> Result<Ending, Trouble> {
     match own::find(line).map(|entry| entry.own) {
         Some(Own::Top) => return top::run(daemon, line),
+        Some(Own::Doctor) => return doctor::run(daemon, line, quiet),
         Some(Own::Test) => return test_call::run(daemon, line, quiet),
         None => {}
     }
@@ -107,6 +109,11 @@ fn carry_out(daemon: &mut Daemon, line: &str, quiet: bool) -> Result<Ending, Tro
 fn lost(trouble: &Trouble) -> Ending {
     complain(&trouble.to_string());
     Ending::Lost
+}
+
+/// Whether the terminal takes text and nothing else.
+fn is_dumb_terminal() -> bool {
+    std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb")
 }
 
 /// One message on standard error; where that is closed there is nobody to tell.

@@ -10,6 +10,8 @@ pub enum Own {
     Top,
     /// A call of our own.
     Test,
+    /// All that can be looked at.
+    Doctor,
 }
 
 /// One row.
@@ -39,6 +41,13 @@ pub const OWN: &[Entry] = &[
         usage: "test CLUSTER [NAME] [--from IP]",
         help: "make a call through a cluster, or through one member whatever its status, with media both ways, and say what \
                is wrong",
+    },
+    Entry {
+        own: Own::Doctor,
+        name: "doctor",
+        usage: "doctor [CLUSTER]",
+        help: "look at the configuration, rights, limits and each member, make a test call through each, and list what \
+               is wrong with its remedy",
     },
 ];
 

@@ -66,6 +66,9 @@ fn restore(found: &Termios) {
     if FULL_SCREEN.load(Ordering::Acquire) {
         // The first screen, and its cursor.
         let _ = out.write_all(b"\x1b[?1049l\x1b[?25h");
-        let _ = out.flush();
+    } else if !super::is_dumb_terminal() {
+        // What is pasted comes without brackets, as the line editor leaves it.
+        let _ = out.write_all(b"\x1b[?2004l");
     }
+    let _ = out.flush();
 }

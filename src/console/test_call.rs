@@ -6,12 +6,13 @@ mod interrupt;
 mod media;
 mod request;
 mod rtp;
-mod session;
-mod survey;
+pub(super) mod session;
+pub(super) mod survey;
 mod tally;
 mod verdict;
 
-use interrupt::Interrupt;
+use control::{Control, Failure};
+pub(super) use interrupt::Interrupt;
 use session::{Outcome, Report, Target};
 use survey::{Cluster, Member};
 use verdict::Fault;
@@ -88,7 +89,7 @@ fn through_cluster(
 }
 
 /// A call as a SIP server makes it.
-fn call_cluster(
+pub(super) fn call_cluster(
     daemon: &mut Daemon,
     cluster: &Cluster,
     from: Option<core::net::IpAddr>,
@@ -107,13 +108,30 @@ fn call_cluster(
 }
 
 /// A call as the cluster would send it there, whatever the member's status.
-fn through_member(member: &Member, from: Option<core::net::IpAddr>, interrupt: &Interrupt) -> Report {
+pub(super) fn through_member(
+    member: &Member,
+    from: Option<core::net::IpAddr>,
+    interrupt: &Interrupt,
+) -> Report {
     let target = Target {
         place: &member.place,
         member: Some(member),
         from,
     };
     session::call(target, interrupt, &mut |_| None)
+}
+
+/// What a member says to these commands.
+pub(super) fn ask_member(
+    member: &Member,
+    commands: &[String],
+    interrupt: &Interrupt,
+) -> Result<Vec<String>, Failure> {
+    let control = Control::new(&member.place, member.source, session::nonce(), interrupt);
+    commands
+        .iter()
+        .map(|command| control.ask(command).map(|(reply, _)| reply))
+        .collect()
 }
 
 fn head(member: &Member) -> String {
@@ -141,17 +159,20 @@ fn conclude(outcome: &Outcome, quiet: bool) -> Result<Ending, Trouble> {
     }
 }
 
-fn end(verdict: &str, ending: Ending) -> Result<Ending, Trouble> {
+pub(super) fn end(verdict: &str, ending: Ending) -> Result<Ending, Trouble> {
     batch::say(&format!("{verdict}\n")).map(|()| ending)
 }
 
-fn interrupt_of(daemon: &Daemon) -> Result<Interrupt, Trouble> {
+pub(super) fn interrupt_of(daemon: &Daemon) -> Result<Interrupt, Trouble> {
     let prompt = daemon.interrupt().map_err(Trouble::Streams)?;
     Interrupt::new(prompt).map_err(Trouble::Streams)
 }
 
 /// The clusters, or one; the daemon's verdict where it refuses, or what is wrong with its reply.
-fn survey(daemon: &mut Daemon, cluster: Option<&str>) -> Result<Result<Vec<Cluster>, String>, Trouble> {
+pub(super) fn survey(
+    daemon: &mut Daemon,
+    cluster: Option<&str>,
+) -> Result<Result<Vec<Cluster>, String>, Trouble> {
     let command = match cluster {
         Some(cluster) => format!("ls --json -- {cluster}"),
         None => "ls --json".to_owned(),
@@ -164,7 +185,7 @@ fn survey(daemon: &mut Daemon, cluster: Option<&str>) -> Result<Result<Vec<Clust
 }
 
 /// A reply as a whole, and its last line.
-fn reply(daemon: &mut Daemon, command: &str) -> Result<(String, String), Trouble> {
+pub(super) fn reply(daemon: &mut Daemon, command: &str) -> Result<(String, String), Trouble> {
     let (mut reply, mut verdict) = (String::new(), String::new());
     daemon.ask(command.as_bytes(), |line, is_last| {
         let line = String::from_utf8_lossy(line);

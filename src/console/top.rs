@@ -53,8 +53,7 @@ fn show(daemon: &Daemon, interval: Duration) -> Result<Ending, Trouble> {
         complain("top: want a terminal; ls and stats are for programs");
         return Ok(Ending::Usage);
     }
-    // What a terminal calls itself that takes text and nothing else.
-    if std::env::var_os("TERM").is_none_or(|name| name.is_empty() || name == "dumb") {
+    if super::is_dumb_terminal() {
         return screen::print(daemon, interval);
     }
     screen::run(daemon, interval)

@@ -85,12 +85,15 @@ fn a_signal_gives_the_terminal_back_as_it_was() {
     let bed = Bed::of(1);
     // A shell, whose terminal is used again by the next program in it.
     let admin = bed.daemon.files().admin.display().to_string();
-    for (command, seen) in [(" top", "<arrows"), ("", "<rtp_cluster> ")] {
+    for (command, seen, restored) in [
+        (" top", "<arrows", "<\u{1b}[?1049l\u{1b}[?25h"),
+        ("", "<rtp_cluster> ", "<\u{1b}[?2004l"),
+    ] {
         let line = format!(
             "stty -a | tr -d '\\n' >before; {CLIENT} -s {admin}{command}; echo ended with $?; stty -a | tr -d '\\n' >after"
         );
         let there = format!("@{}", bed.place.path("there").display());
-        let steps = [seen, &there, "<ended with 143"];
+        let steps = [seen, &there, restored, "<ended with 143"];
         let mut shell = program_at_terminal(&bed, "sh", &["-c", &line], &steps);
         let mut shell = shell.current_dir(bed.place.dir()).spawn().expect("a terminal");
         wait::until_true("the client is there", LONG, || bed.place.path("there").exists());

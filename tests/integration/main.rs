@@ -31,6 +31,8 @@ mod conformance;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
+mod console_doctor;
+#[cfg(test)]
 mod console_terminal;
 #[cfg(test)]
 mod console_test_call;

@@ -50,7 +50,7 @@ pub(crate) fn call(
     interrupt: &Interrupt,
     locate: &mut dyn FnMut(&str) -> Option<String>,
 ) -> Report {
-    let nonce = RandomState::new().hash_one(std::process::id());
+    let nonce = nonce();
     let control = Control::new(
         target.place,
         target.member.and_then(|member| member.source),
@@ -81,6 +81,25 @@ pub(crate) fn call(
         outcome,
         served_by,
     }
+}
+
+impl Report {
+    /// Of a call that nobody would answer.
+    pub(crate) fn unreachable(failure: Failure) -> Self {
+        Self {
+            lines: Vec::new(),
+            outcome: match failure {
+                Failure::Interrupted => Outcome::Interrupted,
+                failure => Outcome::Unreachable(failure),
+            },
+            served_by: None,
+        }
+    }
+}
+
+/// Names a call, or some commands; no two of them alike.
+pub(crate) fn nonce() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 enum End {
