@@ -33,6 +33,8 @@ mod console;
 #[cfg(test)]
 mod console_doctor;
 #[cfg(test)]
+mod console_firewall;
+#[cfg(test)]
 mod console_terminal;
 #[cfg(test)]
 mod console_test_call;
