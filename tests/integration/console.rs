@@ -446,6 +446,12 @@ fn the_live_view_fits_a_small_terminal_and_leaves_it_as_it_was() {
         // The first member's details, then the next picture.
         ">j",
         "<answers,",
+        // All about it, and back.
+        ">\\r",
+        "<since the start of the daemon",
+        "<timeouts",
+        ">\\x1b",
+        "<CALLS/S",
         ">q",
     ];
     let (screen, status, wrong) = at_terminal(&bed, &["top", "0.2"], &[], &steps);

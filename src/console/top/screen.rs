@@ -5,7 +5,7 @@ use std::io;
 use std::time::Instant;
 
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use ratatui::layout::{Constraint, Layout};
+use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::text::{Line, Text};
 use ratatui::{DefaultTerminal, Frame};
 
@@ -18,7 +18,7 @@ use super::picture::{Member, Picture};
 use crate::rim;
 
 /// What the last line says.
-const KEYS: &str = "q quit   arrows, page keys: choose a member, for its details";
+const KEYS: &str = "q quit   arrows, page keys: choose a member   Enter: all about it, and back";
 /// Between two looks at the keys while a picture is on its way.
 const TICK: Duration = Duration::from_millis(50);
 /// How long the first picture is waited for before there is one without it.
@@ -36,6 +36,8 @@ struct View {
     trouble: Option<String>,
     /// Chosen among all members, in their order; `None` until a key chooses.
     chosen: Option<usize>,
+    /// It has the screen for itself.
+    is_open: bool,
     /// Lines above the first one that is shown.
     scrolled: usize,
     style: Looks,
@@ -113,7 +115,9 @@ fn watch(mut terminal: DefaultTerminal, mut looker: Looker, interval: Duration) 
             && key.kind != KeyEventKind::Release
         {
             match key.code {
+                KeyCode::Esc if view.is_open => view.is_open = false,
                 KeyCode::Char('q' | 'Q') | KeyCode::Esc => return Ok(()),
+                KeyCode::Enter => view.open(),
                 KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => return Ok(()),
                 KeyCode::Down | KeyCode::Char('j') => view.choose(1),
                 KeyCode::Up | KeyCode::Char('k') => view.choose(-1),
@@ -158,6 +162,14 @@ impl View {
         self.chosen = Some(from.min(last));
     }
 
+    /// Shows everything about the chosen member, the first where none is, or goes back.
+    fn open(&mut self) {
+        if self.chosen.is_none() {
+            self.choose(1);
+        }
+        self.is_open = !self.is_open && self.chosen().is_some();
+    }
+
     /// The chosen member, if it is still there.
     fn chosen(&self) -> Option<&Member> {
         let mut members = self.picture.clusters.iter().flat_map(|cluster| &cluster.members);
@@ -194,6 +206,12 @@ fn draw(frame: &mut Frame<'_>, view: &mut View) {
     let looks = view.style;
     let columns = layout::Columns::for_width(usize::from(head.width));
     frame.render_widget(layout::summary(&view.picture, looks), head);
+    draw_foot(frame, view, detail, foot);
+    if let Some(member) = view.chosen().filter(|_| view.is_open) {
+        frame.render_widget(layout::member_head(member, looks), heads);
+        frame.render_widget(Text::from(layout::member(member, looks)), body);
+        return;
+    }
     frame.render_widget(columns.heads(), heads);
 
     let (lines, at) = layout::body(&view.picture, columns, view.chosen, looks);
@@ -208,7 +226,11 @@ fn draw(frame: &mut Frame<'_>, view: &mut View) {
     view.scrolled = view.scrolled.min(lines.len().saturating_sub(room));
     let shown: Vec<Line<'_>> = lines.into_iter().skip(view.scrolled).take(room).collect();
     frame.render_widget(Text::from(shown), body);
+}
 
+/// What the columns have no room for, and the keys.
+fn draw_foot(frame: &mut Frame<'_>, view: &View, detail: Rect, foot: Rect) {
+    let looks = view.style;
     let told = match (&view.trouble, view.chosen()) {
         (Some(trouble), _) => Line::styled(trouble.as_str(), looks.bad()),
         (None, Some(member)) => layout::detail(member),
@@ -299,6 +321,22 @@ mod tests {
         let wide = screen(&mut view, 160);
         let member = "> RTPPROXY1 127.0.0.1:22222 online 0% 0/2500 100 0.0 0.0 0.31ms answers, since 90 s";
         assert_eq!(words(&wide[3]), words(member));
+
+        // One member alone, with what it has counted.
+        view.open();
+        let member = screen(&mut view, 80);
+        assert!(
+            member[1].starts_with("RTPPROXY1   online   counted"),
+            "{member:#?}"
+        );
+        let row = |at: usize| words(&member[at]);
+        assert_eq!(row(2), words("name RTPPROXY1 commands 7 0.0"));
+        assert!(
+            member[7].starts_with("RTPPROXY1 (127.0.0.1:22222) ACTIVE"),
+            "{member:#?}"
+        );
+        view.open();
+        assert_eq!(screen(&mut view, 160), wide);
 
         // Without the daemon the last picture stays, and a line says why.
         handle.stop();
