@@ -52,6 +52,9 @@
 //! health thread posts what it finds to the clusters; what the admin thread changes and needs a descriptor for is done by
 //! the loop, and waited for. All threads are told to end, and joined, by [`server::Server`].
 //!
+//! `rtp_cluster_client` has two, beside the one of its keys: `console/signal_thread.rs` waits for the signal that ends it,
+//! and `console/top/look_thread.rs` asks the daemon for what the live view shows.
+//!
 //! Whatever blocks a thread for news stands inside of [`rim::idle`], so that the watchdog tells one that waits from one
 //! that hangs.
 //!

@@ -11,6 +11,7 @@ want kamailio command -v kamailio
 want mandoc command -v mandoc
 want sip-tester command -v sipp
 want socat command -v socat
+want iproute2 command -v ip
 want telnet command -v telnet
 want python3 command -v python3
 want dpkg-dev command -v dpkg-buildpackage

@@ -31,6 +31,14 @@ mod conformance;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
+mod console_doctor;
+#[cfg(test)]
+mod console_firewall;
+#[cfg(test)]
+mod console_terminal;
+#[cfg(test)]
+mod console_test_call;
+#[cfg(test)]
 mod control_sockets;
 #[cfg(test)]
 mod life;
