@@ -303,7 +303,11 @@ mod tests {
 
     fn clusters() -> Vec<Cluster> {
         let all = Fake::of_the_manual().clusters();
-        let document = render_json::clusters(all.iter().enumerate(), core::time::Duration::from_secs(1));
+        let document = render_json::clusters(
+            all.iter().enumerate(),
+            crate::admin::select::Selection::default(),
+            core::time::Duration::from_secs(1),
+        );
         survey::clusters(&document).unwrap()
     }
 

@@ -129,7 +129,11 @@ mod tests {
     #[test]
     fn what_the_daemon_renders_is_understood() {
         let all = Fake::of_the_manual().clusters();
-        let document = render_json::clusters(all.iter().enumerate(), core::time::Duration::from_secs(1));
+        let document = render_json::clusters(
+            all.iter().enumerate(),
+            crate::admin::select::Selection::default(),
+            core::time::Duration::from_secs(1),
+        );
         let clusters = clusters(&document).unwrap();
         assert_eq!(clusters.len(), 2);
         let first = &clusters[0];
