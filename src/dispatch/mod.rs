@@ -124,6 +124,8 @@ pub struct Dispatch<C, L> {
     losses: Losses,
     suffixes: Suffixes,
     timer_at: Option<Instant>,
+    /// When a call last found no room in the session table.
+    unbound: Option<Instant>,
     table_full: Throttle,
     overloaded: Throttle,
     totals: [u64; CLUSTER_COUNTERS.len()],
@@ -150,6 +152,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             losses: Losses::default(),
             suffixes: Suffixes::new(key),
             timer_at: None,
+            unbound: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
             totals: [0; CLUSTER_COUNTERS.len()],

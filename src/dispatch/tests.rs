@@ -907,10 +907,16 @@ fn a_full_table_serves_calls_unbound() {
     };
     let mut bench = Bench::with(&rules, &NAMES);
     bench.call("c1");
-    bench.call("c2");
+    let home = bench.call("c2");
     assert_eq!(bench.home("c2"), None);
     bench.command("L c2 192.0.2.2 5000 from to");
-    assert_eq!(bench.take_sent().len(), 3, "its later commands are asked of all");
+    let (at, cookie, _) = bench.one_sent();
+    assert_eq!(
+        at, home,
+        "its later commands are asked first of the member that it went to"
+    );
+    bench.answer(at, cookie, "0");
+    assert_eq!(bench.take_sent().len(), 2, "and then of the others");
     assert!(
         bench
             .out
@@ -1341,4 +1347,109 @@ fn a_member_that_is_deleted_now_is_told_to_end_what_is_being_made_there() {
     bench.answer(second, cookie, "35000 192.0.2.9");
     assert!(bench.got(client).is_some());
     assert_eq!(bench.core.in_flight(), 0);
+}
+
+/// Seven members under the policy `hash`.
+fn hashed() -> Bench {
+    let rules = model::Cluster {
+        policy: Policy::Hash,
+        ..rules()
+    };
+    Bench::with(&rules, &["A", "B", "C", "D", "E", "F", "G"])
+}
+
+/// Their order for a call.
+fn order_of(bench: &Bench, call_id: &str) -> Vec<&'static str> {
+    let ranked = choose::ranked(&bench.core.members, call_id.as_bytes());
+    ranked.into_iter().map(|at| bench.core.members[at].link).collect()
+}
+
+fn names_sent(bench: &mut Bench) -> Vec<&'static str> {
+    let mut names: Vec<_> = bench.take_sent().into_iter().map(|(member, ..)| member).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn sorted(names: &[&'static str]) -> Vec<&'static str> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_call_that_is_where_the_hash_says_costs_one_question() {
+    let mut bench = hashed();
+    for call in 0..20 {
+        let call_id = format!("c{call}");
+        let home = order_of(&bench, &call_id)[0];
+        let client = bench.command(&format!("L {call_id} 192.0.2.2 5000 from to"));
+        let (member, cookie, _) = bench.one_sent();
+        assert_eq!(member, home);
+        bench.answer(member, cookie, "35000 192.0.2.9");
+        assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+        assert_eq!(bench.home(&call_id).as_deref(), Some(home));
+        bench.pass(ms(120));
+        assert!(bench.take_sent().is_empty(), "nobody else is asked");
+        assert_eq!(
+            bench.call(&format!("new{call}")),
+            order_of(&bench, &format!("new{call}"))[0]
+        );
+    }
+}
+
+#[test]
+fn a_call_that_is_elsewhere_is_asked_for_in_steps() {
+    let mut bench = hashed();
+    let order = order_of(&bench, "c1");
+    let client = bench.command("L c1 192.0.2.2 5000 from to");
+    let (first, cookie, _) = bench.one_sent();
+    assert_eq!(first, order[0]);
+    // At once on a no, else after 50 ms.
+    bench.answer(first, cookie, "0");
+    assert_eq!(names_sent(&mut bench), sorted(&order[1..3]));
+    bench.pass(ms(49));
+    assert!(
+        names_sent(&mut bench)
+            .iter()
+            .all(|name| order[1..3].contains(name)),
+        "sent again at most"
+    );
+    bench.pass(ms(1));
+    let sent = bench.take_sent();
+    let (last, cookie, _) = sent.iter().find(|(member, ..)| *member == order[6]).unwrap();
+    assert!(
+        order[3..]
+            .iter()
+            .all(|name| sent.iter().any(|(member, ..)| member == name))
+    );
+    bench.answer(last, *cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+}
+
+#[test]
+fn a_member_that_is_away_is_passed_over_by_a_question_and_keeps_its_rank() {
+    let mut bench = hashed();
+    let order = order_of(&bench, "c1");
+    bench.online(order[0], false);
+    assert_eq!(order_of(&bench, "c1"), order);
+    let client = bench.command("U c1 192.0.2.2 5000 from to");
+    let asked = bench.take_sent();
+    assert_eq!(asked.len(), 2);
+    for (member, cookie, text) in asked {
+        assert!(
+            order[1..3].contains(&member) && text.starts_with('Q'),
+            "{member} {text}"
+        );
+        bench.answer(member, cookie, "E50");
+    }
+    for (member, cookie, _) in bench.take_sent() {
+        assert!(order[3..].contains(&member));
+        bench.answer(member, cookie, "E50");
+    }
+    // Nobody has it: a new session, at the next in rank.
+    let (member, cookie, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (order[1], "U c1 192.0.2.2 5000 from to"));
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
 }

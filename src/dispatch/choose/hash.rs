@@ -32,7 +32,7 @@ pub(super) fn pick<'a, C: Candidate + 'a>(
 }
 
 /// The rank of a member for a call, from 0 up; lower is better. `weight` is at least 1.
-fn score(name: &str, weight: f64, call_id: &[u8]) -> f64 {
+pub(super) fn score(name: &str, weight: f64, call_id: &[u8]) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "53 bits are what a double holds")]
     let numerator = (mix(fnv1a(name.as_bytes(), call_id)) >> 11) as f64;
     let u = (numerator + 0.5) / STEPS;
@@ -50,7 +50,7 @@ fn fnv1a(name: &[u8], call_id: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{Fake, assert_parts, members, tally};
-    use super::super::{Choice, choose};
+    use super::super::{Choice, choose, ranked};
     use super::*;
     use crate::config::model::{CapacityLimit, Policy};
     use crate::dispatch::random::Rng;
@@ -166,6 +166,7 @@ mod tests {
                 // A full member is skipped in rank order.
                 members[at].sessions = 1000;
             }
+            assert_eq!(ranked(&fixture(), call_id.as_bytes()), order, "{call_id}");
         }
     }
 

@@ -38,7 +38,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             Event::Answer(answer) => self.came_late(now, t, answer, out),
             Event::Failed(from) => self.undo_unanswered(now, t, &[from], out),
             Event::GivenUp(silent) => self.undo_unanswered(now, t, silent, out),
-            Event::Impatient => {}
+            Event::Impatient | Event::Step => {}
         }
         if t.is_waiting() { Next::Waits } else { Next::Over }
     }

@@ -57,7 +57,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                     self.defer(now, *at, &t.text, out);
                 }
             }
-            Event::Impatient => return Next::Waits,
+            Event::Impatient | Event::Step => return Next::Waits,
         }
         Next::Over
     }
