@@ -141,6 +141,34 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_the_configuration_gives_the_same_numbers() {
+        let page = include_str!("../../../man/rtp_cluster.xml.5");
+        let table = page.split(".Ss The hash policy\n").nth(1).unwrap();
+        let table = table.split(".Bd -literal -offset indent\n").nth(1).unwrap();
+        let table = table.split(".Ed").next().unwrap();
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows.len(), 8);
+        for (rank, row) in rows.iter().enumerate() {
+            let [name, weight, call_id, mixed, printed] = row[..] else {
+                panic!("{row:?}")
+            };
+            let hash = mix(fnv1a(name.as_bytes(), call_id.as_bytes()));
+            assert_eq!(format!("{hash:016x}"), mixed, "{row:?}");
+            let score = score(name, weight.parse().unwrap(), call_id.as_bytes());
+            assert_eq!(format!("{score:.12}"), printed, "{row:?}");
+            let members = fixture();
+            let at = ranked(&members, call_id.as_bytes())[rank % 4];
+            assert_eq!(
+                (&*members[at].name, members[at].weight),
+                (name, weight.parse().unwrap())
+            );
+        }
+    }
+
+    #[test]
     fn ranks_are_those_of_an_independent_implementation() {
         // Whole orders of choice, each member left out when it has had its turn: 0, 1, 2 are RTPPROXY1 to 3.
         let orders = [
