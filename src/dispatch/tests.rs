@@ -231,15 +231,13 @@ fn a_call_stays_with_its_member() {
         let client = bench.command(text);
         let (member, cookie, sent) = bench.one_sent();
         assert_eq!((member, sent.as_str()), (home, text));
-        let reply = if text.starts_with(['D', 'Q']) {
-            "0"
-        } else {
-            "35002 192.0.2.9"
+        let reply = match text.as_bytes()[0] {
+            b'D' => "0",
+            b'Q' => "60 1 2 3 0",
+            _ => "35002 192.0.2.9",
         };
         bench.answer(member, cookie, reply);
-        if !text.starts_with('Q') {
-            assert_eq!(bench.got(client).as_deref(), Some(reply));
-        }
+        assert_eq!(bench.got(client).as_deref(), Some(reply), "{text}");
     }
 }
 
@@ -467,20 +465,34 @@ fn a_silent_cluster_gives_no_reply_when_told_so() {
 
 #[test]
 fn all_members_full_is_said_under_a_hard_limit_only() {
-    for (limit, answered) in [(CapacityLimit::Hard, false), (CapacityLimit::Soft, true)] {
+    for limit in [CapacityLimit::Hard, CapacityLimit::Soft] {
         let rules = model::Cluster {
             capacity_limit: limit,
             ..rules()
         };
-        let mut bench = Bench::with(&rules, &["A"]);
-        let id = bench.id("A");
-        bench.core.change_member(id, |member| member.capacity = 1);
-        bench.call("c1");
-        let client = bench.command("U c2 192.0.2.1 4000 from");
+        let mut bench = Bench::with(&rules, &["A", "B"]);
+        for (name, capacity) in [("A", 1), ("B", 2)] {
+            let id = bench.id(name);
+            bench.core.change_member(id, |member| member.capacity = capacity);
+        }
+        for call in 1..=3 {
+            bench.call(&format!("c{call}"));
+        }
+        let a = bench.id("A");
         assert_eq!(
-            bench.got(client).as_deref(),
-            if answered { None } else { Some("E998") }
+            (bench.core.bound_to(a), bench.core.bound()),
+            (1, 3),
+            "each to its capacity"
         );
+        if limit == CapacityLimit::Hard {
+            let client = bench.command("U c4 192.0.2.1 4000 from");
+            assert_eq!(bench.got(client).as_deref(), Some("E998"));
+            assert!(bench.take_sent().is_empty());
+        } else {
+            let b = bench.id("B");
+            bench.core.change_member(b, |member| member.capacity = 1);
+            assert_eq!(bench.call("c4"), "A", "one over one, beside two over one");
+        }
     }
 }
 
