@@ -128,6 +128,7 @@ pub struct Dispatch<C, L> {
     unbound: Option<Instant>,
     table_full: Throttle,
     overloaded: Throttle,
+    two_homes: Throttle,
     totals: [u64; CLUSTER_COUNTERS.len()],
     outcomes: Outcomes,
 }
@@ -155,6 +156,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             unbound: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
+            two_homes: Throttle::default(),
             totals: [0; CLUSTER_COUNTERS.len()],
             outcomes: Outcomes::default(),
             rules,

@@ -1465,3 +1465,45 @@ fn a_member_that_is_away_is_passed_over_by_a_question_and_keeps_its_rank() {
     bench.answer(member, cookie, "35000 192.0.2.9");
     assert!(bench.got(client).is_some());
 }
+
+#[test]
+fn an_error_reply_is_no_command_to_be_answered() {
+    let mut bench = Bench::new();
+    let origin = Origin::Ip(core::net::Ipv4Addr::LOCALHOST.into());
+    for (client, text) in [(1, "E5"), (2, "e0\n"), (3, " E999 ")] {
+        bench
+            .core
+            .command(bench.now, text.as_bytes(), origin, client, &mut bench.out);
+        bench.collect();
+        assert_eq!(bench.got(client), None, "{text}");
+        assert_eq!(bench.out.dropped.pop(), Some(client));
+    }
+    for (client, text) in [(4, "E"), (5, "y"), (6, "E5 5")] {
+        bench
+            .core
+            .command(bench.now, text.as_bytes(), origin, client, &mut bench.out);
+        bench.collect();
+        assert!(bench.got(client).is_some(), "{text}");
+    }
+}
+
+#[test]
+fn what_an_offline_member_cannot_keep_is_told_once_a_minute() {
+    let mut bench = Bench::with(&rules(), &["A"]);
+    bench.online("A", false);
+    for call in 0..member::DEFERRED_MAX + 5_000 {
+        bench.command(&format!("D c{call} from"));
+    }
+    let told = |bench: &mut Bench| {
+        let notes = std::mem::take(&mut bench.out.notes).into_iter();
+        let deletes = notes.filter_map(|note| match note {
+            Note::DeletesDropped { deletes, .. } => Some(deletes),
+            _ => None,
+        });
+        deletes.collect::<Vec<u64>>()
+    };
+    assert_eq!(told(&mut bench), [1]);
+    bench.now += TELL_EVERY;
+    bench.command("D last from");
+    assert_eq!(told(&mut bench), [5_000]);
+}
