@@ -541,9 +541,9 @@ fn log_note(cluster: &Cluster, note: &Note) {
         Note::Overloaded { commands } => {
             log::warn!("cluster {name}: too many commands in flight: {commands} refused");
         }
-        Note::TwoHomes { bound, also } => {
-            log::warn!("cluster {name}: a call bound to {bound} is at {also} too");
-        }
+        Note::TwoHomes { bound, also, calls } => log::warn!(
+            "cluster {name}: a call bound to {bound} is at {also} too; {calls} such call(s) in all"
+        ),
         Note::Garbage {
             member,
             excerpt,

@@ -83,7 +83,9 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
             }
         }
-        if impatient {
+        if t.step.take_if(|step| *step <= now).is_some() {
+            self.next(now, t, Event::Step, out)
+        } else if impatient {
             self.next(now, t, Event::Impatient, out)
         } else {
             Next::Waits

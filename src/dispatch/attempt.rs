@@ -3,6 +3,7 @@
 
 use core::ops::Range;
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::pending::Slot;
@@ -153,6 +154,12 @@ pub struct Transaction<C> {
     pub exchanges: Vec<Exchange>,
     /// Attempts of a new session that were waited for.
     pub attempts: u32,
+    /// Who is asked for the home of the call in further steps, the next ones first.
+    pub unasked: VecDeque<MemberId>,
+    /// Steps of that question so far.
+    pub steps: u32,
+    /// When the next step is due.
+    pub step: Option<Instant>,
     /// Commands of the same call that wait for what this one finds.
     pub followers: Vec<Slot>,
     /// The best answer that is not positive.
@@ -187,6 +194,9 @@ impl<C> Transaction<C> {
             alarm: None,
             exchanges: Vec::new(),
             attempts: 0,
+            unasked: VecDeque::new(),
+            steps: 0,
+            step: None,
             followers: Vec::new(),
             verdict: Vec::new(),
             mixed: false,
@@ -223,6 +233,9 @@ impl<C> Transaction<C> {
         self.text.shrink_to(512);
         self.exchanges.clear();
         self.exchanges.shrink_to(8);
+        self.unasked.clear();
+        self.steps = 0;
+        self.step = None;
         self.followers.clear();
         self.followers.shrink_to(8);
         self.verdict.clear();
@@ -270,7 +283,7 @@ impl<C> Transaction<C> {
 
     /// The earliest moment at which something is to be done.
     pub fn due(&self) -> Instant {
-        let mut due = self.give_up;
+        let mut due = self.step.map_or(self.give_up, |step| step.min(self.give_up));
         for exchange in self
             .exchanges
             .iter()

@@ -10,7 +10,7 @@ use super::session::{MemberId, Stage};
 use super::{ANSWER_WITHIN, Dispatch, Total};
 use crate::config::model::NoMembers;
 use crate::protocol::command::{self, Command, Verb};
-use crate::protocol::reply::{own, write_error};
+use crate::protocol::reply::{is_error, own, write_error};
 
 /// What asking for the home of a call has come to, for the commands that waited for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,13 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// one reply is in `out` now or after a later event, within [`ANSWER_WITHIN`] and what asking took.
     pub fn command(&mut self, now: Instant, text: &[u8], origin: Origin, client: C, out: &mut Outbox<C, L>) {
         self.total(Total::Commands);
+        // An error reply that comes over a network was made by somebody who took ours for a command: an answer to it would
+        // go to and fro for ever.
+        if origin != Origin::Unix && is_error(text) {
+            self.total(Total::RefusedCommands);
+            out.dropped.push(client);
+            return;
+        }
         match command::parse(text) {
             Ok(command) => self.route(now, now, &command, origin, client, Asked::Not, out),
             Err(code) => {

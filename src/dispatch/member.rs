@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::Throttle;
 use super::choose::Candidate;
 use super::delay::Delay;
 use super::load::Load;
@@ -72,6 +73,8 @@ pub struct Member<L> {
     pub suspect: bool,
     /// Deletes that wait for its return.
     pub deferred: VecDeque<Deferred>,
+    /// Those that were dropped for want of room.
+    pub(super) deletes_dropped: Throttle,
     /// Whether it missed an `X`.
     pub owes_delete_all: bool,
     /// Commands in flight to it.
@@ -104,6 +107,7 @@ impl<L> Member<L> {
             statistics: VecDeque::new(),
             suspect: false,
             deferred: VecDeque::new(),
+            deletes_dropped: Throttle::default(),
             owes_delete_all: false,
             in_flight: 0,
             garbage: 0,
@@ -190,21 +194,20 @@ impl<L> Member<L> {
             .map(|(_, statistics)| statistics)
     }
 
-    /// Keeps a delete until the member is back; gives the number of older ones that had to go for it.
-    pub fn defer(&mut self, now: Instant, text: &[u8]) -> u64 {
+    /// Keeps a delete until the member is back. Says whether the oldest one had to go for it.
+    pub fn defer(&mut self, now: Instant, text: &[u8]) -> bool {
         while self.deferred.front().is_some_and(|first| first.expires <= now) {
             self.deferred.pop_front();
         }
-        let mut dropped = 0;
-        while self.deferred.len() >= DEFERRED_MAX {
+        let full = self.deferred.len() >= DEFERRED_MAX;
+        if full {
             self.deferred.pop_front();
-            dropped += 1;
         }
         self.deferred.push_back(Deferred {
             expires: now + DEFERRED_FOR,
             text: text.into(),
         });
-        dropped
+        full
     }
 
     /// The next delete that still makes sense.

@@ -98,8 +98,11 @@ pub struct Dispatch<C, L> {
     losses: Losses,
     suffixes: Suffixes,
     timer_at: Option<Instant>,
+    /// When a call last found no room in the session table.
+    unbound: Option<Instant>,
     table_full: Throttle,
     overloaded: Throttle,
+    two_homes: Throttle,
     totals: [u64; CLUSTER_COUNTERS.len()],
     outcomes: Outcomes,
 }
@@ -124,8 +127,10 @@ impl<C, L: Clone> Dispatch<C, L> {
             losses: Losses::default(),
             suffixes: Suffixes::new(key),
             timer_at: None,
+            unbound: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
+            two_homes: Throttle::default(),
             totals: [0; CLUSTER_COUNTERS.len()],
             outcomes: Outcomes::default(),
             rules,

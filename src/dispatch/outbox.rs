@@ -62,6 +62,8 @@ pub enum Note {
         bound: Name,
         /// The other one.
         also: Name,
+        /// How many such calls since the last such note.
+        calls: u64,
     },
     /// A member's reply could be no reply to its command.
     Garbage {

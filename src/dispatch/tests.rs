@@ -231,15 +231,13 @@ fn a_call_stays_with_its_member() {
         let client = bench.command(text);
         let (member, cookie, sent) = bench.one_sent();
         assert_eq!((member, sent.as_str()), (home, text));
-        let reply = if text.starts_with(['D', 'Q']) {
-            "0"
-        } else {
-            "35002 192.0.2.9"
+        let reply = match text.as_bytes()[0] {
+            b'D' => "0",
+            b'Q' => "60 1 2 3 0",
+            _ => "35002 192.0.2.9",
         };
         bench.answer(member, cookie, reply);
-        if !text.starts_with('Q') {
-            assert_eq!(bench.got(client).as_deref(), Some(reply));
-        }
+        assert_eq!(bench.got(client).as_deref(), Some(reply), "{text}");
     }
 }
 
@@ -467,20 +465,34 @@ fn a_silent_cluster_gives_no_reply_when_told_so() {
 
 #[test]
 fn all_members_full_is_said_under_a_hard_limit_only() {
-    for (limit, answered) in [(CapacityLimit::Hard, false), (CapacityLimit::Soft, true)] {
+    for limit in [CapacityLimit::Hard, CapacityLimit::Soft] {
         let rules = model::Cluster {
             capacity_limit: limit,
             ..rules()
         };
-        let mut bench = Bench::with(&rules, &["A"]);
-        let id = bench.id("A");
-        bench.core.change_member(id, |member| member.capacity = 1);
-        bench.call("c1");
-        let client = bench.command("U c2 192.0.2.1 4000 from");
+        let mut bench = Bench::with(&rules, &["A", "B"]);
+        for (name, capacity) in [("A", 1), ("B", 2)] {
+            let id = bench.id(name);
+            bench.core.change_member(id, |member| member.capacity = capacity);
+        }
+        for call in 1..=3 {
+            bench.call(&format!("c{call}"));
+        }
+        let a = bench.id("A");
         assert_eq!(
-            bench.got(client).as_deref(),
-            if answered { None } else { Some("E998") }
+            (bench.core.bound_to(a), bench.core.bound()),
+            (1, 3),
+            "each to its capacity"
         );
+        if limit == CapacityLimit::Hard {
+            let client = bench.command("U c4 192.0.2.1 4000 from");
+            assert_eq!(bench.got(client).as_deref(), Some("E998"));
+            assert!(bench.take_sent().is_empty());
+        } else {
+            let b = bench.id("B");
+            bench.core.change_member(b, |member| member.capacity = 1);
+            assert_eq!(bench.call("c4"), "A", "one over one, beside two over one");
+        }
     }
 }
 
@@ -907,10 +919,16 @@ fn a_full_table_serves_calls_unbound() {
     };
     let mut bench = Bench::with(&rules, &NAMES);
     bench.call("c1");
-    bench.call("c2");
+    let home = bench.call("c2");
     assert_eq!(bench.home("c2"), None);
     bench.command("L c2 192.0.2.2 5000 from to");
-    assert_eq!(bench.take_sent().len(), 3, "its later commands are asked of all");
+    let (at, cookie, _) = bench.one_sent();
+    assert_eq!(
+        at, home,
+        "its later commands are asked first of the member that it went to"
+    );
+    bench.answer(at, cookie, "0");
+    assert_eq!(bench.take_sent().len(), 2, "and then of the others");
     assert!(
         bench
             .out
@@ -1341,4 +1359,151 @@ fn a_member_that_is_deleted_now_is_told_to_end_what_is_being_made_there() {
     bench.answer(second, cookie, "35000 192.0.2.9");
     assert!(bench.got(client).is_some());
     assert_eq!(bench.core.in_flight(), 0);
+}
+
+/// Seven members under the policy `hash`.
+fn hashed() -> Bench {
+    let rules = model::Cluster {
+        policy: Policy::Hash,
+        ..rules()
+    };
+    Bench::with(&rules, &["A", "B", "C", "D", "E", "F", "G"])
+}
+
+/// Their order for a call.
+fn order_of(bench: &Bench, call_id: &str) -> Vec<&'static str> {
+    let ranked = choose::ranked(&bench.core.members, call_id.as_bytes());
+    ranked.into_iter().map(|at| bench.core.members[at].link).collect()
+}
+
+fn names_sent(bench: &mut Bench) -> Vec<&'static str> {
+    let mut names: Vec<_> = bench.take_sent().into_iter().map(|(member, ..)| member).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn sorted(names: &[&'static str]) -> Vec<&'static str> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_call_that_is_where_the_hash_says_costs_one_question() {
+    let mut bench = hashed();
+    for call in 0..20 {
+        let call_id = format!("c{call}");
+        let home = order_of(&bench, &call_id)[0];
+        let client = bench.command(&format!("L {call_id} 192.0.2.2 5000 from to"));
+        let (member, cookie, _) = bench.one_sent();
+        assert_eq!(member, home);
+        bench.answer(member, cookie, "35000 192.0.2.9");
+        assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+        assert_eq!(bench.home(&call_id).as_deref(), Some(home));
+        bench.pass(ms(120));
+        assert!(bench.take_sent().is_empty(), "nobody else is asked");
+        assert_eq!(
+            bench.call(&format!("new{call}")),
+            order_of(&bench, &format!("new{call}"))[0]
+        );
+    }
+}
+
+#[test]
+fn a_call_that_is_elsewhere_is_asked_for_in_steps() {
+    let mut bench = hashed();
+    let order = order_of(&bench, "c1");
+    let client = bench.command("L c1 192.0.2.2 5000 from to");
+    let (first, cookie, _) = bench.one_sent();
+    assert_eq!(first, order[0]);
+    // At once on a no, else after 50 ms.
+    bench.answer(first, cookie, "0");
+    assert_eq!(names_sent(&mut bench), sorted(&order[1..3]));
+    bench.pass(ms(49));
+    assert!(
+        names_sent(&mut bench)
+            .iter()
+            .all(|name| order[1..3].contains(name)),
+        "sent again at most"
+    );
+    bench.pass(ms(1));
+    let sent = bench.take_sent();
+    let (last, cookie, _) = sent.iter().find(|(member, ..)| *member == order[6]).unwrap();
+    assert!(
+        order[3..]
+            .iter()
+            .all(|name| sent.iter().any(|(member, ..)| member == name))
+    );
+    bench.answer(last, *cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+}
+
+#[test]
+fn a_member_that_is_away_is_passed_over_by_a_question_and_keeps_its_rank() {
+    let mut bench = hashed();
+    let order = order_of(&bench, "c1");
+    bench.online(order[0], false);
+    assert_eq!(order_of(&bench, "c1"), order);
+    let client = bench.command("U c1 192.0.2.2 5000 from to");
+    let asked = bench.take_sent();
+    assert_eq!(asked.len(), 2);
+    for (member, cookie, text) in asked {
+        assert!(
+            order[1..3].contains(&member) && text.starts_with('Q'),
+            "{member} {text}"
+        );
+        bench.answer(member, cookie, "E50");
+    }
+    for (member, cookie, _) in bench.take_sent() {
+        assert!(order[3..].contains(&member));
+        bench.answer(member, cookie, "E50");
+    }
+    // Nobody has it: a new session, at the next in rank.
+    let (member, cookie, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (order[1], "U c1 192.0.2.2 5000 from to"));
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+}
+
+#[test]
+fn an_error_reply_is_no_command_to_be_answered() {
+    let mut bench = Bench::new();
+    let origin = Origin::Ip(core::net::Ipv4Addr::LOCALHOST.into());
+    for (client, text) in [(1, "E5"), (2, "e0\n"), (3, " E999 ")] {
+        bench
+            .core
+            .command(bench.now, text.as_bytes(), origin, client, &mut bench.out);
+        bench.collect();
+        assert_eq!(bench.got(client), None, "{text}");
+        assert_eq!(bench.out.dropped.pop(), Some(client));
+    }
+    for (client, text) in [(4, "E"), (5, "y"), (6, "E5 5")] {
+        bench
+            .core
+            .command(bench.now, text.as_bytes(), origin, client, &mut bench.out);
+        bench.collect();
+        assert!(bench.got(client).is_some(), "{text}");
+    }
+}
+
+#[test]
+fn what_an_offline_member_cannot_keep_is_told_once_a_minute() {
+    let mut bench = Bench::with(&rules(), &["A"]);
+    bench.online("A", false);
+    for call in 0..member::DEFERRED_MAX + 5_000 {
+        bench.command(&format!("D c{call} from"));
+    }
+    let told = |bench: &mut Bench| {
+        let notes = std::mem::take(&mut bench.out.notes).into_iter();
+        let deletes = notes.filter_map(|note| match note {
+            Note::DeletesDropped { deletes, .. } => Some(deletes),
+            _ => None,
+        });
+        deletes.collect::<Vec<u64>>()
+    };
+    assert_eq!(told(&mut bench), [1]);
+    bench.now += crate::rim::throttle::TELL_EVERY;
+    bench.command("D last from");
+    assert_eq!(told(&mut bench), [5_000]);
 }

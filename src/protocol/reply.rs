@@ -48,6 +48,13 @@ pub enum Outcome {
     Error(u16),
 }
 
+/// Whether it is an error reply, `E` and a number, whatever it may be to.
+pub fn is_error(text: &[u8]) -> bool {
+    let text = trim_end(trim_start(text));
+    let number = text.strip_prefix(b"E").or(text.strip_prefix(b"e"));
+    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+}
+
 /// Whether that error of a new session means "not here, not now": no ports (71, 72), no memory (81 to 89),
 /// overloaded (98), shutting down (99). Another member may take the session.
 pub const fn is_not_here_not_now(code: u16) -> bool {

@@ -114,7 +114,7 @@ fn a_wan_address_is_what_clients_are_told() {
             "UL@media@ c6 127.0.0.1 4000 from to && L 127.0.0.1 4002",
             "@media@ && 203.0.113.4",
         ),
-        // Another family has other addresses.
+        // It is of no use to the other family.
         ("U6 c7 ::1 4000 from", "::1 6"),
     ]);
     behind.leaves_the_rest();
@@ -199,6 +199,7 @@ fn a_lan_address_of_ipv6_is_taken_in_brackets() {
     let behind = Behind::of(Some("::1"), Some(WAN4));
     behind.says(&[
         ("U6 c1 ::1 4000 from", "::1 6"),
+        ("L6 c1 ::1 4002 from to", "::1 6"),
         ("U c2 127.0.0.1 4000 from", WAN4),
     ]);
 }

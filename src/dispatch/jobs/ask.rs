@@ -1,17 +1,26 @@
 //! The home of a call is not known: all members are asked, by the command itself or by a `Q` before it. Commands of the
 //! same call share one question. Pure.
 
+use core::time::Duration;
 use std::time::Instant;
 
 use super::super::attempt::{Fate, Job, Transaction};
+use super::super::choose::ranked;
 use super::super::commands::Asked;
+use super::super::member::Member;
 use super::super::outbox::Outbox;
 use super::super::pending::Slot;
 use super::super::session::{MemberId, Stage};
 use super::super::{ANSWER_WITHIN, ASK_FOR, Dispatch, SEEK_FOR, Total};
 use super::{Answer, Event, Next};
+use crate::config::model::Policy;
 use crate::protocol::command::Verb;
 use crate::protocol::reply::{Outcome, own};
+
+/// How long a step of a question waits for those that were asked.
+pub const STEP: Duration = Duration::from_millis(50);
+/// Steps that ask some; the next one asks all.
+const STEPS: u32 = 2;
 
 /// Whether a member says that it has no such session, and nothing else against the command.
 fn says_unknown(reply: &[u8]) -> bool {
@@ -33,18 +42,60 @@ impl<C, L: Clone> Dispatch<C, L> {
             t.job = Job::Wait;
             return Next::Waits;
         }
-        self.total(Total::AskedAll);
         t.job = job;
         t.give_up = now + if job == Job::Seek { SEEK_FOR } else { ASK_FOR };
-        let online = self.online();
-        if online.is_empty() {
+        if self.online().is_empty() {
             return self.conclude(now, t, out);
         }
         self.questions.insert(t.key.hash, t.slot);
-        for id in online {
-            self.send(now, t, id, out);
+        if self.names_homes(now) {
+            let ranked = ranked(&self.members, t.call_id()).into_iter();
+            let ranked = ranked
+                .filter_map(|at| self.members.get(at))
+                .filter(|member| member.present);
+            t.unasked = ranked.map(|member| member.id).collect();
+        } else {
+            t.unasked = self.online().into();
+            t.steps = STEPS;
         }
+        self.ask_further(now, t, out);
         Next::Waits
+    }
+
+    /// Whether calls are, as a rule, where the hash of their call-id says: new ones are put there by the policy, or were
+    /// when there was no room to bind them.
+    fn names_homes(&self, now: Instant) -> bool {
+        let unbound = self
+            .unbound
+            .is_some_and(|last| now < last + self.rules.sessions.expire);
+        unbound || self.rules.policy == Policy::Hash
+    }
+
+    /// The next step of a question: of the member that the hash names, then of the next two, then of all others. Who is
+    /// offline is passed over.
+    fn ask_further(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) {
+        while !t.unasked.is_empty() {
+            let count = match t.steps {
+                0 => 1,
+                1 => 2,
+                _ => {
+                    self.total(Total::AskedAll);
+                    usize::MAX
+                }
+            };
+            t.steps += 1;
+            let mut asked = false;
+            for id in t.unasked.drain(..count.min(t.unasked.len())).collect::<Vec<_>>() {
+                if self.member(id).is_some_and(Member::serves) {
+                    self.send(now, t, id, out);
+                    asked = true;
+                }
+            }
+            if asked {
+                break;
+            }
+        }
+        t.step = (!t.unasked.is_empty()).then(|| now + STEP);
     }
 
     pub(super) fn asking(
@@ -73,7 +124,11 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
             }
             Event::GivenUp(_) => return self.conclude(now, t, out),
+            Event::Step => self.ask_further(now, t, out),
             Event::Failed(_) | Event::Impatient => {}
+        }
+        if !t.is_waiting() {
+            self.ask_further(now, t, out);
         }
         if t.is_waiting() {
             Next::Waits
@@ -91,7 +146,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     ) -> Next {
         match event {
             Event::GivenUp(_) => self.fail_with(t, own::SOME_SILENT, out),
-            Event::Answer(_) | Event::Failed(_) | Event::Impatient => Next::Waits,
+            Event::Answer(_) | Event::Failed(_) | Event::Impatient | Event::Step => Next::Waits,
         }
     }
 
@@ -110,6 +165,8 @@ impl<C, L: Clone> Dispatch<C, L> {
         if fresh {
             self.total(Total::SessionsBound);
         }
+        (t.step, t.steps) = (None, 0);
+        t.unasked.clear();
         let followers = self.end_question(t);
         let next = if t.job == Job::Ask {
             self.hand_over(t, answer, out);
@@ -138,6 +195,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Nobody who was asked has the call.
     fn conclude(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) -> Next {
         let silent = t.exchanges.iter().any(|exchange| exchange.fate != Fate::Answered);
+        t.step = None;
         let followers = self.end_question(t);
         let next = if t.job == Job::Seek {
             t.verdict.clear();

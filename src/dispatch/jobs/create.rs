@@ -70,6 +70,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
             },
             Event::Failed(from) => self.undo_unanswered(now, t, &[from], out),
+            Event::Step => return Next::Waits,
             // Only an attempt that was waited for counts: a refusal passes the call on at once.
             Event::Impatient => {
                 t.attempts += 1;
@@ -123,6 +124,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
             } else {
                 self.total(Total::SessionsUnbound);
+                self.unbound = Some(now);
                 if let Some(calls) = self.table_full.hit(now) {
                     out.notes.push(Note::TableFull { calls });
                 }

@@ -50,7 +50,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             Event::Failed(home) => self.home_failed(now, t, Some(home), out),
             Event::GivenUp(silent) => self.home_failed(now, t, silent.first().copied(), out),
-            Event::Impatient => Next::Waits,
+            Event::Impatient | Event::Step => Next::Waits,
         }
     }
 

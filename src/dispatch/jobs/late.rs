@@ -38,7 +38,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             Event::Answer(answer) => self.came_late(now, t, answer, out),
             Event::Failed(from) => self.undo_unanswered(now, t, &[from], out),
             Event::GivenUp(silent) => self.undo_unanswered(now, t, silent, out),
-            Event::Impatient => {}
+            Event::Impatient | Event::Step => {}
         }
         if t.is_waiting() { Next::Waits } else { Next::Over }
     }
@@ -57,8 +57,10 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
         } else if let Some(home) = home {
             let name = |id| self.member(id).map(|member| member.config.name.clone());
-            if let (Some(bound), Some(also)) = (name(home), name(from)) {
-                out.notes.push(Note::TwoHomes { bound, also });
+            if let (Some(bound), Some(also)) = (name(home), name(from))
+                && let Some(calls) = self.two_homes.hit(now)
+            {
+                out.notes.push(Note::TwoHomes { bound, also, calls });
             }
         }
     }

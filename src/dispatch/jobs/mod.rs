@@ -2,7 +2,7 @@
 //! its time, or all is given up. A handler gets the transaction itself, which nothing else reaches meanwhile, and says
 //! with a [`Next`] what becomes of it. Pure.
 
-mod ask;
+pub mod ask;
 pub mod capability;
 mod create;
 mod delete_all;
@@ -44,6 +44,8 @@ pub(super) enum Event<'a> {
     Failed(MemberId),
     /// A member has had its time. It may still answer.
     Impatient,
+    /// It is time for the next step of a question.
+    Step,
     /// The time of the transaction is up; these members never answered.
     GivenUp(&'a [MemberId]),
 }

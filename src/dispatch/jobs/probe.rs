@@ -61,7 +61,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             Event::Failed(id) => (id, Probed::Refused),
             Event::GivenUp(&[id, ..]) => (id, Probed::Missed),
             Event::GivenUp(&[]) => return Next::Over,
-            Event::Impatient => return Next::Waits,
+            Event::Impatient | Event::Step => return Next::Waits,
         };
         if matches!(result, Probed::Missed | Probed::Refused) {
             self.count(id, Count::ProbesFailed);

@@ -57,7 +57,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                     self.defer(now, *at, &t.text, out);
                 }
             }
-            Event::Impatient => return Next::Waits,
+            Event::Impatient | Event::Step => return Next::Waits,
         }
         Next::Over
     }
@@ -70,14 +70,14 @@ impl<C, L: Clone> Dispatch<C, L> {
         text: &[u8],
         out: &mut Outbox<C, L>,
     ) {
-        if let Some(member) = self.member_mut(to) {
-            let deletes = member.defer(now, text);
-            if deletes > 0 {
-                out.notes.push(Note::DeletesDropped {
-                    member: member.config.name.clone(),
-                    deletes,
-                });
-            }
+        if let Some(member) = self.member_mut(to)
+            && member.defer(now, text)
+            && let Some(deletes) = member.deletes_dropped.hit(now)
+        {
+            out.notes.push(Note::DeletesDropped {
+                member: member.config.name.clone(),
+                deletes,
+            });
         }
     }
 

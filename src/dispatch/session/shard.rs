@@ -71,6 +71,17 @@ impl Shard {
         Some(&entry.binding)
     }
 
+    /// Removes the call of that hash, if `bad` says so, and gives its binding.
+    pub(super) fn remove_if(&mut self, hash: u64, bad: impl FnOnce(&Binding) -> bool) -> Option<Binding> {
+        let place = self.table.find_entry(hash, |entry| entry.hash == hash).ok()?;
+        if !bad(&place.get().binding) {
+            return None;
+        }
+        let (entry, _) = place.remove();
+        self.used -= usize::from(entry.length);
+        Some(entry.binding)
+    }
+
     /// Takes a call in that it does not have. Says no to a call-id of more than 65,535 bytes, and when the text
     /// would pass 4 GiB.
     #[must_use]
