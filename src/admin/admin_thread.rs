@@ -65,6 +65,8 @@ pub(super) struct Limits {
     pub(super) half_line: Duration,
     /// After whole lines, or none at all: a prompt may stay open over night.
     pub(super) idle: Duration,
+    /// While it does not read what others wait for.
+    pub(super) unread: Duration,
 }
 
 impl Default for Limits {
@@ -72,6 +74,7 @@ impl Default for Limits {
         Self {
             half_line: Duration::from_secs(60),
             idle: Duration::from_secs(24 * 60 * 60),
+            unread: Duration::from_secs(1),
         }
     }
 }
@@ -356,7 +359,8 @@ impl Admin {
     /// When the first of those whom others wait for is closed.
     fn stalled_at(&mut self) -> Option<Instant> {
         let somebody_waits = self.connections.iter_mut().any(Connection::is_held);
-        let stalled = self.connections.iter().filter_map(Connection::stalled_at);
+        let stalled = self.connections.iter();
+        let stalled = stalled.filter_map(|connection| connection.stalled_at(&self.limits));
         stalled.min().filter(|_| somebody_waits)
     }
 
@@ -367,8 +371,9 @@ impl Admin {
             return;
         }
         let numbered = self.connections.iter().enumerate();
-        let candidates = numbered
-            .filter(|(_, connection)| !is_stalled || connection.stalled_at().is_some_and(|at| at <= now));
+        let candidates = numbered.filter(|(_, connection)| {
+            !is_stalled || connection.stalled_at(&self.limits).is_some_and(|at| at <= now)
+        });
         if let Some((n, connection)) = candidates.max_by_key(|(_, connection)| connection.unread()) {
             if let Some(count) = self.warnings.unread.hit(now) {
                 log::warn!(

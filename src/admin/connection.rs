@@ -2,7 +2,6 @@
 //! not read. Part of the rim. Nothing here blocks; the thread calls it when poll(2) says that it may read or write.
 
 use core::fmt;
-use core::time::Duration;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -27,8 +26,6 @@ const READ_SIZE: usize = 16 * 1024;
 const UNREAD_MAX: usize = 256 * 1024;
 /// A listing goes on when no more than this of it is left to read.
 const UNREAD_PART_MAX: usize = 64 * 1024;
-/// How long somebody may not read what others wait for.
-const STALLED_FOR: Duration = Duration::from_secs(1);
 /// Commands of one client in a row, or parts of a listing, before the others have their turn.
 const COMMANDS_A_TURN: usize = 16;
 /// Characters of a command that are logged.
@@ -154,8 +151,8 @@ impl Connection {
     }
 
     /// When it is closed if others want what it does not read: no administrator ever.
-    pub(super) fn stalled_at(&self) -> Option<Instant> {
-        (self.read_only && self.unread() > 0).then(|| self.active + STALLED_FOR)
+    pub(super) fn stalled_at(&self, limits: &Limits) -> Option<Instant> {
+        (self.read_only && self.unread() > 0).then(|| self.active + limits.unread)
     }
 
     /// What poll(2) shall watch. A client whose commands are not carried out is not read from: what it sends on

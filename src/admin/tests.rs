@@ -432,22 +432,58 @@ fn a_cluster_that_goes_ends_a_listing_with_an_error() {
     assert!(rest.ends_with("\nERROR: Supercluster#1: cluster not found\n"));
 }
 
-#[test]
-fn long_replies_are_made_one_at_a_time_and_hold_no_administrator_up() {
+/// A cluster whose listing has some megabytes, and how many such listings may be unread before nobody on a read-only
+/// socket gets another one.
+fn bed_of_long_replies(unread: Duration) -> (Bed, String, usize) {
     let members: Vec<_> = (0..20_000).map(|n| member(&format!("R{n}"), 1, 1, 1)).collect();
-    let bed = Bed::with(Fake::with(vec![cluster("C", "/c", members)]), Limits::default());
-    let ask = |path: &str| {
-        let mut client = Client::at(&bed.place.path(path));
+    let limits = Limits {
+        unread,
+        ..Limits::default()
+    };
+    let bed = Bed::with(Fake::with(vec![cluster("C", "/c", members)]), limits);
+    let listing = bed.client().ask("ls C");
+    let fit = (16 << 20) / listing.len() + 1;
+    assert!((3..9).contains(&fit), "{fit}");
+    bed.fake.looks.store(0, Ordering::Relaxed);
+    (bed, listing, fit)
+}
+
+impl Bed {
+    /// Asks for the listing on the read-only socket.
+    fn lister(&self) -> Client {
+        let mut client = Client::at(&self.place.path("watch"));
         client.send("ls C\n");
         client
-    };
-    let mut crowd: Vec<_> = (0..12).map(|_| ask("watch")).collect();
-    let listing = ask("admin").reply();
-    assert!(listing.len() > 2 << 20, "{}", listing.len());
-    // Of those who do not read, as many as fit have been given theirs, and the administrator.
-    let looks = bed.fake.looks.load(Ordering::Relaxed);
-    assert!(looks <= (16 << 20) / listing.len() + 3, "{looks}");
-    // Who reads is given all of it in the end: those before it that do not are closed.
-    assert_eq!(crowd.pop().unwrap().reply(), listing);
-    drop(crowd);
+    }
+
+    fn looks(&self) -> usize {
+        self.fake.looks.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn long_replies_are_made_one_at_a_time_and_hold_no_administrator_up() {
+    let (bed, listing, fit) = bed_of_long_replies(LONG * 100);
+    let _lazy: Vec<_> = (0..12).map(|_| bed.lister()).collect();
+    seen(&bed, || bed.looks() >= fit);
+    assert_eq!(bed.client().ask("ls C"), listing);
+    assert_eq!(bed.looks(), fit + 1, "those beyond what may be unread got theirs");
+}
+
+#[test]
+fn who_does_not_read_what_others_wait_for_is_closed() {
+    let (bed, listing, fit) = bed_of_long_replies(Duration::from_millis(1));
+    let lazy: Vec<_> = (0..fit).map(|_| bed.lister()).collect();
+    seen(&bed, || bed.looks() == fit);
+    assert_eq!(bed.lister().reply(), listing);
+    drop(lazy);
+}
+
+/// Waits until the thread has seen what was sent before.
+fn seen(bed: &Bed, is_so: impl Fn() -> bool) {
+    let until = rim::now() + LONG;
+    while !is_so() {
+        assert!(rim::now() < until, "it was not seen");
+        assert!(bed.client().ask("version").ends_with("OK\n"));
+    }
 }
