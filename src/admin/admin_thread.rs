@@ -2,8 +2,9 @@
 //! doors, its connections and the stop; nobody makes it wait, whether he sends half a line, does not read, or asks to
 //! be told when a member is gone.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -13,12 +14,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::apply;
-use super::connection::Connection;
+use super::connection::{Connection, Desk};
 use super::places::{self, Place, Room};
 use super::reply::Reply;
 use super::reserve::Reserve;
 use crate::admin::operator::Operator;
 use crate::dispatch::Throttle;
+use crate::rim::feed::Wake;
 use crate::rim::{self, Thread};
 
 /// Bytes that all connections together have not read. Beyond it the one with the most is closed.
@@ -96,6 +98,7 @@ pub(super) fn start_with(
         door.listener.set_nonblocking(true)?;
     }
     let (stop, stopped) = UnixStream::pair()?;
+    let (wake, woken) = Woken::new()?;
     let doors = doors.into_iter().map(|door| Entrance {
         door,
         shut_until: None,
@@ -106,6 +109,8 @@ pub(super) fn start_with(
         limits,
         reserve: Reserve::new(&stopped)?,
         stopped,
+        wake,
+        woken,
         connections: Vec::new(),
         warnings: Warnings::default(),
     };
@@ -131,11 +136,46 @@ pub(super) struct Warnings {
     pub(super) lost: Throttle,
 }
 
+/// Tells the thread that there is news for somebody who follows. Many tellings are one until they are seen.
+struct Woken {
+    socket: UnixStream,
+    is_pending: Arc<AtomicBool>,
+}
+
+impl Woken {
+    fn new() -> io::Result<(Wake, Self)> {
+        let (wake, socket) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        socket.set_nonblocking(true)?;
+        let is_pending = Arc::new(AtomicBool::new(false));
+        let woken = Self {
+            socket,
+            is_pending: Arc::clone(&is_pending),
+        };
+        let tell = move || {
+            // One byte at a time is on its way at most, so there is room for it.
+            if !is_pending.swap(true, Ordering::AcqRel) {
+                let _ = (&wake).write(&[0]);
+            }
+        };
+        Ok((Arc::new(tell), woken))
+    }
+
+    /// Before the news are looked at: what comes meanwhile wakes again.
+    fn clear(&mut self) {
+        let _ = self.socket.read(&mut [0; 8]);
+        self.is_pending.store(false, Ordering::Release);
+    }
+}
+
 struct Admin {
     doors: Vec<Entrance>,
     operator: Arc<dyn Operator>,
     limits: Limits,
     stopped: UnixStream,
+    /// Given to whoever tells what somebody follows.
+    wake: Wake,
+    woken: Woken,
     reserve: Reserve,
     connections: Vec<Connection>,
     warnings: Warnings,
@@ -144,6 +184,7 @@ struct Admin {
 /// What one poll(2) found, in the order of what it was asked.
 struct Ready {
     stop: bool,
+    news: bool,
     doors: Vec<bool>,
     connections: Vec<PollFlags>,
 }
@@ -167,6 +208,9 @@ impl Admin {
             if ready.stop {
                 return self.farewell();
             }
+            if ready.news {
+                self.woken.clear();
+            }
             let now = rim::now();
             for (connection, flags) in self.connections.iter_mut().zip(ready.connections) {
                 if !flags.is_empty() {
@@ -177,7 +221,12 @@ impl Admin {
                 let not_read = self.unread(Connection::is_read_only);
                 if let Some(connection) = self.connections.get_mut(n) {
                     connection.hold_if(not_read > UNREAD_READ_ONLY_MAX);
-                    connection.run(now, &*self.operator, &mut self.warnings);
+                    let mut desk = Desk {
+                        operator: &*self.operator,
+                        wake: &self.wake,
+                        warnings: &mut self.warnings,
+                    };
+                    connection.run(now, &mut desk);
                     connection.expire(now, &self.limits);
                 }
             }
@@ -201,7 +250,10 @@ impl Admin {
         let timeout = self.timeout(now, waits_seen);
         let interests: Vec<PollFlags> = self.connections.iter_mut().map(Connection::interest).collect();
 
-        let mut polled = vec![PollFd::new(&self.stopped, PollFlags::IN)];
+        let mut polled = vec![
+            PollFd::new(&self.stopped, PollFlags::IN),
+            PollFd::new(&self.woken.socket, PollFlags::IN),
+        ];
         polled.extend(self.doors.iter().map(|entrance| {
             let is_open = entrance.shut_until.is_none_or(|until| now >= until);
             let flags = if is_open {
@@ -220,10 +272,12 @@ impl Admin {
 
         let mut found = polled.iter().map(PollFd::revents);
         let stop = found.next().is_some_and(|flags| !flags.is_empty());
+        let news = found.next().is_some_and(|flags| !flags.is_empty());
         let doors = found.by_ref().take(self.doors.len());
         let doors = doors.map(|flags| !flags.is_empty()).collect();
         Ok(Ready {
             stop,
+            news,
             doors,
             connections: found.collect(),
         })
@@ -392,7 +446,7 @@ impl Admin {
     fn farewell(mut self) {
         let now = rim::now();
         for connection in &mut self.connections {
-            if connection.parked().is_some() {
+            if connection.is_open_ended() {
                 connection.unpark(now, &Reply::error("the daemon stops"));
             }
         }

@@ -124,6 +124,22 @@ pub enum Command {
         /// How.
         form: StatsForm,
     },
+    /// What happens, as it happens.
+    Watch {
+        /// A document a line.
+        json: bool,
+    },
+    /// What happens to calls, as it happens.
+    Trace(Trace),
+    /// What happened to calls that came out badly.
+    TraceLast {
+        /// In this cluster.
+        cluster: String,
+        /// A document a line.
+        json: bool,
+        /// How many lines at most, the newest.
+        lines: u64,
+    },
     /// Of the daemon.
     Version,
     /// These rows of the table.
@@ -165,6 +181,30 @@ pub struct Wait {
     pub until: Until,
     /// How long, at most [`WAIT_MAX`].
     pub limit: Duration,
+}
+
+/// What a `trace` tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    /// In this cluster.
+    pub cluster: String,
+    /// Of these.
+    pub calls: TracedCalls,
+    /// How long, at most [`WAIT_MAX`].
+    pub limit: Duration,
+    /// How many lines at most.
+    pub lines: u64,
+    /// A document a line.
+    pub json: bool,
+}
+
+/// Whose steps are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TracedCalls {
+    /// Of this call-id, as typed.
+    One(String),
+    /// Of every call.
+    All,
 }
 
 /// A state to wait for.
@@ -319,6 +359,10 @@ fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result
                 form,
             }
         }
+        Kind::Watch => Command::Watch {
+            json: args.option(&["--json"])?.is_some(),
+        },
+        Kind::Trace => args.trace()?,
         Kind::Version => Command::Version,
         Kind::Help => args.help()?,
         Kind::Quit => Command::Quit,
@@ -540,24 +584,67 @@ impl<'a> Arguments<'a> {
         let until = [Until::Online, Until::Offline, Until::Gone];
         let place = one_of("wait: state", &state, &until.map(Until::as_str))?;
         let until = until.get(place).copied().unwrap_or(Until::Gone);
-        let mut limit = WAIT_MAX;
-        if self.keyword("-t") {
-            let text = self.word("SECONDS")?;
-            let seconds = text
-                .parse()
-                .ok()
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            limit = seconds.filter(|limit| *limit <= WAIT_MAX).ok_or_else(|| {
-                let want = format!("want a number from 0 to {}", WAIT_MAX.as_secs());
-                Reply::error(format!("wait: -t \"{}\": {want}", shown(&text)))
-            })?;
-        }
+        let limit = if self.keyword("-t") {
+            self.seconds()?
+        } else {
+            WAIT_MAX
+        };
         Ok(Wait {
             cluster,
             name,
             until,
             limit,
         })
+    }
+
+    /// What follows `-t`.
+    fn seconds(&mut self) -> Result<Duration, Reply> {
+        let text = self.word("SECONDS")?;
+        let seconds = text
+            .parse()
+            .ok()
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        seconds.filter(|limit| *limit <= WAIT_MAX).ok_or_else(|| {
+            let want = format!("want a number from 0 to {}", WAIT_MAX.as_secs());
+            Reply::error(format!("{}: -t \"{}\": {want}", self.entry.title(), shown(&text)))
+        })
+    }
+
+    fn trace(&mut self) -> Result<Command, Reply> {
+        let json = self.option(&["--json"])?.is_some();
+        let cluster = self.word("CLUSTER")?;
+        let calls = self.word("CALL-ID, * or last")?;
+        let (mut limit, mut lines) = (None, None);
+        while let Some(word) = self.words.next() {
+            match word.split_once('=') {
+                None if word.eq_ignore_ascii_case("-t") && limit.is_none() => limit = Some(self.seconds()?),
+                Some((key, value)) if key.eq_ignore_ascii_case("limit") && lines.is_none() => {
+                    let number = value.parse().ok().filter(|&n: &u64| n > 0);
+                    lines = Some(number.ok_or_else(|| {
+                        Reply::error(format!(
+                            "trace: limit \"{}\": want a whole number from 1 on",
+                            shown(value)
+                        ))
+                    })?);
+                }
+                _ => return Err(self.unexpected(word)),
+            }
+        }
+        let (lines, time) = (lines.unwrap_or(u64::MAX), limit.unwrap_or(WAIT_MAX));
+        if calls.eq_ignore_ascii_case("last") {
+            return Ok(Command::TraceLast { cluster, json, lines });
+        }
+        Ok(Command::Trace(Trace {
+            cluster,
+            calls: if calls == "*" {
+                TracedCalls::All
+            } else {
+                TracedCalls::One(calls)
+            },
+            limit: time,
+            lines,
+            json,
+        }))
     }
 
     fn help(&mut self) -> Result<Command, Reply> {
@@ -826,6 +913,40 @@ mod tests {
         );
         assert!(error("ls state=online").contains("CLUSTER is missing"));
         assert!(error("ls C sort=name sort=load").contains("unexpected \"sort=load\""));
+    }
+
+    #[test]
+    fn a_trace_has_a_call_and_bounds() {
+        let trace = |calls, limit, lines| {
+            Command::Trace(Trace {
+                cluster: "C".into(),
+                calls,
+                limit,
+                lines,
+                json: false,
+            })
+        };
+        let one = TracedCalls::One("a@b".into());
+        assert_eq!(command("trace C a@b"), trace(one.clone(), WAIT_MAX, u64::MAX));
+        let bounded = trace(one, Duration::from_secs(5), 9);
+        assert_eq!(command("trace C a@b limit=9 -t 5"), bounded);
+        assert_eq!(command("TRACE C a@b -T 5 LIMIT=9"), bounded);
+        assert_eq!(command("trace C *"), trace(TracedCalls::All, WAIT_MAX, u64::MAX));
+        assert_eq!(
+            command("trace --json C last limit=3"),
+            Command::TraceLast {
+                cluster: "C".into(),
+                json: true,
+                lines: 3
+            }
+        );
+        assert_eq!(command("watch --JSON"), Command::Watch { json: true });
+        assert!(error("trace C").contains("CALL-ID, * or last is missing"));
+        assert!(error("trace C * limit=0").contains("want a whole number from 1 on"));
+        assert_eq!(
+            error("trace C * -t soon"),
+            "ERROR: trace: -t \"soon\": want a number from 0 to 86400"
+        );
     }
 
     #[test]

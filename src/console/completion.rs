@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(lines("s"), ["sessions ", "save ", "stats "]);
         assert_eq!(lines("MOD"), ["modify "]);
         assert_eq!(lines("").len(), commands::names().count() + 1);
-        assert_eq!(lines("t"), ["top "]);
+        assert_eq!(lines("to"), ["top "]);
         assert_eq!(lines("frob "), Vec::<String>::new());
     }
 

@@ -19,6 +19,7 @@ pub mod attempt;
 pub mod choose;
 pub mod commands;
 pub mod delay;
+pub mod event;
 pub mod gather;
 pub mod losses;
 pub mod member;

@@ -3,6 +3,7 @@
 //! watchdog can tell one that waits from one that hangs.
 
 pub mod backoff;
+pub mod feed;
 pub(crate) mod sys;
 
 use std::cell::RefCell;
