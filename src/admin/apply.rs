@@ -1,8 +1,8 @@
 //! A command to its reply, by way of the server. Nothing here waits: a `wait` is handed back with the question that
 //! it asks, and the thread asks it again until it is answered or late. What touches files is in [`super::save`].
 
+use super::command::{Command, ListForm, StatsForm, Trace, Until, Wait};
 use super::commands::{Access, Entry};
-use super::grammar::{Command, ListForm, StatsForm, Trace, Until, Wait};
 use super::listing::Listing;
 use super::render_news::News;
 use super::reply::Reply;

@@ -12,9 +12,10 @@ use rustix::event::PollFlags;
 
 use super::admin_thread::{Limits, Warnings};
 use super::apply::{self, Outcome};
+use super::command::Wait;
 use super::commands::Access;
 use super::following::Following;
-use super::grammar::{self, Wait};
+use super::grammar;
 use super::lines::{LINE_MAX, Line, Lines};
 use super::listing::Listing;
 use super::places::Place;

@@ -4,7 +4,7 @@
 use core::fmt::Debug;
 use std::time::Instant;
 
-use super::grammar::{Trace, TracedCalls, WAIT_MAX};
+use super::command::{Trace, TracedCalls, WAIT_MAX};
 use super::operator::{Operator, Refusal};
 use super::render::call_id_bytes;
 use super::render_news::{self, News};

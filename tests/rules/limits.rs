@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use rtp_cluster::admin::{grammar, lines, places, reply};
+use rtp_cluster::admin::{self, lines, places, reply};
 use rtp_cluster::config::{self, model};
 use rtp_cluster::dispatch::{self, delay, gather, losses, member, members, pending, repeat, session};
 use rtp_cluster::front::{connections, fair, order};
@@ -102,12 +102,12 @@ fn the_page_of_the_client_tells_those_of_the_admin_socket() {
                 "a line has at most {} bytes, a reply {}, a command {} pairs",
                 lines::LINE_MAX,
                 reply::REPLY_MAX,
-                grammar::PAIRS_MAX
+                admin::command::PAIRS_MAX
             ),
             format!(
                 "({}, at most {})",
-                grammar::SESSIONS_LISTED,
-                grammar::SESSIONS_LISTED_MAX
+                admin::command::SESSIONS_LISTED,
+                admin::command::SESSIONS_LISTED_MAX
             ),
         ],
     );
