@@ -48,7 +48,7 @@
 //! | `relay-N` | `notify/relay_thread.rs` | poll over members that notify, and sockets of the SIP server | its socket pair |
 //! | `health` | `health/health_thread.rs` | its channel, until the next probe | a message |
 //! | `upkeep` | `server/upkeep_thread.rs` | its channel, until a link that was replaced is over | a message |
-//! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets and their clients | its socket pair |
+//! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
 //!
 //! Health and timers talk over bounded crossbeam channels: the health thread posts a member's state to the timer
 //! thread of its cluster; results of probes come back to the health thread from whoever read them. All these are
@@ -59,9 +59,11 @@
 //!
 //! # Locks
 //!
-//! Taken in this order only, each held over no I/O and no log call:
+//! Taken in this order only, each held over no I/O and no log call but the first, for which administrators and signals
+//! alone wait, and no call ever:
 //!
-//! 1. `server`: the lock of changes (reload, admin commands), then the list of clusters;
+//! 1. `server`: the lock of changes (reload, admin commands), held over all that a change does (files, look-ups,
+//!    binding, the log); then the list of clusters;
 //! 2. `cluster`: the dispatcher of one cluster, and never two of them;
 //! 3. `relay`: who relays a cluster's notifications;
 //! 4. `link`: a link's own state; or `client`: the replies of a kept connection, those kept for repeats. A stream link
