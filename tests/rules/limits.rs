@@ -4,11 +4,12 @@ use core::time::Duration;
 
 use rtp_cluster::admin::{self, lines, places, reply};
 use rtp_cluster::config::{self, model};
-use rtp_cluster::dispatch::{self, delay, gather, losses, member, members, pending, repeat, session};
+use rtp_cluster::dispatch::{self, delay, event, gather, losses, member, members, pending, repeat, session};
 use rtp_cluster::front::{connections, fair, order};
 use rtp_cluster::link;
 use rtp_cluster::notify::outlet;
 use rtp_cluster::protocol::{command, parts};
+use rtp_cluster::rim::feed;
 
 use super::mdoc::Page;
 
@@ -103,6 +104,12 @@ fn the_page_of_the_client_tells_those_of_the_admin_socket() {
                 lines::LINE_MAX,
                 reply::REPLY_MAX,
                 admin::command::PAIRS_MAX
+            ),
+            format!("what comes when {} lines wait for it", feed::QUEUE_MAX),
+            format!(
+                "the last {} commands that failed or took over {} ms",
+                event::RECENT_MAX,
+                event::SLOW.as_millis()
             ),
             format!(
                 "({}, at most {})",
