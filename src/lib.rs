@@ -44,7 +44,7 @@
 //! | main | `daemon/signal_thread.rs` | signals | SIGTERM |
 //! | `cluster-N` | `cluster/cluster_thread.rs` | readiness of all its descriptors, or the next alarm | a message |
 //! | `health` | `health/health_thread.rs` | readiness of its probes' sockets, or the next alarm | a message |
-//! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets and their clients | its socket pair |
+//! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
 //! | `ending` | `daemon/ending_thread.rs` | while the daemon ends: a second SIGTERM, which ends it whatever the others do | shutdown of its socket pair |
 //!

@@ -2,8 +2,9 @@
 //! doors, its connections and the stop; nobody makes it wait, whether he sends half a line, does not read, or asks to
 //! be told when a member is gone.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -14,11 +15,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::apply;
-use super::connection::Connection;
+use super::connection::{Connection, Desk};
 use super::places::{self, Place, Room};
 use super::reply::Reply;
 use super::reserve::Reserve;
 use crate::admin::operator::Operator;
+use crate::rim::feed::Wake;
 use crate::rim::throttle::Throttle;
 use crate::rim::{self, Thread};
 
@@ -84,6 +86,8 @@ pub(super) struct Limits {
     pub(super) half_line: Duration,
     /// After whole lines, or none at all: a prompt may stay open over night.
     pub(super) idle: Duration,
+    /// While it does not read what others wait for.
+    pub(super) unread: Duration,
 }
 
 impl Default for Limits {
@@ -91,6 +95,7 @@ impl Default for Limits {
         Self {
             half_line: Duration::from_secs(60),
             idle: Duration::from_secs(24 * 60 * 60),
+            unread: Duration::from_secs(1),
         }
     }
 }
@@ -114,6 +119,7 @@ pub(super) fn start_with(
     let (stop, stopped) = UnixStream::pair()?;
     stop.set_nonblocking(true)?;
     let new_doors: NewDoors = Arc::new(Mutex::new(doors.iter().map(|_| None).collect()));
+    let (wake, woken) = Woken::new()?;
     let doors = doors.into_iter().map(|door| Entrance {
         door,
         shut_until: None,
@@ -125,6 +131,8 @@ pub(super) fn start_with(
         limits,
         reserve: Reserve::new(&stopped)?,
         stopped,
+        wake,
+        woken,
         connections: Vec::new(),
         warnings: Warnings::default(),
     };
@@ -154,12 +162,47 @@ pub(super) struct Warnings {
     pub(super) lost: Throttle,
 }
 
+/// Tells the thread that there is news for somebody who follows. Many tellings are one until they are seen.
+struct Woken {
+    socket: UnixStream,
+    is_pending: Arc<AtomicBool>,
+}
+
+impl Woken {
+    fn new() -> io::Result<(Wake, Self)> {
+        let (wake, socket) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        socket.set_nonblocking(true)?;
+        let is_pending = Arc::new(AtomicBool::new(false));
+        let woken = Self {
+            socket,
+            is_pending: Arc::clone(&is_pending),
+        };
+        let tell = move || {
+            // One byte at a time is on its way at most, so there is room for it.
+            if !is_pending.swap(true, Ordering::AcqRel) {
+                let _ = (&wake).write(&[0]);
+            }
+        };
+        Ok((Arc::new(tell), woken))
+    }
+
+    /// Before the news are looked at: what comes meanwhile wakes again.
+    fn clear(&mut self) {
+        let _ = self.socket.read(&mut [0; 8]);
+        self.is_pending.store(false, Ordering::Release);
+    }
+}
+
 struct Admin {
     doors: Vec<Entrance>,
     new_doors: NewDoors,
     operator: Arc<dyn Operator>,
     limits: Limits,
     stopped: UnixStream,
+    /// Given to whoever tells what somebody follows.
+    wake: Wake,
+    woken: Woken,
     reserve: Reserve,
     connections: Vec<Connection>,
     warnings: Warnings,
@@ -168,6 +211,8 @@ struct Admin {
 /// What one poll(2) found, in the order of what it was asked.
 struct Ready {
     /// The end, new doors, or something to be put in order.
+    stop: bool,
+    /// Something for who follows.
     news: bool,
     doors: Vec<bool>,
     connections: Vec<PollFlags>,
@@ -189,11 +234,14 @@ impl Admin {
                     continue;
                 }
             };
-            if ready.news {
+            if ready.stop {
                 if !self.take_new_doors() {
                     return self.farewell();
                 }
                 self.operator.tidy();
+            }
+            if ready.news {
+                self.woken.clear();
             }
             let now = rim::now();
             for (connection, flags) in self.connections.iter_mut().zip(ready.connections) {
@@ -205,7 +253,12 @@ impl Admin {
                 let not_read = self.unread(Connection::is_read_only);
                 if let Some(connection) = self.connections.get_mut(n) {
                     connection.hold_if(not_read > UNREAD_READ_ONLY_MAX);
-                    connection.run(now, &*self.operator, &mut self.warnings);
+                    let mut desk = Desk {
+                        operator: &*self.operator,
+                        wake: &self.wake,
+                        warnings: &mut self.warnings,
+                    };
+                    connection.run(now, &mut desk);
                     connection.expire(now, &self.limits);
                 }
             }
@@ -229,7 +282,10 @@ impl Admin {
         let timeout = self.timeout(now, waits_seen);
         let interests: Vec<PollFlags> = self.connections.iter_mut().map(Connection::interest).collect();
 
-        let mut polled = vec![PollFd::new(&self.stopped, PollFlags::IN)];
+        let mut polled = vec![
+            PollFd::new(&self.stopped, PollFlags::IN),
+            PollFd::new(&self.woken.socket, PollFlags::IN),
+        ];
         polled.extend(self.doors.iter().map(|entrance| {
             let is_open = entrance.shut_until.is_none_or(|until| now >= until);
             let flags = if is_open {
@@ -247,10 +303,12 @@ impl Admin {
         }
 
         let mut found = polled.iter().map(PollFd::revents);
+        let stop = found.next().is_some_and(|flags| !flags.is_empty());
         let news = found.next().is_some_and(|flags| !flags.is_empty());
         let doors = found.by_ref().take(self.doors.len());
         let doors = doors.map(|flags| !flags.is_empty()).collect();
         Ok(Ready {
+            stop,
             news,
             doors,
             connections: found.collect(),
@@ -402,7 +460,8 @@ impl Admin {
     /// When the first of those whom others wait for is closed.
     fn stalled_at(&mut self) -> Option<Instant> {
         let somebody_waits = self.connections.iter_mut().any(Connection::is_held);
-        let stalled = self.connections.iter().filter_map(Connection::stalled_at);
+        let stalled = self.connections.iter();
+        let stalled = stalled.filter_map(|connection| connection.stalled_at(&self.limits));
         stalled.min().filter(|_| somebody_waits)
     }
 
@@ -413,8 +472,9 @@ impl Admin {
             return;
         }
         let numbered = self.connections.iter().enumerate();
-        let candidates = numbered
-            .filter(|(_, connection)| !is_stalled || connection.stalled_at().is_some_and(|at| at <= now));
+        let candidates = numbered.filter(|(_, connection)| {
+            !is_stalled || connection.stalled_at(&self.limits).is_some_and(|at| at <= now)
+        });
         if let Some((n, connection)) = candidates.max_by_key(|(_, connection)| connection.unread()) {
             if let Some(count) = self.warnings.unread.hit(now) {
                 log::warn!(
@@ -433,7 +493,7 @@ impl Admin {
     fn farewell(mut self) {
         let now = rim::now();
         for connection in &mut self.connections {
-            if connection.parked().is_some() {
+            if connection.is_open_ended() {
                 connection.unpark(now, &Reply::error("the daemon stops"));
             }
         }

@@ -1,9 +1,10 @@
 //! A command to its reply, by way of the server. Nothing here waits: a `wait` is handed back with the question that
 //! it asks, and the thread asks it again until it is answered or late. What touches files is in [`super::save`].
 
+use super::command::{Command, ListForm, StatsForm, Trace, Until, Wait};
 use super::commands::{Access, Entry};
-use super::grammar::{Command, ListForm, StatsForm, Until, Wait};
 use super::listing::Listing;
+use super::render_news::News;
 use super::reply::Reply;
 use super::select::Selection;
 use super::{render, render_json, render_prometheus, save};
@@ -18,6 +19,13 @@ pub enum Outcome {
     Wait(Wait),
     /// It is answered part by part.
     List(Listing),
+    /// It is answered with what happens, as it happens.
+    Watch {
+        /// A document a line.
+        json: bool,
+    },
+    /// Likewise, with what happens to calls.
+    Trace(Trace),
     /// The connection closes, without a word.
     Quit,
 }
@@ -96,6 +104,19 @@ pub fn apply(operator: &dyn Operator, command: Command) -> Outcome {
         Command::Save { file, force } => save::save(operator, file, force).unwrap_or_else(|refused| refused),
         Command::Stats { cluster, form } => {
             stats(operator, cluster.as_deref(), form).unwrap_or_else(Reply::error)
+        }
+        Command::Watch { json } => return Outcome::Watch { json },
+        Command::Trace(trace) => return Outcome::Trace(trace),
+        Command::TraceLast { cluster, json, lines } => {
+            let steps = operator.traced_last(&cluster);
+            steps.map_or_else(Reply::error, |steps| {
+                let skipped = steps
+                    .len()
+                    .saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
+                let steps = steps.iter().skip(skipped);
+                let text = steps.map(|step| if json { step.json() } else { step.text() });
+                Reply::text(text.collect::<String>())
+            })
         }
         Command::Version => Reply::text(render::version()),
         Command::Help(rows) => Reply::text(render::help(&rows)),

@@ -24,6 +24,8 @@ pub enum Kind {
     Save,
     Wait,
     Stats,
+    Watch,
+    Trace,
     Version,
     Help,
     Quit,
@@ -202,6 +204,23 @@ pub const COMMANDS: &[Entry] = &[
         actions: &[],
         usage: "stats [--json|--prometheus] [CLUSTER]",
         help: "show the counters since start, for each cluster and member, or for one cluster",
+        access: Access::Reads,
+    },
+    Entry {
+        kind: Kind::Watch,
+        words: &["watch"],
+        actions: &[],
+        usage: "watch [--json]",
+        help: "tell changes of members, reloads and takeovers as they happen",
+        access: Access::Reads,
+    },
+    Entry {
+        kind: Kind::Trace,
+        words: &["trace"],
+        actions: &[],
+        usage: "trace [--json] CLUSTER CALL-ID|*|last [-t SECONDS] [limit=N]",
+        help: "tell each command and reply of a call, or of all, as it happens; last: those of the last that failed or \
+               were slow",
         access: Access::Reads,
     },
     Entry {

@@ -2,23 +2,26 @@
 //! not read. Part of the rim. Nothing here blocks; the thread calls it when poll(2) says that it may read or write.
 
 use core::fmt;
-use core::time::Duration;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::PollFlags;
 
 use super::admin_thread::{Limits, Warnings};
 use super::apply::{self, Outcome};
+use super::command::Wait;
 use super::commands::Access;
-use super::grammar::{self, Wait};
+use super::following::Following;
+use super::grammar;
 use super::lines::{LINE_MAX, Line, Lines};
 use super::listing::Listing;
 use super::places::Place;
 use super::reply::Reply;
-use crate::admin::operator::Operator;
+use crate::admin::operator::{Operator, Refusal};
+use crate::rim::feed::Wake;
 
 /// Bytes of one read.
 const READ_SIZE: usize = 16 * 1024;
@@ -27,8 +30,6 @@ const READ_SIZE: usize = 16 * 1024;
 const UNREAD_MAX: usize = 256 * 1024;
 /// A listing goes on when no more than this of it is left to read.
 const UNREAD_PART_MAX: usize = 64 * 1024;
-/// How long somebody may not read what others wait for.
-const STALLED_FOR: Duration = Duration::from_secs(1);
 /// Commands of one client in a row, or parts of a listing, before the others have their turn.
 const COMMANDS_A_TURN: usize = 16;
 /// Characters of a command that are logged.
@@ -44,9 +45,8 @@ pub(super) struct Connection {
     out: Vec<u8>,
     /// Bytes of `out` that were written already.
     written: usize,
-    parked: Option<Parked>,
-    /// What is written as it is read. Later commands of the connection stand behind it.
-    listing: Option<Listing>,
+    /// The reply that is not over. Later commands of the connection stand behind it.
+    task: Option<Task>,
     /// Others have not read so much that it gets nothing at the moment.
     held: bool,
     /// When it last began a line, ended one, or read something: a byte now and then is no activity.
@@ -66,11 +66,30 @@ enum Phase {
     Over,
 }
 
-/// A `wait` that goes on. Later commands of the connection stand behind it.
+/// A reply that goes on.
+#[derive(Debug)]
+enum Task {
+    /// It comes when a member is so.
+    Wait(Parked),
+    /// It is written as it is read.
+    List(Listing),
+    /// It is written as it happens.
+    Follow(Following),
+}
+
+/// A `wait` that goes on.
 #[derive(Debug)]
 pub(super) struct Parked {
     pub(super) wait: Wait,
     pub(super) until: Instant,
+}
+
+/// What commands are carried out with.
+pub(super) struct Desk<'a> {
+    pub(super) operator: &'a dyn Operator,
+    /// Wakes the thread for what is followed.
+    pub(super) wake: &'a Wake,
+    pub(super) warnings: &'a mut Warnings,
 }
 
 impl Connection {
@@ -83,8 +102,7 @@ impl Connection {
             lines: Lines::default(),
             out: Vec::new(),
             written: 0,
-            parked: None,
-            listing: None,
+            task: None,
             held: false,
             active: now,
             input_ended: false,
@@ -103,16 +121,21 @@ impl Connection {
     pub(super) fn place(&mut self) -> Place {
         Place {
             read_only: self.read_only,
-            is_owed: self.parked.is_some()
-                || self.listing.is_some()
-                || self.unread() > 0
-                || self.lines.has_line(),
+            is_owed: self.task.is_some() || self.unread() > 0 || self.lines.has_line(),
             active: self.active,
         }
     }
 
     pub(super) fn parked(&self) -> Option<&Parked> {
-        self.parked.as_ref()
+        match &self.task {
+            Some(Task::Wait(parked)) => Some(parked),
+            _ => None,
+        }
+    }
+
+    /// Whether its reply comes when something has happened.
+    pub(super) fn is_open_ended(&self) -> bool {
+        matches!(self.task, Some(Task::Wait(_) | Task::Follow(_)))
     }
 
     /// Bytes that it has not read yet.
@@ -135,12 +158,16 @@ impl Connection {
     }
 
     fn may_run(&self) -> bool {
-        let is_busy = self.parked.is_some() || self.listing.is_some();
-        self.phase == Phase::Serving && !is_busy && self.unread() <= UNREAD_MAX
+        self.phase == Phase::Serving && self.task.is_none() && self.unread() <= UNREAD_MAX
     }
 
     fn may_list(&self) -> bool {
-        self.phase == Phase::Serving && self.listing.is_some() && self.unread() <= UNREAD_PART_MAX
+        let has_part = match &self.task {
+            Some(Task::List(_)) => true,
+            Some(Task::Follow(following)) => following.has_news(),
+            Some(Task::Wait(_)) | None => false,
+        };
+        self.phase == Phase::Serving && has_part && self.unread() <= UNREAD_PART_MAX
     }
 
     /// Whether it would be given something, and gets nothing since others do not read.
@@ -154,8 +181,8 @@ impl Connection {
     }
 
     /// When it is closed if others want what it does not read: no administrator ever.
-    pub(super) fn stalled_at(&self) -> Option<Instant> {
-        (self.read_only && self.unread() > 0).then(|| self.active + STALLED_FOR)
+    pub(super) fn stalled_at(&self, limits: &Limits) -> Option<Instant> {
+        (self.read_only && self.unread() > 0).then(|| self.active + limits.unread)
     }
 
     /// What poll(2) shall watch. A client whose commands are not carried out is not read from: what it sends on
@@ -184,16 +211,15 @@ impl Connection {
         }
         if found.intersects(PollFlags::HUP) {
             // It has closed both ways. What it had sent in whole lines still counts, but not what was to be done
-            // after a wait: that is not over.
-            if let Some(Parked { wait, .. }) = self.parked.take() {
+            // after a reply that waits for something: that is not over.
+            if self.is_open_ended() {
                 if self.lines.has_line()
                     && let Some(count) = warnings.lost.hit(now)
                 {
                     log::warn!(
-                        "admin: {}: gone while it waited for {} {}: what it sent after that is not carried out{}",
+                        "admin: {}: gone before what it waited for had happened: what it sent after that is not \
+                         carried out{}",
                         self.peer,
-                        wait.name,
-                        wait.until.as_str(),
                         before(count)
                     );
                 }
@@ -236,7 +262,7 @@ impl Connection {
                 // Nobody reads any more; what it had asked for in whole lines is still done.
                 Err(_) => {
                     self.written = self.out.len();
-                    self.listing = None;
+                    self.task = None;
                 }
             }
         }
@@ -250,34 +276,34 @@ impl Connection {
         self.flush(now);
     }
 
-    /// The wait is over.
+    /// What it waits for is over.
     pub(super) fn unpark(&mut self, now: Instant, reply: &Reply) {
-        self.parked = None;
+        self.task = None;
         self.reply(now, reply);
     }
 
     /// Closes it once it has read what there is.
     pub(super) fn close(&mut self) {
         self.phase = Phase::Closing;
-        self.parked = None;
-        self.listing = None;
+        self.task = None;
     }
 
     /// Carries out the commands that stand here, a few at most, so that every client has its turn.
-    pub(super) fn run(&mut self, now: Instant, operator: &dyn Operator, warnings: &mut Warnings) {
+    pub(super) fn run(&mut self, now: Instant, desk: &mut Desk<'_>) {
         for _ in 0..COMMANDS_A_TURN {
-            if self.held {
+            let has_ended = self.follows_until().is_some_and(|until| until <= now);
+            if self.held && !has_ended {
                 return;
             }
-            if self.may_list() {
-                self.list_on(now, operator);
+            if self.may_list() || has_ended {
+                self.go_on(now, desk.operator);
                 continue;
             }
             if !self.may_run() {
                 return;
             }
             match self.lines.next_line() {
-                Some(Line::Text(line)) => self.command(now, operator, &line, warnings),
+                Some(Line::Text(line)) => self.command(now, &line, desk),
                 Some(Line::TooLong) => {
                     self.reply(
                         now,
@@ -307,16 +333,34 @@ impl Connection {
         }
     }
 
-    fn list_on(&mut self, now: Instant, operator: &dyn Operator) {
-        if let Some(listing) = &mut self.listing {
-            if listing.write_part(operator, &mut self.out) {
-                self.listing = None;
-            }
-            self.flush(now);
+    fn follows_until(&self) -> Option<Instant> {
+        match &self.task {
+            Some(Task::Follow(following)) => Some(following.until()),
+            _ => None,
         }
     }
 
-    fn command(&mut self, now: Instant, operator: &dyn Operator, line: &str, warnings: &mut Warnings) {
+    /// Writes more of the reply that is not over.
+    fn go_on(&mut self, now: Instant, operator: &dyn Operator) {
+        let room = self.written + UNREAD_PART_MAX;
+        let is_over = match &mut self.task {
+            Some(Task::List(listing)) => listing.write_part(operator, &mut self.out),
+            Some(Task::Follow(following)) => following.write(now, &mut self.out, room),
+            Some(Task::Wait(_)) | None => false,
+        };
+        if is_over {
+            self.task = None;
+        }
+        self.flush(now);
+    }
+
+    fn command(&mut self, now: Instant, line: &str, desk: &mut Desk<'_>) {
+        let Desk {
+            operator,
+            wake,
+            warnings,
+        } = desk;
+        let operator = *operator;
         let (entry, command) = match grammar::parse(line) {
             Ok(None) => return,
             Ok(Some(parsed)) => parsed,
@@ -347,10 +391,23 @@ impl Connection {
                     return self.reply(now, &reply);
                 }
                 let until = now + wait.limit;
-                self.parked = Some(Parked { wait, until });
+                self.task = Some(Task::Wait(Parked { wait, until }));
             }
-            Outcome::List(listing) => self.listing = Some(listing),
+            Outcome::List(listing) => self.task = Some(Task::List(listing)),
+            Outcome::Watch { json } => {
+                self.follow(now, Following::watch(now, operator, json, Arc::clone(wake)));
+            }
+            Outcome::Trace(trace) => {
+                self.follow(now, Following::trace(now, operator, &trace, Arc::clone(wake)));
+            }
             Outcome::Quit => self.close(),
+        }
+    }
+
+    fn follow(&mut self, now: Instant, begun: Result<Following, Refusal>) {
+        match begun {
+            Ok(following) => self.task = Some(Task::Follow(following)),
+            Err(refusal) => self.reply(now, &Reply::error(refusal)),
         }
     }
 
@@ -361,10 +418,11 @@ impl Connection {
         self.phase = Phase::Over;
     }
 
-    /// When it is closed for silence, if nothing comes. One that waits for us is never silent.
+    /// When it is closed for silence, if nothing comes. One that waits for us is never silent, but what it follows has
+    /// an end.
     pub(super) fn deadline(&mut self, limits: &Limits) -> Option<Instant> {
-        if self.parked.is_some() {
-            return None;
+        if self.is_open_ended() {
+            return self.follows_until();
         }
         let short = self.phase == Phase::Closing || self.lines.is_half();
         Some(self.active + if short { limits.half_line } else { limits.idle })
@@ -372,7 +430,7 @@ impl Connection {
 
     /// Closes it if its time is over.
     pub(super) fn expire(&mut self, now: Instant, limits: &Limits) {
-        if self.deadline(limits).is_none_or(|deadline| now < deadline) {
+        if self.is_open_ended() || self.deadline(limits).is_none_or(|deadline| now < deadline) {
             return;
         }
         if self.lines.is_half() && self.phase == Phase::Serving {

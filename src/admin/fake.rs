@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::config::Setting;
 use crate::config::model::{Address, Cluster, Config, Member, Name, Protocol, Status};
+use crate::dispatch::event::{Event, Step, Subject, Traced};
 use crate::dispatch::view::{
     CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView, Summary,
 };
+use crate::rim::feed::{Feed, Subscription, Wake};
 
 /// Clusters in memory.
 pub(crate) struct Fake {
@@ -27,6 +29,10 @@ pub(crate) struct Fake {
     /// How often a cluster or its sessions were asked for.
     pub(crate) looks: AtomicUsize,
     pub(crate) own_files: Vec<PathBuf>,
+    /// What is told to those who watch.
+    pub(crate) events: Feed<Event>,
+    /// What is told to those who trace.
+    pub(crate) steps: Feed<Traced>,
 }
 
 /// A directory of its own for one test, gone with it.
@@ -59,6 +65,37 @@ impl Drop for Place {
 /// A name that is one.
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
+}
+
+/// The first member of the manual has become `new`.
+pub(crate) fn event(new: &'static str) -> Event {
+    Event {
+        at: Duration::from_millis(1_500),
+        subject: Subject::Member {
+            cluster: name("Supercluster#1"),
+            member: name("RTPPROXY1"),
+            address: "127.0.0.1:22222".into(),
+        },
+        old: Some("online".into()),
+        new: new.into(),
+        why: "2 probes unanswered".into(),
+    }
+}
+
+/// A command of a call has gone to that member.
+pub(crate) fn traced(call_id: &str, text: &[u8]) -> Traced {
+    Traced {
+        at: Duration::from_millis(1_500),
+        call_id: call_id.into(),
+        step: Step::Sent,
+        client: "127.0.0.1:5060".into(),
+        member: Some(name("RTPPROXY1")),
+        attempt: Some(1),
+        delay: Some(Duration::from_micros(312)),
+        why: "chosen by weight".into(),
+        text: text.to_vec(),
+        ends_call: false,
+    }
 }
 
 /// An online member on 127.0.0.1.
@@ -154,6 +191,8 @@ impl Fake {
             parts_of_sessions: AtomicUsize::new(0),
             looks: AtomicUsize::new(0),
             own_files: Vec::new(),
+            events: Feed::default(),
+            steps: Feed::default(),
         }
     }
 
@@ -332,6 +371,26 @@ impl Operator for Fake {
             .into_iter()
             .find(|entry| entry.0 == call_id)
             .map(|(_, owner, age, _)| (owner, age)))
+    }
+
+    fn watch(&self, wake: Wake) -> Result<Subscription<Event>, Refusal> {
+        Ok(self.events.listen(|_| true, wake).unwrap())
+    }
+
+    fn trace(
+        &self,
+        cluster: &str,
+        call_id: Option<Vec<u8>>,
+        wake: Wake,
+    ) -> Result<Subscription<Traced>, Refusal> {
+        self.cluster(cluster)?;
+        let wants = move |step: &Traced| call_id.as_ref().is_none_or(|id| *id == step.call_id);
+        Ok(self.steps.listen(wants, wake).unwrap())
+    }
+
+    fn traced_last(&self, cluster: &str) -> Result<Vec<Traced>, Refusal> {
+        self.cluster(cluster)?;
+        Ok(vec![traced("old", b"E50"), traced("new", b"E51")])
     }
 
     fn reload(&self) -> Result<Loaded, Refusal> {

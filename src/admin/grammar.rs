@@ -4,190 +4,14 @@
 use core::time::Duration;
 use std::path::PathBuf;
 
+use super::command::{
+    Command, ListForm, PAIRS_MAX, SESSIONS_LISTED, SESSIONS_LISTED_MAX, StatsForm, Trace, TracedCalls, Until,
+    WAIT_MAX, Wait,
+};
 use super::commands::{self, Entry, Kind};
 use super::reply::Reply;
 use super::select::{Selection, SortKey};
-use crate::config::Setting;
-use crate::config::{fields, model};
-
-/// `key=value` pairs in one command. Three times what a member has.
-pub const PAIRS_MAX: usize = 32;
-/// Call-ids that `sessions` lists when it is not told how many.
-pub const SESSIONS_LISTED: usize = 100;
-/// Call-ids that `sessions` lists at most.
-pub const SESSIONS_LISTED_MAX: usize = 100_000;
-/// Longest `wait`, and how long it takes without `-t`: a drain may last as long as the longest call.
-pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A command with its arguments, each checked as far as it can be without the server.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// All clusters, or one by name.
-    Ls {
-        /// By name; `None` is the list of all.
-        cluster: Option<String>,
-        /// How much, and how.
-        form: ListForm,
-        /// Which members of the cluster.
-        selection: Selection,
-    },
-    /// A new member.
-    Add {
-        /// Of this cluster.
-        cluster: String,
-        /// With this definition.
-        member: model::Member,
-    },
-    /// A member leaves.
-    Delete {
-        /// Of this cluster.
-        cluster: String,
-        /// By name.
-        name: String,
-        /// Without waiting for its sessions.
-        now: bool,
-    },
-    /// A member gets no new sessions.
-    Suspend {
-        /// Of this cluster.
-        cluster: String,
-        /// By name.
-        name: String,
-    },
-    /// A member is ACTIVE again.
-    Resume {
-        /// Of this cluster.
-        cluster: String,
-        /// By name.
-        name: String,
-    },
-    /// A member is changed in place.
-    Set {
-        /// Of this cluster.
-        cluster: String,
-        /// By name.
-        name: String,
-        /// At least one, each key once.
-        settings: Vec<Setting>,
-    },
-    /// A new cluster.
-    ClusterAdd(Box<model::Cluster>),
-    /// A cluster closes.
-    ClusterDelete {
-        /// By name.
-        name: String,
-        /// Without waiting for its sessions.
-        now: bool,
-    },
-    /// Bound call-ids.
-    Sessions {
-        /// Of this cluster.
-        cluster: String,
-        /// Of this member alone.
-        member: Option<String>,
-        /// How many are listed, at most [`SESSIONS_LISTED_MAX`].
-        limit: usize,
-        /// As one document.
-        json: bool,
-    },
-    /// Who serves a call.
-    Locate {
-        /// In this cluster.
-        cluster: String,
-        /// As typed.
-        call_id: String,
-        /// As one document.
-        json: bool,
-    },
-    /// The file is read again.
-    Reload,
-    /// A file is checked.
-    Check(PathBuf),
-    /// What runs is compared with the file.
-    Diff {
-        /// As one document.
-        json: bool,
-    },
-    /// What runs is written.
-    Save {
-        /// Another file than the one that was read.
-        file: Option<PathBuf>,
-        /// Whatever the file holds now.
-        force: bool,
-    },
-    /// Answered when it is so.
-    Wait(Wait),
-    /// Counters.
-    Stats {
-        /// Of this cluster alone.
-        cluster: Option<String>,
-        /// How.
-        form: StatsForm,
-    },
-    /// Of the daemon.
-    Version,
-    /// These rows of the table.
-    Help(Vec<&'static Entry>),
-    /// The connection closes.
-    Quit,
-}
-
-/// How `ls` lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListForm {
-    /// The listing that scripts read since the first version.
-    Plain,
-    /// With further lines.
-    Verbose,
-    /// All there is.
-    Json,
-}
-
-/// How `stats` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatsForm {
-    /// For people.
-    Plain,
-    /// For programs.
-    Json,
-    /// For a scrape.
-    Prometheus,
-}
-
-/// What a `wait` waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wait {
-    /// Of this cluster.
-    pub cluster: String,
-    /// Member by name.
-    pub name: String,
-    /// This state.
-    pub until: Until,
-    /// How long, at most [`WAIT_MAX`].
-    pub limit: Duration,
-}
-
-/// A state to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// It answers probes.
-    Online,
-    /// It does not.
-    Offline,
-    /// It is no longer in the cluster.
-    Gone,
-}
-
-impl Until {
-    /// The word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Offline => "offline",
-            Self::Gone => "gone",
-        }
-    }
-}
+use crate::config::fields;
 
 /// Reads one line. `None` for a blank one, which gets no reply.
 ///
@@ -319,6 +143,10 @@ fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result
                 form,
             }
         }
+        Kind::Watch => Command::Watch {
+            json: args.option(&["--json"])?.is_some(),
+        },
+        Kind::Trace => args.trace()?,
         Kind::Version => Command::Version,
         Kind::Help => args.help()?,
         Kind::Quit => Command::Quit,
@@ -540,24 +368,67 @@ impl<'a> Arguments<'a> {
         let until = [Until::Online, Until::Offline, Until::Gone];
         let place = one_of("wait: state", &state, &until.map(Until::as_str))?;
         let until = until.get(place).copied().unwrap_or(Until::Gone);
-        let mut limit = WAIT_MAX;
-        if self.keyword("-t") {
-            let text = self.word("SECONDS")?;
-            let seconds = text
-                .parse()
-                .ok()
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            limit = seconds.filter(|limit| *limit <= WAIT_MAX).ok_or_else(|| {
-                let want = format!("want a number from 0 to {}", WAIT_MAX.as_secs());
-                Reply::error(format!("wait: -t \"{}\": {want}", shown(&text)))
-            })?;
-        }
+        let limit = if self.keyword("-t") {
+            self.seconds()?
+        } else {
+            WAIT_MAX
+        };
         Ok(Wait {
             cluster,
             name,
             until,
             limit,
         })
+    }
+
+    /// What follows `-t`.
+    fn seconds(&mut self) -> Result<Duration, Reply> {
+        let text = self.word("SECONDS")?;
+        let seconds = text
+            .parse()
+            .ok()
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        seconds.filter(|limit| *limit <= WAIT_MAX).ok_or_else(|| {
+            let want = format!("want a number from 0 to {}", WAIT_MAX.as_secs());
+            Reply::error(format!("{}: -t \"{}\": {want}", self.entry.title(), shown(&text)))
+        })
+    }
+
+    fn trace(&mut self) -> Result<Command, Reply> {
+        let json = self.option(&["--json"])?.is_some();
+        let cluster = self.word("CLUSTER")?;
+        let calls = self.word("CALL-ID, * or last")?;
+        let (mut limit, mut lines) = (None, None);
+        while let Some(word) = self.words.next() {
+            match word.split_once('=') {
+                None if word.eq_ignore_ascii_case("-t") && limit.is_none() => limit = Some(self.seconds()?),
+                Some((key, value)) if key.eq_ignore_ascii_case("limit") && lines.is_none() => {
+                    let number = value.parse().ok().filter(|&n: &u64| n > 0);
+                    lines = Some(number.ok_or_else(|| {
+                        Reply::error(format!(
+                            "trace: limit \"{}\": want a whole number from 1 on",
+                            shown(value)
+                        ))
+                    })?);
+                }
+                _ => return Err(self.unexpected(word)),
+            }
+        }
+        let (lines, time) = (lines.unwrap_or(u64::MAX), limit.unwrap_or(WAIT_MAX));
+        if calls.eq_ignore_ascii_case("last") {
+            return Ok(Command::TraceLast { cluster, json, lines });
+        }
+        Ok(Command::Trace(Trace {
+            cluster,
+            calls: if calls == "*" {
+                TracedCalls::All
+            } else {
+                TracedCalls::One(calls)
+            },
+            limit: time,
+            lines,
+            json,
+        }))
     }
 
     fn help(&mut self) -> Result<Command, Reply> {
@@ -600,6 +471,7 @@ fn shown(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model;
 
     fn command(line: &str) -> Command {
         match parse(line) {
@@ -826,6 +698,40 @@ mod tests {
         );
         assert!(error("ls state=online").contains("CLUSTER is missing"));
         assert!(error("ls C sort=name sort=load").contains("unexpected \"sort=load\""));
+    }
+
+    #[test]
+    fn a_trace_has_a_call_and_bounds() {
+        let trace = |calls, limit, lines| {
+            Command::Trace(Trace {
+                cluster: "C".into(),
+                calls,
+                limit,
+                lines,
+                json: false,
+            })
+        };
+        let one = TracedCalls::One("a@b".into());
+        assert_eq!(command("trace C a@b"), trace(one.clone(), WAIT_MAX, u64::MAX));
+        let bounded = trace(one, Duration::from_secs(5), 9);
+        assert_eq!(command("trace C a@b limit=9 -t 5"), bounded);
+        assert_eq!(command("TRACE C a@b -T 5 LIMIT=9"), bounded);
+        assert_eq!(command("trace C *"), trace(TracedCalls::All, WAIT_MAX, u64::MAX));
+        assert_eq!(
+            command("trace --json C last limit=3"),
+            Command::TraceLast {
+                cluster: "C".into(),
+                json: true,
+                lines: 3
+            }
+        );
+        assert_eq!(command("watch --JSON"), Command::Watch { json: true });
+        assert!(error("trace C").contains("CALL-ID, * or last is missing"));
+        assert!(error("trace C * limit=0").contains("want a whole number from 1 on"));
+        assert_eq!(
+            error("trace C * -t soon"),
+            "ERROR: trace: -t \"soon\": want a number from 0 to 86400"
+        );
     }
 
     #[test]

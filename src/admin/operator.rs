@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use crate::config::Setting;
 use crate::config::model;
+use crate::dispatch::event::{Event, Traced};
 use crate::dispatch::view::{ClusterView, SessionsView, Summary};
+use crate::rim::feed::{Subscription, Wake};
 
 /// Why the server would not do it; the text that follows `ERROR: `.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +90,17 @@ pub trait Operator: Send + Sync {
     ) -> Result<SessionsView, Refusal>;
     /// The member that serves a call, the age of its last command.
     fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(model::Name, Duration)>, Refusal>;
+    /// What happens from now on; `wake` is called when there is news.
+    fn watch(&self, wake: Wake) -> Result<Subscription<Event>, Refusal>;
+    /// What happens from now on to a call of a cluster, or to all.
+    fn trace(
+        &self,
+        cluster: &str,
+        call_id: Option<Vec<u8>>,
+        wake: Wake,
+    ) -> Result<Subscription<Traced>, Refusal>;
+    /// What has happened to the last commands of a cluster that came out badly, oldest first.
+    fn traced_last(&self, cluster: &str) -> Result<Vec<Traced>, Refusal>;
     /// Reads the configuration file again and applies the difference. `Refusal::Other` may hold several lines,
     /// one a fault.
     fn reload(&self) -> Result<Loaded, Refusal>;

@@ -241,13 +241,18 @@ fn member_counters(json: &mut Json, view: &MemberView) {
 
 /// Writes a document from its beginning to its end; commas come by themselves.
 #[derive(Default)]
-struct Json {
+pub(super) struct Json {
     text: String,
     /// The next value or key follows another one.
     follows: bool,
 }
 
 impl Json {
+    /// One object, as a line.
+    pub(super) fn line(fill: impl FnOnce(&mut Self)) -> String {
+        alone(fill)
+    }
+
     fn comma(&mut self) {
         if core::mem::replace(&mut self.follows, true) {
             self.text.push(',');
@@ -272,14 +277,14 @@ impl Json {
     }
 
     /// The key of the value that is written next.
-    fn key(&mut self, key: &str) -> &mut Self {
+    pub(super) fn key(&mut self, key: &str) -> &mut Self {
         self.string(key);
         self.text.push(':');
         self.follows = false;
         self
     }
 
-    fn string(&mut self, value: &str) {
+    pub(super) fn string(&mut self, value: &str) {
         self.comma();
         self.text.push('"');
         for c in value.chars() {
@@ -296,7 +301,7 @@ impl Json {
     }
 
     /// A number as Rust prints it; one that JSON cannot say is `null`.
-    fn number(&mut self, value: impl Display) {
+    pub(super) fn number(&mut self, value: impl Display) {
         self.comma();
         let before = self.text.len();
         let _ = write!(self.text, "{value}");
@@ -315,20 +320,20 @@ impl Json {
         let _ = write!(self.text, "{value}");
     }
 
-    fn null(&mut self) {
+    pub(super) fn null(&mut self) {
         self.comma();
         self.text.push_str("null");
     }
 
     /// A string, or `null`.
-    fn optional(&mut self, value: Option<impl Display>) {
+    pub(super) fn optional(&mut self, value: Option<impl Display>) {
         match value {
             Some(value) => self.string(&value.to_string()),
             None => self.null(),
         }
     }
 
-    fn seconds(&mut self, time: Option<Duration>) {
+    pub(super) fn seconds(&mut self, time: Option<Duration>) {
         match time {
             Some(time) => self.number(time.as_secs_f64()),
             None => self.null(),

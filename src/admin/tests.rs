@@ -9,11 +9,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::admin_thread::{AdminDoor, AdminHandle, Limits, start, start_with};
-use super::fake::{Fake, Place, cluster, member};
+use super::fake::{Fake, Place, cluster, event, member, traced};
 use super::lines::LINE_MAX;
 use super::places::{CONNECTIONS_MAX, READ_ONLY_CONNECTIONS_MAX};
+use super::render_news::News;
 use super::reply::is_last;
 use crate::rim;
+use crate::rim::feed::QUEUE_MAX;
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -76,6 +78,13 @@ impl Client {
 
     fn send_no_more(&mut self) {
         self.0.get_mut().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// One line, with its end.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line
     }
 
     /// One whole reply.
@@ -432,22 +441,157 @@ fn a_cluster_that_goes_ends_a_listing_with_an_error() {
     assert!(rest.ends_with("\nERROR: Supercluster#1: cluster not found\n"));
 }
 
-#[test]
-fn long_replies_are_made_one_at_a_time_and_hold_no_administrator_up() {
+/// A cluster whose listing has some megabytes, and how many such listings may be unread before nobody on a read-only
+/// socket gets another one.
+fn bed_of_long_replies(unread: Duration) -> (Bed, String, usize) {
     let members: Vec<_> = (0..20_000).map(|n| member(&format!("R{n}"), 1, 1, 1)).collect();
-    let bed = Bed::with(Fake::with(vec![cluster("C", "/c", members)]), Limits::default());
-    let ask = |path: &str| {
-        let mut client = Client::at(&bed.place.path(path));
+    let limits = Limits {
+        unread,
+        ..Limits::default()
+    };
+    let bed = Bed::with(Fake::with(vec![cluster("C", "/c", members)]), limits);
+    let listing = bed.client().ask("ls C");
+    let fit = (16 << 20) / listing.len() + 1;
+    assert!((3..9).contains(&fit), "{fit}");
+    bed.fake.looks.store(0, Ordering::Relaxed);
+    (bed, listing, fit)
+}
+
+impl Bed {
+    /// Asks for the listing on the read-only socket.
+    fn lister(&self) -> Client {
+        let mut client = Client::at(&self.place.path("watch"));
         client.send("ls C\n");
         client
+    }
+
+    fn looks(&self) -> usize {
+        self.fake.looks.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn long_replies_are_made_one_at_a_time_and_hold_no_administrator_up() {
+    let (bed, listing, fit) = bed_of_long_replies(LONG * 100);
+    let _lazy: Vec<_> = (0..12).map(|_| bed.lister()).collect();
+    seen(&bed, || bed.looks() >= fit);
+    assert_eq!(bed.client().ask("ls C"), listing);
+    assert_eq!(bed.looks(), fit + 1, "those beyond what may be unread got theirs");
+}
+
+#[test]
+fn who_does_not_read_what_others_wait_for_is_closed() {
+    let (bed, listing, fit) = bed_of_long_replies(Duration::from_millis(1));
+    let lazy: Vec<_> = (0..fit).map(|_| bed.lister()).collect();
+    seen(&bed, || bed.looks() == fit);
+    assert_eq!(bed.lister().reply(), listing);
+    drop(lazy);
+}
+
+/// Waits until the thread has seen what was sent before.
+fn seen(bed: &Bed, is_so: impl Fn() -> bool) {
+    let until = rim::now() + LONG;
+    while !is_so() {
+        assert!(rim::now() < until, "it was not seen");
+        assert!(bed.client().ask("version").ends_with("OK\n"));
+    }
+}
+
+#[test]
+fn who_watches_is_told_as_it_happens_until_he_leaves() {
+    let bed = Bed::new();
+    let mut watch = Client::at(&bed.place.path("watch"));
+    let mut programs = bed.client();
+    watch.send("watch\n");
+    programs.send("watch --json\n");
+    // His end of what he sends is not the end of what he reads.
+    programs.send_no_more();
+    seen(&bed, || bed.fake.events.listeners() == 2);
+    for new in ["offline", "gone"] {
+        bed.fake.events.tell(&event(new));
+        assert_eq!(watch.line(), event(new).text());
+        assert_eq!(programs.line(), event(new).json());
+    }
+    drop(watch);
+    seen(&bed, || {
+        bed.fake.events.tell(&event("online"));
+        bed.fake.events.listeners() == 1
+    });
+    drop(programs);
+}
+
+#[test]
+fn a_trace_ends_with_its_call_its_lines_or_its_time() {
+    let bed = Bed::new();
+    let begin = |command: &str| {
+        let mut client = bed.client();
+        client.send(format!("{command}\nversion\n"));
+        client
     };
-    let mut crowd: Vec<_> = (0..12).map(|_| ask("watch")).collect();
-    let listing = ask("admin").reply();
-    assert!(listing.len() > 2 << 20, "{}", listing.len());
-    // Of those who do not read, as many as fit have been given theirs, and the administrator.
-    let looks = bed.fake.looks.load(Ordering::Relaxed);
-    assert!(looks <= (16 << 20) / listing.len() + 3, "{looks}");
-    // Who reads is given all of it in the end: those before it that do not are closed.
-    assert_eq!(crowd.pop().unwrap().reply(), listing);
-    drop(crowd);
+    let mut of_call = begin("trace Supercluster#1 a\\x20b");
+    let mut of_two = begin("trace --json Supercluster#1 * limit=2");
+    seen(&bed, || bed.fake.steps.listeners() == 2);
+    for (call_id, text) in [("other", "U1"), ("a b", "U2"), ("third", "U3")] {
+        bed.fake.steps.tell(&traced(call_id, text.as_bytes()));
+    }
+    let mut end = traced("a b", b"D");
+    end.ends_call = true;
+    bed.fake.steps.tell(&end);
+    assert_eq!(
+        of_call.reply(),
+        format!("{}{}OK\n", traced("a b", b"U2").text(), end.text())
+    );
+    let two = [traced("other", b"U1").json(), traced("a b", b"U2").json()].concat();
+    assert_eq!(of_two.reply(), format!("{two}OK\n"));
+    // What stands behind it is done then.
+    assert!(of_call.reply().starts_with("rtp_cluster "));
+    assert!(of_two.reply().starts_with("rtp_cluster "));
+    assert_eq!(bed.client().ask("trace Supercluster#1 * -t 0.05"), "OK\n");
+    assert_eq!(
+        bed.client().ask("trace Nobody *"),
+        "ERROR: Nobody: cluster not found\n"
+    );
+    let last = bed.client().ask("trace Supercluster#1 last limit=1");
+    assert_eq!(last, format!("{}OK\n", traced("new", b"E51").text()));
+}
+
+#[test]
+fn who_follows_and_does_not_read_is_told_how_much_he_has_lost() {
+    let bed = Bed::new();
+    let mut lazy = Client::at(&bed.place.path("watch"));
+    lazy.send("trace Supercluster#1 * -t 86400\n");
+    seen(&bed, || bed.fake.steps.listeners() == 1);
+    let step = traced("c", &[b'x'; 512]);
+    // More than queue, buffer and socket hold; nobody who tells waits.
+    let told = 4 * QUEUE_MAX;
+    for _ in 0..told {
+        bed.fake.steps.tell(&step);
+    }
+    let mut read = 0;
+    let lost = loop {
+        let line = lazy.line();
+        if line != step.text() {
+            break line;
+        }
+        read += 1;
+    };
+    let count: usize = lost.split(' ').nth(1).unwrap().parse().unwrap();
+    assert!(
+        lost.ends_with(" lost: they came faster than they were read\n"),
+        "{lost}"
+    );
+    assert_eq!(read + count, told);
+    bed.fake.steps.tell(&step);
+    assert_eq!(lazy.line(), step.text());
+}
+
+#[test]
+fn a_stop_tells_those_who_follow() {
+    let mut bed = Bed::new();
+    let mut client = bed.client();
+    client.send("watch\n");
+    seen(&bed, || bed.fake.events.listeners() == 1);
+    bed.handle.take().unwrap().stop();
+    assert_eq!(client.rest(), "ERROR: the daemon stops\n");
+    bed.handle = Some(start(Vec::new(), Arc::<Fake>::clone(&bed.fake)).unwrap());
 }

@@ -175,10 +175,9 @@ impl Daemon {
         let word = String::from_utf8_lossy(command);
         let word = word.split_whitespace().next().unwrap_or_default();
         let kind = commands::forms(word).next().map(|entry| entry.kind);
-        // A wait has its own limit, which the daemon keeps.
-        let limit = self
-            .timeout
-            .or((kind != Some(Kind::Wait)).then_some(DEFAULT_TIMEOUT));
+        // What waits for something to happen has its own limit, which the daemon keeps.
+        let waits = matches!(kind, Some(Kind::Wait | Kind::Watch | Kind::Trace));
+        let limit = self.timeout.or((!waits).then_some(DEFAULT_TIMEOUT));
         let until = limit.map(|limit| (rim::now() + limit, limit));
 
         let line = [command, b"\n"].concat();

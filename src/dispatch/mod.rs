@@ -22,6 +22,7 @@ pub mod choose;
 pub mod commands;
 pub mod counters;
 pub mod delay;
+pub mod event;
 pub mod jobs;
 pub mod key;
 pub mod load;

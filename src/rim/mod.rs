@@ -4,6 +4,7 @@
 
 pub mod alarms;
 pub mod backoff;
+pub mod feed;
 pub mod lock;
 pub mod names_thread;
 pub mod readiness;

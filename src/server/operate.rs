@@ -14,8 +14,10 @@ use crate::config::fields;
 use crate::config::model::{self, Config, Name, Status};
 use crate::config::{check_cluster_fits, check_member_fits};
 use crate::daemon::StartError;
+use crate::dispatch::event::{Event, Traced};
 use crate::dispatch::session::{MemberId, SHARDS};
 use crate::dispatch::view::{ClusterView, SessionsView, Summary};
+use crate::rim::feed::{Subscription, Wake};
 use crate::rim::now;
 
 /// Call-ids in a part of a listing, and those of one shard more: some 100 kB each.
@@ -274,6 +276,20 @@ impl Operator for Shared {
             .find(cluster)?
             .cluster
             .look(|now, core| core.locate(now, call_id)))
+    }
+
+    fn watch(&self, _: Wake) -> Result<Subscription<Event>, Refusal> {
+        Err(Refusal::Other("watch: this daemon does not tell yet".to_owned()))
+    }
+
+    fn trace(&self, cluster: &str, _: Option<Vec<u8>>, _: Wake) -> Result<Subscription<Traced>, Refusal> {
+        self.find(cluster)?;
+        Err(Refusal::Other("trace: this daemon does not tell yet".to_owned()))
+    }
+
+    fn traced_last(&self, cluster: &str) -> Result<Vec<Traced>, Refusal> {
+        self.find(cluster)?;
+        Err(Refusal::Other("trace: this daemon does not tell yet".to_owned()))
     }
 
     fn reload(&self) -> Result<Loaded, Refusal> {

@@ -1,5 +1,6 @@
 //! The administrator: what `ls` shows to the byte, and members that come, rest and go at run time.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -452,6 +453,30 @@ fn bound_calls_are_counted_listed_and_located() {
         after.starts_with("bound sessions = 5\n") && after.contains(", deleted, call-id = call-3@host\n"),
         "{after}"
     );
+}
+
+/// It is made part by part, as it is read.
+#[test]
+fn a_long_listing_names_each_call_once() {
+    let bed = Bed::of(1);
+    let calls: BTreeSet<String> = (0..3_000).map(|n| format!("call-{n}@host")).collect();
+    for call in &calls {
+        bed.ask(&create(call));
+    }
+    let json = bed.daemon.admin_ok("sessions --json C1 limit=100000");
+    let json: serde_json::Value =
+        serde_json::from_str(json.strip_suffix("\nOK\n").expect("one document")).expect("JSON");
+    assert_eq!(json["bound"], 3_000);
+    let listed = json["sessions"].as_array().expect("calls");
+    let ids: BTreeSet<String> = listed
+        .iter()
+        .map(|call| call["call_id"].as_str().expect("a call-id").to_owned())
+        .collect();
+    assert_eq!((listed.len(), ids), (calls.len(), calls));
+    // A limit beyond one part is kept to the call.
+    let some = bed.daemon.admin_ok("sessions C1 M1 limit=2345");
+    assert_eq!(some.matches(", call-id = ").count(), 2_345);
+    assert!(some.ends_with("\nlisted = 2345\nOK\n"));
 }
 
 #[test]

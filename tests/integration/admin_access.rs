@@ -338,7 +338,9 @@ fn the_administrator_has_descriptors_of_his_own() {
         .map(|_| UnixStream::connect(bed.control()).expect("the system accepts for it"))
         .collect();
     wait::until_true("no more clients are let in", LONG, || {
-        bed.daemon.log().contains("accepting pauses: few descriptors are left")
+        bed.daemon
+            .log()
+            .contains("accepting pauses: few descriptors are left")
     });
     for _ in 0..20 {
         assert!(bed.daemon.admin_ok("ls C1").contains("name = M1"));

@@ -2,14 +2,15 @@
 
 use core::time::Duration;
 
-use rtp_cluster::admin::{grammar, lines, places, reply};
+use rtp_cluster::admin::{self, lines, places, reply};
 use rtp_cluster::client::{fair, order, repeat};
 use rtp_cluster::cluster::front;
 use rtp_cluster::cluster::relay::outlet;
 use rtp_cluster::config::{self, model};
-use rtp_cluster::dispatch::{self, delay, jobs, losses, member, members, pending, session};
+use rtp_cluster::dispatch::{self, delay, event, jobs, losses, member, members, pending, session};
 use rtp_cluster::link;
 use rtp_cluster::protocol::{command, parts};
+use rtp_cluster::rim::feed;
 
 use super::mdoc::Page;
 
@@ -106,12 +107,18 @@ fn the_page_of_the_client_tells_those_of_the_admin_socket() {
                 "a line has at most {} bytes, a reply {}, a command {} pairs",
                 lines::LINE_MAX,
                 reply::REPLY_MAX,
-                grammar::PAIRS_MAX
+                admin::command::PAIRS_MAX
+            ),
+            format!("what comes when {} lines wait for it", feed::QUEUE_MAX),
+            format!(
+                "the last {} commands that failed or took over {} ms",
+                event::RECENT_MAX,
+                event::SLOW.as_millis()
             ),
             format!(
                 "({}, at most {})",
-                grammar::SESSIONS_LISTED,
-                grammar::SESSIONS_LISTED_MAX
+                admin::command::SESSIONS_LISTED,
+                admin::command::SESSIONS_LISTED_MAX
             ),
         ],
     );

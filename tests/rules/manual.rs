@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use rtp_cluster::admin::commands::{Access, COMMANDS};
-use rtp_cluster::admin::{grammar, render_prometheus};
+use rtp_cluster::admin::{command, grammar, render_prometheus};
 use rtp_cluster::config::{ELEMENTS, Times};
 use rtp_cluster::console::{options as client, own};
 use rtp_cluster::daemon::flags as daemon;
@@ -200,7 +200,7 @@ fn the_commands_are_those_of_the_client_s_page() {
 
 #[test]
 fn help_shows_each_command_of_the_table() {
-    let Ok(Some((_, grammar::Command::Help(rows)))) = grammar::parse("help") else {
+    let Ok(Some((_, command::Command::Help(rows)))) = grammar::parse("help") else {
         panic!("no help")
     };
     assert_eq!(rows.len(), COMMANDS.len());
@@ -209,7 +209,7 @@ fn help_shows_each_command_of_the_table() {
         assert!(
             matches!(
                 grammar::parse(&format!("help {word}")),
-                Ok(Some((_, grammar::Command::Help(_))))
+                Ok(Some((_, command::Command::Help(_))))
             ),
             "help {word}"
         );
