@@ -74,7 +74,7 @@ impl fmt::Display for Trouble {
                 path.display(),
                 limit.as_secs_f64()
             ),
-            Self::GivenUp => f.write_str("given up; what was asked for may still be done"),
+            Self::GivenUp => f.write_str("given up; a change that was asked for may still be made"),
             Self::Streams(error) => error.fmt(f),
         }
     }
