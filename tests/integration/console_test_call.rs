@@ -172,11 +172,20 @@ fn a_lan_address_that_is_none_of_the_member_s_is_named() {
         Listed::udp("R1", &member.control().to_string()).with("<lan_address>192.0.2.7</lan_address>");
     let daemon = Daemon::start(&place, &config(&Files::in_place(&place).control, &[listed], ""));
     daemon.wait_members(1, 0);
-    let verdict = fault(&daemon.files().admin, &["C1", "R1"], 1);
+    let admin = &daemon.files().admin;
+    let verdict = fault(admin, &["C1", "R1"], 1);
     assert!(
         verdict.contains("E72: no ports left") && verdict.contains("lan_address is none of its own"),
         "{verdict}"
     );
+    daemon.admin_ok(&format!("modify C1 set R1 lan_address={}", member.media()));
+    for words in [&["C1", "R1"][..], &["C1"]] {
+        good(admin, words);
+    }
+    if free_ipv6().is_some() {
+        daemon.admin_ok("modify C1 set R1 lan_address=::1");
+        good(admin, &["C1", "R1", "--from", "::1"]);
+    }
 }
 
 #[test]
