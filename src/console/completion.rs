@@ -239,8 +239,7 @@ mod tests {
         assert_eq!(lines("s"), ["sessions ", "save ", "stats "]);
         assert_eq!(lines("MOD"), ["modify "]);
         assert_eq!(lines("").len(), commands::names().count() + own::OWN.len());
-        assert_eq!(lines("t"), ["top ", "test "]);
-        assert_eq!(lines("doctor Super#2"), ["doctor Super#2 "]);
+        assert_eq!(lines("to"), ["top "]);
         assert_eq!(lines("frob "), Vec::<String>::new());
     }
 
@@ -296,6 +295,8 @@ mod tests {
             ["test Super#1 R1 ", "test Super#1 S1 ", "test Super#1 --from "]
         );
         assert_eq!(lines("test Super#1 R1 --from "), Vec::<String>::new());
+        assert_eq!(lines("te"), ["test "]);
+        assert_eq!(lines("doctor Super#2"), ["doctor Super#2 "]);
         assert_eq!(lines("help mod"), ["help modify "]);
     }
 

@@ -74,7 +74,7 @@ impl fmt::Display for Trouble {
                 path.display(),
                 limit.as_secs_f64()
             ),
-            Self::GivenUp => f.write_str("given up; what was asked for may still be done"),
+            Self::GivenUp => f.write_str("given up; a change that was asked for may still be made"),
             Self::Streams(error) => error.fmt(f),
         }
     }
@@ -117,22 +117,15 @@ impl Daemon {
     }
 
     /// A further connection to the same daemon.
-    #[cfg(feature = "console")]
     pub(super) fn another(&self, timeout: Duration) -> Result<Self, Trouble> {
         Self::connect(&self.path, Some(timeout))
     }
 
     /// The same connection anew, after a restart of the daemon.
     pub(super) fn reconnect(&mut self) -> Result<(), Trouble> {
+        let anew = Self::connect(&self.path, self.timeout)?;
         let interrupt = self.interrupt.take();
-        let anew = Self::connect(&self.path, self.timeout);
-        match anew {
-            Ok(anew) => *self = Self { interrupt, ..anew },
-            Err(trouble) => {
-                self.interrupt = interrupt;
-                return Err(trouble);
-            }
-        }
+        *self = Self { interrupt, ..anew };
         Ok(())
     }
 

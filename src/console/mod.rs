@@ -1,6 +1,6 @@
 //! `rtp_cluster_client`: the administrator's side of the admin socket. One command on the command line, one a line
-//! from a file or a pipe, a prompt with history and completion, or a live view. It knows no more of the server than
-//! its replies say.
+//! from a file or a pipe, a prompt with history and completion, and what the client does itself: a live view, a test
+//! call, and a look at everything. It knows no more of the server than its replies say.
 
 mod batch;
 #[cfg(feature = "console")]

@@ -442,7 +442,6 @@ fn the_live_view_fits_a_small_terminal_and_leaves_it_as_it_was() {
         "<C1",
         "<M1",
         "<M2",
-        "<arrows",
         // The first member's details, then the next picture.
         ">j",
         "<answers,",

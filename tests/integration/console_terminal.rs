@@ -17,7 +17,6 @@ fn the_live_view_obeys_its_keys_while_the_daemon_hangs() {
     let (first, second) = (format!("@{}", seen.display()), format!("@{}", told.display()));
     let steps = [
         "<M1",
-        "<arrows",
         &first,
         "<does not answer",
         // A choice is shown all the same.

@@ -1,11 +1,12 @@
 //! `rtp_cluster_client test`: a call of its own, with real media where there is a real RTPproxy.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::console::{client, out, run, said};
+use crate::console::{client, out, run, said, terminal};
 use crate::support::bed::{Bed, at_once};
 use crate::support::daemon::{Daemon, Files, Listed, cluster, config, config_of};
 use crate::support::fake::Fault;
@@ -171,11 +172,20 @@ fn a_lan_address_that_is_none_of_the_member_s_is_named() {
         Listed::udp("R1", &member.control().to_string()).with("<lan_address>192.0.2.7</lan_address>");
     let daemon = Daemon::start(&place, &config(&Files::in_place(&place).control, &[listed], ""));
     daemon.wait_members(1, 0);
-    let verdict = fault(&daemon.files().admin, &["C1", "R1"], 1);
+    let admin = &daemon.files().admin;
+    let verdict = fault(admin, &["C1", "R1"], 1);
     assert!(
         verdict.contains("E72: no ports left") && verdict.contains("lan_address is none of its own"),
         "{verdict}"
     );
+    daemon.admin_ok(&format!("modify C1 set R1 lan_address={}", member.media()));
+    for words in [&["C1", "R1"][..], &["C1"]] {
+        good(admin, words);
+    }
+    if free_ipv6().is_some() {
+        daemon.admin_ok("modify C1 set R1 lan_address=::1");
+        good(admin, &["C1", "R1", "--from", "::1"]);
+    }
 }
 
 #[test]
@@ -273,4 +283,27 @@ fn a_test_that_is_interrupted_deletes_its_session() {
         );
         assert_eq!(bed.sessions(), 0);
     }
+}
+
+#[test]
+fn at_the_prompt_ctrl_c_ends_a_test_and_not_the_prompt() {
+    let bed = Bed::of(1);
+    let asked = bed.place.path("asked");
+    let pause = format!("@{}", asked.display());
+    let steps = [
+        "<rtp_cluster> ",
+        ">test C1 M1\\r",
+        &pause,
+        ">\\x03",
+        "<ERROR: interrupted; the session is deleted\r\n",
+        "<rtp_cluster> ",
+        ">version\\r",
+        "<OK\r\n",
+        ">quit\\r",
+    ];
+    let mut prompt = terminal(&bed, &[], &[], &steps).spawn().expect("a terminal");
+    wait::until_true("a session", LONG, || asked.exists() && bed.sessions() == 1);
+    fs::remove_file(asked).expect("a file");
+    assert_eq!(prompt.wait().expect("it ends").code(), Some(0));
+    assert_eq!(bed.sessions(), 0);
 }

@@ -1,5 +1,6 @@
 //! One command to a control socket of any of the six transports, and its reply. Part of the rim.
 
+use core::cell::Cell;
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
@@ -17,6 +18,8 @@ use crate::rim;
 
 /// How long a reply may take. A cluster answers within 5 s, whatever happens.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// The same once it is known to be silent.
+const HURRY: Duration = Duration::from_secs(1);
 /// Between a datagram and its first repetition; each further one comes after twice the time.
 const AGAIN: Duration = Duration::from_millis(250);
 /// The longest reply that is read; those that matter have 255 bytes at most.
@@ -30,6 +33,7 @@ pub(crate) struct Control<'a> {
     source: Option<IpAddr>,
     /// In front of each datagram, with a number.
     cookie: String,
+    patience: Cell<Duration>,
     interrupt: &'a Interrupt,
 }
 
@@ -40,8 +44,8 @@ pub(crate) enum Failure {
     Name(io::Error),
     /// No way there, nobody there, or no right.
     Connect(io::Error),
-    /// No reply in time.
-    Silent,
+    /// No reply in that time.
+    Silent(Duration),
     /// The connection was closed in place of a reply.
     Closed,
     /// A signal has come.
@@ -65,10 +69,10 @@ impl fmt::Display for Failure {
                 }
                 _ => write!(f, "cannot reach it: {error}"),
             },
-            Self::Silent => write!(
+            Self::Silent(time) => write!(
                 f,
                 "no answer within {} s: it is gone, hangs, or a firewall drops the commands",
-                PATIENCE.as_secs()
+                time.as_secs()
             ),
             Self::Closed => {
                 f.write_str("it closed the connection without a reply; does another program listen there?")
@@ -90,8 +94,14 @@ impl<'a> Control<'a> {
             place,
             source,
             cookie: format!("{nonce:016x}"),
+            patience: Cell::new(PATIENCE),
             interrupt,
         }
+    }
+
+    /// From now on a reply is waited for briefly.
+    pub(crate) fn hurry(&self) {
+        self.patience.set(HURRY);
     }
 
     /// The network address of the other side, where it has one.
@@ -126,11 +136,11 @@ impl<'a> Control<'a> {
         let connect = || {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
             // Bounds the wait for room in the queue of one that hangs.
-            socket.set_write_timeout(Some(PATIENCE))?;
+            socket.set_write_timeout(Some(self.patience.get()))?;
             socket.connect(&SockAddr::unix(&self.place.address)?)?;
             Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
         };
-        connect().map_err(refused)
+        connect().map_err(|error| self.failed(error))
     }
 
     fn connect_tcp(&self, peer: SocketAddr) -> Result<TcpStream, Failure> {
@@ -138,10 +148,10 @@ impl<'a> Control<'a> {
             let socket = Socket::new(Domain::for_address(peer), Type::STREAM, None)?;
             // An address of the daemon's machine, which need not be this one.
             let _ = socket.bind(&self.source_of(peer).into());
-            socket.connect_timeout(&peer.into(), PATIENCE)?;
+            socket.connect_timeout(&peer.into(), self.patience.get())?;
             Ok(TcpStream::from(socket))
         };
-        connect().map_err(refused)
+        connect().map_err(|error| self.failed(error))
     }
 
     /// Where commands to `peer` leave from.
@@ -157,16 +167,16 @@ impl<'a> Control<'a> {
     {
         stream
             .write_all(format!("{command}\n").as_bytes())
-            .map_err(refused)?;
+            .map_err(|error| self.failed(error))?;
         let (mut reply, mut bytes) = (Vec::new(), [0; 512]);
         while !reply.contains(&b'\n') && reply.len() < REPLY_MAX {
-            self.wait(stream.as_fd(), start + PATIENCE)?;
+            self.wait(stream.as_fd(), start + self.patience.get())?;
             match stream.read(&mut bytes) {
                 Ok(0) if reply.is_empty() => return Err(Failure::Closed),
                 Ok(0) => break,
                 Ok(length) => reply.extend_from_slice(bytes.get(..length).unwrap_or_default()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(refused(error)),
+                Err(error) => return Err(self.failed(error)),
             }
         }
         Ok(first_line(&reply))
@@ -187,23 +197,25 @@ impl<'a> Control<'a> {
         let mut bytes = [0; REPLY_MAX];
         loop {
             let now = rim::now();
-            if now >= start + PATIENCE {
-                return Err(Failure::Silent);
+            if now >= start + self.patience.get() {
+                return Err(Failure::Silent(self.patience.get()));
             }
             if now >= again {
-                socket.send(datagram.as_bytes()).map_err(refused)?;
+                socket
+                    .send(datagram.as_bytes())
+                    .map_err(|error| self.failed(error))?;
                 again = now + pause;
                 pause *= 2;
             }
             match self
                 .interrupt
-                .wait(&[socket.as_fd()], again.min(start + PATIENCE))
+                .wait(&[socket.as_fd()], again.min(start + self.patience.get()))
             {
                 Wait::Interrupted => return Err(Failure::Interrupted),
                 Wait::Late => continue,
                 Wait::Ready => {}
             }
-            let length = socket.recv(&mut bytes).map_err(refused)?;
+            let length = socket.recv(&mut bytes).map_err(|error| self.failed(error))?;
             let reply = first_line(bytes.get(..length).unwrap_or_default());
             if let Some(reply) = reply.strip_prefix(&cookie) {
                 return Ok(reply.trim_start().to_owned());
@@ -211,10 +223,18 @@ impl<'a> Control<'a> {
         }
     }
 
+    fn failed(&self, error: io::Error) -> Failure {
+        match error.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::Silent(self.patience.get()),
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::Closed,
+            _ => Failure::Connect(error),
+        }
+    }
+
     fn wait(&self, socket: std::os::fd::BorrowedFd<'_>, until: Instant) -> Result<(), Failure> {
         match self.interrupt.wait(&[socket], until) {
             Wait::Ready => Ok(()),
-            Wait::Late => Err(Failure::Silent),
+            Wait::Late => Err(Failure::Silent(self.patience.get())),
             Wait::Interrupted => Err(Failure::Interrupted),
         }
     }
@@ -228,14 +248,6 @@ pub(super) fn any_of(address: IpAddr) -> SocketAddr {
         Ipv4Addr::UNSPECIFIED.into()
     };
     (any, 0).into()
-}
-
-fn refused(error: io::Error) -> Failure {
-    match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Failure::Silent,
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => Failure::Closed,
-        _ => Failure::Connect(error),
-    }
 }
 
 fn first_line(reply: &[u8]) -> String {

@@ -236,6 +236,9 @@ impl Story<'_> {
         if letter == "U" && matches!(asked, Err(Failure::Name(_) | Failure::Connect(_))) {
             self.is_open = false;
         }
+        if matches!(asked, Err(Failure::Silent(_))) {
+            self.control.hurry();
+        }
         let (reply, delay) = asked?;
         self.lines.push(format!(
             "{letter} for {address}: {reply} after {:.1} ms",
