@@ -48,7 +48,7 @@
 //! | `dns-N.M` | `link/resolver_thread.rs` | its condition variable, or the look-up of a member's name | its flag; a look-up is not waited for |
 //! | `relay-N` | `notify/relay_thread.rs` | poll over members that notify, and sockets of the SIP server | its socket pair |
 //! | `health` | `health/health_thread.rs` | its channel, until the next probe | a message |
-//! | `upkeep` | `server/upkeep_thread.rs` | its channel, until a link that was replaced is over | a message |
+//! | `upkeep` | `server/upkeep_thread.rs` | its channel, until a link that was replaced is over; a successor that takes over | a message, shutdown of that connection |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets and their clients | its socket pair |
 //!
 //! Health and timers talk over bounded crossbeam channels: the health thread posts a member's state to the timer

@@ -15,6 +15,7 @@ use super::grammar::{self, Wait};
 use super::lines::{LINE_MAX, Line, Lines};
 use super::reply::Reply;
 use crate::admin::operator::Operator;
+use crate::sockets::handover;
 
 /// Bytes of one read.
 const READ_SIZE: usize = 16 * 1024;
@@ -242,6 +243,9 @@ impl Connection {
     }
 
     fn command(&mut self, now: Instant, operator: &dyn Operator, line: &str) {
+        if line == handover::REQUEST && !self.read_only {
+            return self.hand_over(operator);
+        }
         let (entry, command) = match grammar::parse(line) {
             Ok(None) => return,
             Ok(Some(parsed)) => parsed,
@@ -274,6 +278,16 @@ impl Connection {
             }
             Outcome::Quit => self.close(),
         }
+    }
+
+    /// It is no client any more: a successor speaks over it with others of us.
+    fn hand_over(&mut self, operator: &dyn Operator) {
+        log::info!("admin: {}: asks to take over", self.peer);
+        match self.socket.try_clone() {
+            Ok(socket) => operator.take_over(socket.into()),
+            Err(error) => log::warn!("admin: {}: cannot hand over: {error}", self.peer),
+        }
+        self.phase = Phase::Over;
     }
 
     /// When it is closed for silence, if nothing comes. One that waits for us is never silent.

@@ -4,6 +4,7 @@
 mod operate;
 mod reload;
 mod running;
+mod takeover;
 pub mod upkeep_thread;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -264,8 +265,9 @@ impl Service for Server {
     fn stop(mut self) {
         // Joined without the lock: a reload that it is at wants that.
         let admin = self.shared.admin.lock().take();
-        if let Some(Admin { thread, .. }) = admin {
+        if let Some(Admin { thread, files }) = admin {
             thread.stop();
+            drop(files);
         }
         if let Some(upkeep) = self.upkeep.take() {
             upkeep.stop();

@@ -59,7 +59,7 @@ enum Held {
     File(SocketFile),
     Port {
         #[expect(dead_code, reason = "held to be dropped")]
-        kept: Option<Kept>,
+        kept: Kept,
     },
 }
 

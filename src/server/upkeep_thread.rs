@@ -1,9 +1,11 @@
 //! The upkeep thread: what must be done later, by somebody who may wait. It closes a cluster that is being deleted
-//! when its last member has gone, and a link that was replaced when no reply can come over it any more.
+//! when its last member has gone, and a link that was replaced when no reply can come over it any more; and it hands
+//! everything over to a successor.
 
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -26,6 +28,8 @@ enum Message {
     Emptied,
     /// A member has another link; this was its old one.
     Retired(Arc<Link>),
+    /// A successor asks for everything.
+    TakeOver(UnixStream),
     /// The daemon stops.
     Stop,
 }
@@ -47,6 +51,13 @@ impl Upkeep {
         {
             link.close();
         }
+    }
+}
+
+impl Upkeep {
+    /// A successor asks for everything over `stream`; closed, it knows that it gets nothing.
+    pub fn take_over(&self, stream: UnixStream) {
+        self.0.try_send(Message::TakeOver(stream)).ok();
     }
 }
 
@@ -98,6 +109,11 @@ fn run(shared: &Weak<Shared>, inbox: &Receiver<Message>) {
             Ok(Message::Emptied) => {
                 if let Some(shared) = shared.upgrade() {
                     shared.close_drained();
+                }
+            }
+            Ok(Message::TakeOver(stream)) => {
+                if let Some(shared) = shared.upgrade() {
+                    shared.hand_over(stream);
                 }
             }
             Ok(Message::Retired(link)) => retired.push_back((now() + RETIRED_FOR, link)),
