@@ -22,6 +22,7 @@ use super::places::Place;
 use super::reply::Reply;
 use crate::admin::operator::{Operator, Refusal};
 use crate::rim::feed::Wake;
+use crate::sockets::handover;
 
 /// Bytes of one read.
 const READ_SIZE: usize = 16 * 1024;
@@ -361,6 +362,9 @@ impl Connection {
             warnings,
         } = desk;
         let operator = *operator;
+        if line == handover::REQUEST && !self.is_read_only() {
+            return self.hand_over(operator);
+        }
         let (entry, command) = match grammar::parse(line) {
             Ok(None) => return,
             Ok(Some(parsed)) => parsed,
@@ -415,6 +419,16 @@ impl Connection {
     pub(super) fn give_way(&mut self, now: Instant) {
         let why = "all admin connections are taken, and this one has been idle longest: closed";
         self.reply(now, &Reply::error(why));
+        self.phase = Phase::Over;
+    }
+
+    /// It is no client any more: a successor speaks over it with others of us.
+    fn hand_over(&mut self, operator: &dyn Operator) {
+        log::info!("admin: {}: asks to take over", self.peer);
+        match self.socket.try_clone() {
+            Ok(socket) => operator.take_over(socket.into()),
+            Err(error) => log::warn!("admin: {}: cannot hand over: {error}", self.peer),
+        }
         self.phase = Phase::Over;
     }
 

@@ -418,6 +418,10 @@ impl Operator for Fake {
         self.file.lock().clone()
     }
 
+    fn take_over(&self, _successor: std::os::fd::OwnedFd) {
+        self.changes.lock().push("take over".into());
+    }
+
     fn own_files(&self) -> Vec<PathBuf> {
         self.own_files.clone()
     }

@@ -2,6 +2,7 @@
 //! this room a fake of it.
 
 use core::time::Duration;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::config::Setting;
@@ -108,6 +109,8 @@ pub trait Operator: Send + Sync {
     fn running(&self) -> model::Config;
     /// The configuration file that `reload` reads and `save` writes, and what it held when it was last read.
     fn file(&self) -> (PathBuf, Vec<u8>);
+    /// Another process asks to take over from the daemon, and goes on over this connection.
+    fn take_over(&self, successor: OwnedFd);
     /// Files that the daemon writes itself, which nothing is saved over.
     fn own_files(&self) -> Vec<PathBuf>;
     /// Told by `save` when it has written the file: what it holds now.

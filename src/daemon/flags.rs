@@ -145,7 +145,7 @@ pub const FLAGS: &[Flag] = &[
     flag(
         "T",
         "takeover",
-        "not in this version: take over from the running daemon",
+        "take sockets and pid file over from the running daemon",
     ),
     valued(
         "",

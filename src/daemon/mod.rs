@@ -111,7 +111,6 @@ pub fn main<S: Service>() -> ExitCode {
 /// The flag that is asked for and that the service does not implement.
 fn not_built(options: &Options) -> Option<&'static str> {
     match options {
-        Options { takeover: true, .. } => Some("--takeover"),
         Options {
             state_dir: Some(_), ..
         } => Some("--state-dir"),

@@ -18,6 +18,7 @@ use super::{Service, StartError};
 use crate::config::{self, Parsed};
 use crate::rim::sys;
 use crate::sockets::Sockets;
+use crate::sockets::handover::Predecessor;
 use crate::sockets::systemd::{self, Given, Systemd};
 
 /// File descriptors that are asked for: more than the connections that are served at most. The hard limit stays.
@@ -120,6 +121,9 @@ fn serve<S: Service>(
     sockets.leave();
     service.stop();
     ending.stop();
+    if sockets.pid_file_is_given_away() {
+        pid_file.give_away();
+    }
     drop(pid_file);
     log::info!(pid; "rtp_cluster stopped, pid {pid}");
     0
@@ -157,9 +161,21 @@ fn start<S: Service>(
     }
     raise_descriptors();
     let (log, note) = open_log(options, identity.as_ref()).map_err(failed)?;
+    let mut predecessor = if options.takeover {
+        Some(ask_predecessor(options).map_err(failed)?)
+    } else {
+        None
+    };
+    let inherited = predecessor
+        .as_mut()
+        .and_then(|daemon| PidFile::inherit(&options.pid_file, daemon.pid_file.take()?));
+    let has_its_file = inherited.is_some();
     // Another instance is found before its log hears of us.
-    let pid_file = PidFile::take(&options.pid_file, owner)
-        .map_err(|error| StartError::new(error.exit(), error.to_string()))?;
+    let pid_file = match inherited {
+        Some(file) => file,
+        None => PidFile::take(&options.pid_file, owner)
+            .map_err(|error| StartError::new(error.exit(), error.to_string()))?,
+    };
     let (endings, signals) = Endings::register()
         .and_then(|endings| {
             // A file at the limit of its size is an error of the write, and no reason to die.
@@ -172,6 +188,9 @@ fn start<S: Service>(
     parsed.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let systemd = Arc::new(Systemd::from_environment());
     let sockets = Arc::new(Sockets::new(&systemd, given));
+    if let Some(daemon) = &mut predecessor {
+        sockets.inherit(core::mem::take(&mut daemon.sockets));
+    }
     let mut service = S::bind(parsed, contents, options, &sockets)?;
     if let Some(identity) = &identity {
         identity.assume().map_err(failed)?;
@@ -181,10 +200,26 @@ fn start<S: Service>(
     let ours = (Arc::clone(&sockets), Arc::clone(&pid_file));
     let ending = Ending::start(endings, move || {
         ours.0.remove_files();
-        ours.1.remove();
+        if !ours.0.pid_file_is_given_away() {
+            ours.1.remove();
+        }
     })
     .map_err(no_thread)?;
     service.start().map_err(no_thread)?;
+    if let Some(daemon) = predecessor {
+        let pid = daemon.pid;
+        daemon
+            .ready(has_its_file)
+            .map_err(|error| failed(takeover_failed(options, &error)))?;
+        log::info!(predecessor = pid; "took over from process {pid}, which answers what is in flight and leaves");
+        if let Err(error) = pid_file.fill(owner) {
+            log::error!("{}: cannot write our pid: {error}", options.pid_file.display());
+        }
+    }
+    match pid_file.share() {
+        Ok(file) => sockets.share_pid_file(file),
+        Err(error) => log::warn!("the pid file cannot be handed over later: {error}"),
+    }
     sockets.serve();
     Ok(Daemon {
         service,
@@ -196,6 +231,23 @@ fn start<S: Service>(
         pid_file,
         notes: note.into_iter().collect(),
     })
+}
+
+/// Everything of the daemon that runs, with which it goes on until we serve.
+fn ask_predecessor(options: &Options) -> Result<Predecessor, String> {
+    Predecessor::ask(&options.admin_socket).map_err(|error| takeover_failed(options, &error))
+}
+
+fn takeover_failed(options: &Options, error: &io::Error) -> String {
+    let socket = options.admin_socket.display();
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "; no daemon is there (-s): start this one without -T"
+        }
+        io::ErrorKind::InvalidData => "; it may be a version without takeover: stop it, and start this one",
+        _ => "",
+    };
+    format!("{socket}: cannot take over from the daemon there, which goes on: {error}{remedy}")
 }
 
 /// The log, and what is to be told of it.

@@ -4,6 +4,7 @@
 mod operate;
 mod reload;
 mod running;
+mod takeover;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -263,8 +264,9 @@ impl Service for Server {
     fn stop(mut self) {
         // Joined without the lock: a reload that it is at wants that.
         let admin = self.shared.admin.lock().take();
-        if let Some(Admin { thread, .. }) = admin {
+        if let Some(Admin { thread, files }) = admin {
             thread.stop();
+            drop(files);
         }
         let clusters = core::mem::take(&mut *self.shared.clusters.write());
         for running in &clusters {

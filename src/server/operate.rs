@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -313,6 +314,10 @@ impl Operator for Shared {
 
     fn file(&self) -> (PathBuf, Vec<u8>) {
         self.file.lock().clone()
+    }
+
+    fn take_over(&self, successor: OwnedFd) {
+        self.hand_over(successor.into());
     }
 
     fn own_files(&self) -> Vec<PathBuf> {

@@ -107,10 +107,10 @@ impl SocketFile {
         Identity::of(&self.path).is_ok_and(|found| found == self.identity)
     }
 
-    /// The same for a socket that the service manager keeps.
+    /// The same for a socket that somebody may keep beside us.
     #[must_use]
-    pub fn kept(mut self, kept: Option<Kept>) -> Self {
-        self.kept = kept;
+    pub fn kept(mut self, kept: Kept) -> Self {
+        self.kept = Some(kept);
         self
     }
 

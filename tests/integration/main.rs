@@ -47,6 +47,8 @@ mod life_log;
 #[cfg(test)]
 mod life_sockets;
 #[cfg(test)]
+mod life_takeover;
+#[cfg(test)]
 mod life_trouble;
 #[cfg(test)]
 mod links;

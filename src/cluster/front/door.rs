@@ -29,7 +29,7 @@ pub enum Held {
     /// Its file.
     File(SocketFile),
     /// Who keeps the port.
-    Port(Option<Kept>),
+    Port(Kept),
 }
 
 /// A bound control socket. Whoever serves it, and whoever may hand it on, holds one of these.
