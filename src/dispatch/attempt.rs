@@ -37,8 +37,6 @@ pub enum Job {
     Quiet,
     /// The losers of a new session: a positive answer that comes late is undone.
     Late,
-    /// A health probe; what was asked tells how to read the answer.
-    Probe(Ask),
 }
 
 impl Job {
@@ -48,17 +46,6 @@ impl Job {
         // A second play, record or copy starts anew; a second delete only says E50.
         !matches!(verb, Verb::Play | Verb::Record | Verb::Copy) || self == Self::Seek
     }
-}
-
-/// What a probe asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// `V`
-    Version,
-    /// `VF n`
-    Capability(u64),
-    /// `Ib`, or `Ibl`. The number is not looked at.
-    Counts(u64),
 }
 
 /// How one exchange with one member stands.

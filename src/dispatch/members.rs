@@ -57,11 +57,11 @@ impl<C, L: Clone> Dispatch<C, L> {
         let member = self.member_mut(id)?;
         let was_online = core::mem::replace(&mut member.online, false);
         let link = member.link.clone();
-        self.fail_all(now, id, true, out);
+        self.fail_all(now, id, out);
         if was_online {
             self.losses.found(id);
         } else {
-            self.give_up_member(now, id, out);
+            self.give_up_member(now, id);
         }
         let member = self.member_mut(id)?;
         member.present = false;
@@ -144,18 +144,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// Whether a command is on its way to a member, probes aside.
+    /// Whether a command is on its way to a member.
     pub fn is_asked(&self, id: MemberId) -> bool {
-        let waits = |t: &Transaction<C>| {
-            t.exchanges
-                .iter()
-                .any(|e| e.member == id && e.fate == Fate::Waiting)
-        };
         self.member(id).is_some_and(|member| member.in_flight > 0)
-            && self
-                .pending
-                .iter()
-                .any(|t| !matches!(t.job, Job::Probe(_)) && waits(t))
     }
 
     /// Whether a member has nothing to finish: no session by its newest count, none bound since, no command on its

@@ -98,7 +98,6 @@ pub struct Dispatch<C, L> {
     swept: Instant,
     losses: Losses,
     suffixes: Suffixes,
-    timer_at: Option<Instant>,
     /// When a call last found no room in the session table.
     unbound: Option<Instant>,
     table_full: Throttle,
@@ -127,7 +126,6 @@ impl<C, L: Clone> Dispatch<C, L> {
             swept: now,
             losses: Losses::default(),
             suffixes: Suffixes::new(key),
-            timer_at: None,
             unbound: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
@@ -256,12 +254,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     fn settle(&mut self, now: Instant, mut t: Box<Transaction<C>>, next: Next, out: &mut Outbox<C, L>) {
         match next {
             Next::Waits => {
-                if let Some(due) = self.pending.put_back(t)
-                    && self.timer_at.is_none_or(|at| due < at)
-                {
-                    self.timer_at = Some(due);
-                    out.wake_timer = true;
-                }
+                self.pending.put_back(t);
             }
             Next::Over => self.close(t),
             Next::Again(asked) => {

@@ -1,9 +1,8 @@
 //! Stories of commands, told to a dispatcher with three members and no clock: what it sends, to whom, and what
 //! the client gets.
 
-use super::attempt::Ask;
 use super::key::Key;
-use super::outbox::{Note, Outbox, Probed};
+use super::outbox::{Note, Outbox};
 use super::rewrite::Origin;
 use super::session::MemberId;
 use super::*;
@@ -89,11 +88,7 @@ impl Bench {
     /// A member says that it has that capability.
     pub(super) fn capability(&mut self, name: &'static str, number: u64) {
         let id = self.id(name);
-        self.core
-            .probe(self.now, id, Ask::Capability(number), ms(1_000), &mut self.out);
-        self.collect();
-        let (_, cookie, _) = self.one_sent();
-        self.answer(name, cookie, "1");
+        self.core.capability(id, number, true);
     }
 
     /// A member is taken out.
@@ -864,18 +859,17 @@ fn heartbeats_are_summed_and_what_was_bound_since_counts() {
     let mut bench = Bench::new();
     for (name, active) in NAMES.into_iter().zip([1, 2, 3]) {
         let id = bench.id(name);
+        let counts = SessionCounts {
+            created: 10,
+            active,
+            streams: 2,
+            received: 5,
+            transmitted: 4,
+            load: None,
+        };
         bench
             .core
-            .probe(bench.now, id, Ask::Counts(0), ms(1000), &mut bench.out);
-        bench.collect();
-        let (_, cookie, text) = bench.one_sent();
-        assert_eq!(text, "Ib");
-        let said = format!(
-            "sessions created: 10\nactive sessions: {active}\nactive streams: 2\npackets received: 5\n\
-             packets transmitted: 4"
-        );
-        bench.answer(name, cookie, &said);
-        assert!(matches!(bench.out.probed.pop(), Some((_, Probed::Counts(_)))));
+            .counted(bench.now, id, bench.now, Some(counts), &mut bench.out);
     }
     let client = bench.command("Ib");
     assert_eq!(
@@ -1014,14 +1008,8 @@ fn a_delete_that_went_unanswered_is_repeated_when_its_member_answers_a_heartbeat
     let id = bench.id(home);
     bench
         .core
-        .probe(bench.now, id, Ask::Counts(0), ms(1_000), &mut bench.out);
+        .counted(bench.now, id, bench.now, Some(active(1)), &mut bench.out);
     bench.collect();
-    let (_, cookie, _) = bench.one_sent();
-    bench.answer(
-        home,
-        cookie,
-        "sessions created: 1\nactive sessions: 1\nactive streams: 2\npackets received: 0\npackets transmitted: 0",
-    );
     let (member, cookie, text) = bench.one_sent();
     assert_eq!((member, text.as_str()), (home, "D c1 from to"));
     bench.answer(home, cookie, "0");

@@ -8,7 +8,6 @@ mod create;
 mod delete_all;
 mod direct;
 mod late;
-mod probe;
 mod quiet;
 pub mod statistics;
 
@@ -89,7 +88,6 @@ impl<C, L: Clone> Dispatch<C, L> {
             Job::Statistics => self.statistics_asked(t, event, out),
             Job::DeleteAll => self.deleting_all(t, event, out),
             Job::Quiet => self.quiet(now, t, event, out),
-            Job::Probe(ask) => self.probing(now, t, ask, event, out),
         }
     }
 
