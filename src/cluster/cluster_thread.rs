@@ -33,7 +33,7 @@ pub const ORDERS: usize = 4096;
 const ORDERS_BATCH: usize = 256;
 /// What has time to be heard is heard after that at the latest.
 const HEAR_EVERY: Duration = Duration::from_secs(1);
-/// Batches of new commands in one turn.
+/// Batches of new commands, and of replies, in one turn.
 const BATCHES: usize = 4;
 
 /// What other threads want of a cluster's loop.
@@ -105,20 +105,23 @@ impl AtWork {
             return false;
         }
         let at = now();
-        for event in &ready {
-            if tokens::kind(event.token) == tokens::LINK
-                && self.links.ready(
-                    at,
-                    event.token,
-                    &self.cluster,
-                    &mut self.out,
-                    self.poller.registry(),
-                )
-            {
-                self.again.push(*event);
+        let links = ready
+            .iter()
+            .filter(|event| tokens::kind(event.token) == tokens::LINK);
+        let mut links: Vec<Ready> = links.copied().collect();
+        for _ in 0..BATCHES {
+            if links.is_empty() {
+                break;
             }
+            links.retain(|event| {
+                let registry = self.poller.registry();
+                self.links
+                    .ready(at, event.token, &self.cluster, &mut self.out, registry)
+            });
+            // Who waits for these does not wait for those that may still come.
+            self.settle();
         }
-        self.settle();
+        self.again.extend(links);
         self.alarms();
         self.take_orders();
         for event in &ready {

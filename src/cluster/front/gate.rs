@@ -12,7 +12,7 @@ use rustix::net::SocketFlags;
 use rustix::process::{Resource, getrlimit};
 
 use super::door::Door;
-use super::{Here, Next};
+use super::{BATCH, Here, Next};
 use crate::client::Place;
 use crate::rim::throttle::Throttle;
 
@@ -21,6 +21,8 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 /// Descriptors that clients leave to administrators, members and the log. The system gives the lowest that is free, so
 /// one so close to the limit says that few are left.
 const KEPT_BACK: u64 = 24;
+/// How long the limit of descriptors is known: somebody may change it.
+const LIMIT_FOR: Duration = Duration::from_millis(100);
 /// How long accepting pauses before it is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -30,6 +32,11 @@ pub(super) struct Gate {
     door: Door,
     /// Whether somebody may be waiting.
     knocked: bool,
+    /// Connections that are accepted in a row next time: one where few come, so that its command waits for no further
+    /// look, and twice as many each time that there were more.
+    batch: usize,
+    /// Descriptors that we may have, and when that was last asked.
+    limit: (u64, Option<Instant>),
     pause: Option<Pause>,
     warned: Throttle,
 }
@@ -47,6 +54,8 @@ impl Gate {
         Self {
             door,
             knocked: true,
+            batch: 1,
+            limit: (u64::MAX, None),
             pause: None,
             warned: Throttle::default(),
         }
@@ -66,10 +75,17 @@ impl Gate {
         self.knocked = true;
     }
 
-    pub(super) fn next(&self) -> Next {
+    /// How many are accepted before what they want is carried out.
+    pub(super) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    pub(super) fn next(&mut self) -> Next {
         if self.knocked && self.pause.is_none() {
+            self.batch = (self.batch * 2).min(BATCH);
             Next::More
         } else {
+            self.batch = 1;
             Next::Wait
         }
     }
@@ -111,7 +127,7 @@ impl Gate {
                 Ok(stream) => {
                     here.cluster.front.accepted.fetch_add(1, Ordering::Relaxed);
                     let share = here.cluster.connections.enter();
-                    if is_scarce(&stream) {
+                    if self.is_scarce(&stream, here.now) {
                         self.pause(
                             here,
                             open + 1,
@@ -133,6 +149,16 @@ impl Gate {
         }
     }
 
+    /// Whether this descriptor is one of the last.
+    fn is_scarce(&mut self, stream: &OwnedFd, now: Instant) -> bool {
+        let (limit, asked) = &mut self.limit;
+        if asked.is_none_or(|asked| now >= asked + LIMIT_FOR) {
+            *limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            *asked = Some(now);
+        }
+        u64::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= limit.saturating_sub(KEPT_BACK))
+    }
+
     /// Stops accepting for a while.
     fn pause(&mut self, here: Here<'_>, below: usize, why: &dyn core::fmt::Display) {
         self.pause = Some(Pause {
@@ -143,10 +169,4 @@ impl Gate {
             log::warn!("cluster {}: accepting pauses: {why}", here.cluster.name);
         }
     }
-}
-
-/// Whether this descriptor is one of the last.
-fn is_scarce(stream: &OwnedFd) -> bool {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    u64::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= limit.saturating_sub(KEPT_BACK))
 }

@@ -222,10 +222,13 @@ impl Front {
     /// The socket is ready: takes a batch of commands. `More` when there are more.
     pub(super) fn serve(&mut self, desk: &mut Desk<'_>) -> Next {
         if let Some(mut gate) = self.gate.take() {
-            while !desk.is_full()
+            let mut accepted = 0;
+            while accepted < gate.batch()
+                && !desk.is_full()
                 && let Some((stream, place)) = gate.accept(desk.here)
             {
                 self.admit(&gate, stream, place, desk);
+                accepted += 1;
             }
             let next = gate.next();
             self.gate = Some(gate);
