@@ -1,7 +1,9 @@
 //! A successor takes over from the running daemon: all of it, or nothing.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -184,6 +186,21 @@ fn a_successor_that_cannot_serve_leaves_the_daemon_as_it_is() {
             .log()
             .contains("a takeover has come to nothing, serving on")
     });
+}
+
+#[test]
+fn a_successor_that_falls_silent_neither_stops_calls_nor_the_end() {
+    let mut bed = Bed::of(1);
+    let files = bed.daemon.files().clone();
+    let mut silent = UnixStream::connect(&files.admin).expect("the admin socket");
+    silent.write_all(b"takeover 1\n").expect("it is sent");
+    silent.read_exact(&mut [0; 4]).expect("an offer");
+    assert_eq!(bed.call("meanwhile").media(), bed.members[0].media());
+    bed.daemon.admin_ok("ls");
+    bed.daemon.signal(Signal::TERM);
+    // Less than the patience with a successor.
+    assert_eq!(bed.daemon.wait_end(LONG).code(), Some(0));
+    assert!(!files.control.exists() && !files.admin.exists() && !files.pid.exists());
 }
 
 #[test]
