@@ -37,6 +37,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// How long clients wait, in the queues of their sockets, for members that we know nothing of yet. Served at once
 /// after a start, the first of them would be told that no member is online.
 const FIRST_PROBES: Duration = Duration::from_millis(500);
+/// The same where our predecessor serves them meanwhile: a member that is not there is known to be lost by then.
+const FIRST_PROBES_OF_A_SUCCESSOR: Duration = Duration::from_secs(10);
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -116,8 +118,8 @@ impl Shared {
 }
 
 /// Waits until each member has been probed, or until that takes too long.
-fn wait_for_first_probes<'a>(clusters: &(impl Iterator<Item = &'a Running> + Clone)) {
-    let until = now() + FIRST_PROBES;
+fn wait_for_first_probes<'a>(clusters: &(impl Iterator<Item = &'a Running> + Clone), at_most: Duration) {
+    let until = now() + at_most;
     let probed = |running: &Running| running.cluster.look(|_, core| core.round_is_over());
     while !clusters.clone().all(probed) && now() < until {
         std::thread::sleep(LOOK);
@@ -203,7 +205,12 @@ impl Service for Server {
             self.shared.enter(running);
         }
         let clusters = self.shared.clusters.read().clone();
-        wait_for_first_probes(&clusters.iter().map(|running| &**running));
+        let at_most = if self.shared.options.takeover {
+            FIRST_PROBES_OF_A_SUCCESSOR
+        } else {
+            FIRST_PROBES
+        };
+        wait_for_first_probes(&clusters.iter().map(|running| &**running), at_most);
         for running in &clusters {
             running.open();
         }

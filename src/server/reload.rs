@@ -12,7 +12,7 @@ use rustix::process::{getegid, geteuid};
 
 use super::operate::definition;
 use super::running::{Door, Front, Running};
-use super::{Shared, wait_for_first_probes};
+use super::{FIRST_PROBES, Shared, wait_for_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, needs_link};
 use crate::config::{self, Parsed, model};
@@ -39,7 +39,7 @@ impl Shared {
         }
         self.log_changes(&path, &known, &config);
         plan.admit();
-        wait_for_first_probes(&plan.unproven());
+        wait_for_first_probes(&plan.unproven(), FIRST_PROBES);
         plan.carry_out(self);
         self.put_in_order(&config);
         self.file.lock().1 = contents;
