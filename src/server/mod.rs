@@ -38,6 +38,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 const FIRST_PROBES: Duration = Duration::from_millis(500);
 /// The same for a member whose name has to be looked up before it can be probed.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// The same where our predecessor serves them meanwhile: a member that is not there is known to be lost by then.
+const FIRST_PROBES_OF_A_SUCCESSOR: Duration = Duration::from_secs(10);
 
 /// What signals, operators and the main thread share.
 #[derive(Debug)]
@@ -116,12 +118,11 @@ impl Shared {
 }
 
 /// Waits until each member has been probed, or until that takes too long.
-fn await_first_probes<'a>(clusters: impl Iterator<Item = &'a Running>) {
+fn await_first_probes<'a>(clusters: impl Iterator<Item = &'a Running>, at_most: Duration) {
     let begun = now();
     for running in clusters {
-        running
-            .cluster
-            .await_first_probes(begun + FIRST_PROBES, begun + FIRST_NAMES);
+        let named = begun + at_most.max(FIRST_NAMES);
+        running.cluster.await_first_probes(begun + at_most, named);
     }
 }
 
@@ -200,7 +201,12 @@ impl Service for Server {
             self.shared.enter(running);
         }
         let clusters = self.shared.clusters.read().clone();
-        await_first_probes(clusters.iter().map(|running| &**running));
+        let at_most = if self.shared.options.takeover {
+            FIRST_PROBES_OF_A_SUCCESSOR
+        } else {
+            FIRST_PROBES
+        };
+        await_first_probes(clusters.iter().map(|running| &**running), at_most);
         for running in &clusters {
             running.open();
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::running::{Running, open_door, open_link};
-use super::{Shared, await_first_probes};
+use super::{FIRST_PROBES, Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, Cluster, needs_link};
 use crate::config::Setting;
@@ -145,7 +145,7 @@ impl Operator for Shared {
             running.cluster.add_member(id, &member, link);
         }
         // Whoever asks next finds it as it is.
-        await_first_probes(core::iter::once(&*running));
+        await_first_probes(core::iter::once(&*running), FIRST_PROBES);
         Ok(())
     }
 
@@ -227,7 +227,7 @@ impl Operator for Shared {
         let door = open_door(&cluster, &self.options, &self.sockets, &self.names).map_err(refused)?;
         let relay = self.open_relay(&cluster).map_err(refused)?;
         let running = self.make_cluster(&cluster, door, relay).map_err(other)?;
-        await_first_probes(core::iter::once(&running));
+        await_first_probes(core::iter::once(&running), FIRST_PROBES);
         self.enter(running).open();
         log::info!("cluster {}: added, on {}", cluster.name, cluster.address);
         Ok(())

@@ -12,7 +12,7 @@ use rustix::process::{getegid, geteuid};
 
 use super::operate::definition;
 use super::running::{Running, open_door, open_link, open_relay};
-use super::{Shared, await_first_probes};
+use super::{FIRST_PROBES, Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::front::door::Door;
 use crate::cluster::{Changed, needs_link, relay};
@@ -39,7 +39,7 @@ impl Shared {
         }
         self.log_changes(&path, &known, &config);
         plan.admit();
-        await_first_probes(plan.unproven());
+        await_first_probes(plan.unproven(), FIRST_PROBES);
         plan.carry_out(self);
         self.put_in_order(&config);
         self.file.lock().1 = contents;

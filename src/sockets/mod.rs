@@ -227,6 +227,29 @@ impl Sockets {
     /// When it does not come to that; then all is as before.
     pub fn hand_over(&self, stream: UnixStream) -> io::Result<u32> {
         let keeper = &self.keeper;
+        *keeper.successor.lock() = Some(stream.try_clone()?);
+        // Looked at after that, as who stops does it the other way round: one of the two sees the other.
+        let why_not = if keeper.systemd.is_there() {
+            // It would take the end of its main process for the end of the service, and end the successor with it.
+            Some("the daemon is systemd's: want systemctl restart, which refuses nobody either")
+        } else if keeper.serving.load(Ordering::Acquire) {
+            None
+        } else {
+            Some("the daemon is about to start or to stop")
+        };
+        let given = match why_not {
+            None => self.give_all(stream),
+            Some(why) => {
+                handover::refuse(stream, why);
+                Err(io::Error::other(why))
+            }
+        };
+        *keeper.successor.lock() = None;
+        given
+    }
+
+    fn give_all(&self, stream: UnixStream) -> io::Result<u32> {
+        let keeper = &self.keeper;
         let sockets = keeper
             .open
             .lock()
@@ -574,6 +597,19 @@ mod tests {
 
     fn io_write(stream: &mut UnixStream) {
         std::io::Write::write_all(stream, b"0").unwrap();
+    }
+
+    #[test]
+    fn what_systemd_runs_goes_to_no_successor() {
+        let room = Room::new();
+        let (sockets, _manager) = sockets(0, Vec::new());
+        let bound = sockets.unix(&room.0.join("s"), &RIGHTS).unwrap();
+        sockets.serve();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let refused = sockets.hand_over(ours).unwrap_err();
+        assert!(refused.to_string().contains("systemctl restart"), "{refused}");
+        drop(bound);
+        assert!(!room.0.join("s").exists(), "it is ours as before");
     }
 
     #[test]
