@@ -162,8 +162,8 @@ fn member(json: &mut Json, view: &MemberView) {
     json.key("weight").number(member.weight);
     json.key("capacity").number(member.capacity);
     json.key("status").string(member.status.as_str());
-    json.key("wan_address").optional(member.wan_address);
-    json.key("lan_address").optional(member.lan_address);
+    json.key("wan_address").optional(member.wan_address.some());
+    json.key("lan_address").optional(member.lan_address.some());
     json.key("cmd_out_address").optional(member.cmd_out_address);
     json.key("state")
         .string(if view.online { "online" } else { "offline" });

@@ -228,7 +228,7 @@ mod tests {
             on_member_loss: Some(Duration::from_secs(30)),
         });
         c1.members[1].weight = 50;
-        c1.members[1].wan_address = Some([203, 0, 113, 4].into());
+        c1.members[1].wan_address = [203, 0, 113, 4].into();
         let lines = [
             "cluster C1: inbound_address: none running, 192.0.2.1:12131 in the file",
             "cluster C1: dest_socket_prefix: none running, /run/b2bua in the file",

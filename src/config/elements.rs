@@ -5,7 +5,7 @@ use core::fmt;
 
 use super::address::ADDRESS;
 use super::fields::{
-    ATTEMPTS, CAPACITY, CAPACITY_LIMIT, FAILOVER_TIMEOUT, INBOUND, IP, MODE, NAME, NO_MEMBERS,
+    ATTEMPTS, CAPACITY, CAPACITY_LIMIT, FAILOVER_TIMEOUT, INBOUND, IP, MEDIA, MODE, NAME, NO_MEMBERS,
     ON_MEMBER_LOSS, OWNER, POLICY, PREFIX, PROBE_INTERVAL, PROBE_TIMEOUT, PROBES, PROTOCOL, SESSIONS_EXPIRE,
     SESSIONS_MAX, SLOW_START, STATUS, WEIGHT,
 };
@@ -312,7 +312,7 @@ pub const ELEMENTS: &[Element] = &[
         "wan_address",
         MEMBER,
         Times::AtMostOnce,
-        &IP,
+        &MEDIA,
         "",
         "Replaces the address in its replies.",
     ),
@@ -320,7 +320,7 @@ pub const ELEMENTS: &[Element] = &[
         "lan_address",
         MEMBER,
         Times::AtMostOnce,
-        &IP,
+        &MEDIA,
         "",
         "Goes to it as the local address of each session.",
     ),

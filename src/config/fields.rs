@@ -9,7 +9,9 @@ use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
 use super::fault::quoted;
-use super::model::{CapacityLimit, Name, NoMembers, Policy, Protocol, SOCKET_PATH_MAX, SocketRights, Status};
+use super::model::{
+    CapacityLimit, Family, Name, NoMembers, Policy, Protocol, SOCKET_PATH_MAX, SocketRights, Status,
+};
 
 pub use super::address::address;
 pub use super::pairs::{cluster_from_pairs, member_from_pairs, setting_from_pair};
@@ -250,8 +252,10 @@ pub const NO_MEMBERS: Choice<NoMembers> =
 
 /// What a name is.
 pub(super) const NAME: &str = "a name of 1 to 255 bytes without white space, comma, = or control character";
-/// What an address of media or of our commands is.
+/// What an address of our commands is.
 pub(super) const IP: &str = "an IPv4 or IPv6 address";
+/// What an address of media is.
+pub(super) const MEDIA: &str = "an IPv4 or IPv6 address, or one of each with white space between them";
 /// What the address of the relay is.
 pub(super) const INBOUND: &str = "an IPv4 address and a port, such as 192.0.2.1:12131";
 /// What the prefix of notification sockets is.
@@ -274,6 +278,17 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, Want> {
         .and_then(|rest| rest.strip_suffix(']'))
         .filter(|bare| bare.contains(':'));
     bare.unwrap_or(text).parse().map_err(|_| IP.to_owned())
+}
+
+/// Reads the addresses of media, one of each family at most; as with the Python rtp_cluster empty is none.
+pub(super) fn media(text: &str) -> Result<Family, Want> {
+    let mut family = Family::default();
+    for word in text.split_whitespace() {
+        if !ip(word).is_ok_and(|address| family.add(address)) {
+            return Err(MEDIA.to_owned());
+        }
+    }
+    Ok(family)
 }
 
 /// Reads the relay's address. Members are told its port over IPv4 only, so IPv6 would never be used. As with the
@@ -461,6 +476,18 @@ mod tests {
             "1.2.3",
         ] {
             assert_eq!(ip(text).unwrap_err(), IP, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn media_have_an_address_of_each_family() {
+        assert_eq!(media(" \n"), Ok(Family::default()));
+        assert_eq!(media("203.0.113.4"), Ok([203, 0, 113, 4].into()));
+        for both in ["203.0.113.4 2001:db8::4", "[2001:db8::4]\n\t203.0.113.4 "] {
+            assert_eq!(media(both).unwrap().to_string(), "203.0.113.4 2001:db8::4");
+        }
+        for text in ["host", "10.0.0.1 10.0.0.2", "::1 10.0.0.1 ::1", "10.0.0.1 x"] {
+            assert_eq!(media(text).unwrap_err(), MEDIA, "{text:?}");
         }
     }
 

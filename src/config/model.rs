@@ -3,7 +3,7 @@
 //! takes them as given.
 
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -131,6 +131,77 @@ impl fmt::Display for Address {
     }
 }
 
+/// An address for media, at most one of each family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Family {
+    /// For media over IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// For media over IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Family {
+    /// Whether there is none at all.
+    pub const fn is_none(self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+
+    /// Itself where it is not empty.
+    pub fn some(self) -> Option<Self> {
+        (!self.is_none()).then_some(self)
+    }
+
+    /// The address for media over IPv6, or over IPv4.
+    pub fn of(self, v6: bool) -> Option<IpAddr> {
+        if v6 {
+            self.v6.map(IpAddr::V6)
+        } else {
+            self.v4.map(IpAddr::V4)
+        }
+    }
+
+    /// The first that there is, IPv4 before IPv6.
+    pub fn first(self) -> Option<IpAddr> {
+        self.of(false).or(self.of(true))
+    }
+
+    /// Takes `address`; says whether its family had none before.
+    #[must_use]
+    pub fn add(&mut self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4.replace(v4).is_none(),
+            IpAddr::V6(v6) => self.v6.replace(v6).is_none(),
+        }
+    }
+}
+
+impl<T: Into<IpAddr>> From<T> for Family {
+    fn from(address: T) -> Self {
+        match address.into() {
+            IpAddr::V4(v4) => Self {
+                v4: Some(v4),
+                v6: None,
+            },
+            IpAddr::V6(v6) => Self {
+                v4: None,
+                v6: Some(v6),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    /// As an element of a file has it: both with a blank between them, nothing where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.v4, self.v6) {
+            (Some(v4), Some(v6)) => write!(f, "{v4} {v6}"),
+            (Some(v4), None) => write!(f, "{v4}"),
+            (None, Some(v6)) => write!(f, "{v6}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 /// What the administrator wants of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Status {
@@ -169,10 +240,10 @@ pub struct Member {
     pub capacity: u32,
     /// `Active` or `Suspended`.
     pub status: Status,
-    /// Replaces the address in its replies.
-    pub wan_address: Option<IpAddr>,
-    /// Goes to it as the local address of each U and L.
-    pub lan_address: Option<IpAddr>,
+    /// Replaces the address of its family in its replies.
+    pub wan_address: Family,
+    /// Goes to it as the local address of each U and L of its family.
+    pub lan_address: Family,
     /// Source address of our commands to it.
     pub cmd_out_address: Option<IpAddr>,
 }

@@ -7,9 +7,9 @@ use super::address::{self, ADDRESS};
 use super::elements::nearest;
 use super::fault::quoted;
 use super::fields::{
-    CAPACITY, CAPACITY_LIMIT, NAME, POLICY, PROTOCOL, STATUS, WEIGHT, Want, ip, name, wrong,
+    CAPACITY, CAPACITY_LIMIT, NAME, POLICY, PROTOCOL, STATUS, WEIGHT, Want, ip, media, name, wrong,
 };
-use super::model::{Cluster, Member, Protocol};
+use super::model::{Cluster, Family, Member, Protocol};
 
 const MEMBER_KEYS: &[&str] = &[
     "name",
@@ -40,10 +40,10 @@ pub enum Setting {
     Weight(u16),
     /// At least 1.
     Capacity(u32),
-    /// `None` takes it away.
-    WanAddress(Option<IpAddr>),
-    /// `None` takes it away.
-    LanAddress(Option<IpAddr>),
+    /// None takes it away.
+    WanAddress(Family),
+    /// None takes it away.
+    LanAddress(Family),
     /// `None` takes it away.
     CmdOutAddress(Option<IpAddr>),
     /// Only while nothing is bound; the two are checked together.
@@ -70,8 +70,8 @@ pub fn member_from_pairs(pairs: &[(&str, &str)]) -> Result<Member, String> {
         status: given
             .optional("status", |text| STATUS.read(text))?
             .unwrap_or_default(),
-        wan_address: given.optional("wan_address", ip_or_none)?.flatten(),
-        lan_address: given.optional("lan_address", ip_or_none)?.flatten(),
+        wan_address: given.optional("wan_address", media)?.unwrap_or_default(),
+        lan_address: given.optional("lan_address", media)?.unwrap_or_default(),
         cmd_out_address: given.optional("cmd_out_address", ip_or_none)?.flatten(),
     })
 }
@@ -114,8 +114,8 @@ pub fn setting_from_pair(key: &str, value: &str) -> Result<Setting, String> {
     let setting = match *key {
         "weight" => weight(value).map(Setting::Weight),
         "capacity" => CAPACITY.read(value).map(Setting::Capacity),
-        "wan_address" => ip_or_none(value).map(Setting::WanAddress),
-        "lan_address" => ip_or_none(value).map(Setting::LanAddress),
+        "wan_address" => media(value).map(Setting::WanAddress),
+        "lan_address" => media(value).map(Setting::LanAddress),
         "cmd_out_address" => ip_or_none(value).map(Setting::CmdOutAddress),
         "protocol" => PROTOCOL.read(value).map(Setting::Protocol),
         _ if value.is_empty() => Err(ADDRESS.to_owned()),
@@ -234,7 +234,7 @@ mod tests {
         );
         assert_eq!(
             (made.wan_address, made.lan_address, made.cmd_out_address),
-            (None, None, None)
+            (Family::default(), Family::default(), None)
         );
     }
 
@@ -252,8 +252,8 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((made.weight, made.status), (0, Status::Suspended));
-        assert_eq!(made.wan_address, Some([203, 0, 113, 4].into()));
-        assert_eq!(made.lan_address, None);
+        assert_eq!(made.wan_address, [203, 0, 113, 4].into());
+        assert_eq!(made.lan_address, Family::default());
     }
 
     #[test]
@@ -292,7 +292,7 @@ mod tests {
             (
                 "wan_address",
                 "media",
-                r#"wan_address "media": want an IPv4 or IPv6 address"#,
+                r#"wan_address "media": want an IPv4 or IPv6 address, or one of each with white space between them"#,
             ),
             ("wieght", "1", r#"unknown key "wieght": did you mean weight?"#),
             (
@@ -344,11 +344,11 @@ mod tests {
         assert_eq!(setting_from_pair("capacity", "9"), Ok(Setting::Capacity(9)));
         assert_eq!(
             setting_from_pair("wan_address", ""),
-            Ok(Setting::WanAddress(None))
+            Ok(Setting::WanAddress(Family::default()))
         );
         assert_eq!(
             setting_from_pair("lan_address", "::1"),
-            Ok(Setting::LanAddress(Some("::1".parse().unwrap())))
+            Ok(Setting::LanAddress("::1".parse::<IpAddr>().unwrap().into()))
         );
         assert_eq!(
             setting_from_pair("cmd_out_address", ""),

@@ -196,8 +196,8 @@ impl Parser {
         let capacity = self.value(node, "capacity", &whose, |text| CAPACITY.read(text));
         let status = self.value(node, "status", &whose, |text| STATUS.read(text));
         // The Python rtp_cluster takes an empty one of these for none.
-        let wan_address = self.value(node, "wan_address", &whose, ip_or_none);
-        let lan_address = self.value(node, "lan_address", &whose, ip_or_none);
+        let wan_address = self.value(node, "wan_address", &whose, fields::media);
+        let lan_address = self.value(node, "lan_address", &whose, fields::media);
         let source = self.value(node, "cmd_out_address", &whose, ip_or_none);
         let source = source.and_then(|source| {
             Some(At {
@@ -224,8 +224,8 @@ impl Parser {
                 weight: weight.as_ref()?.value,
                 capacity: capacity.as_ref()?.value,
                 status: status.map(|status| status.value).unwrap_or_default(),
-                wan_address: wan_address.and_then(|address| address.value),
-                lan_address: lan_address.and_then(|address| address.value),
+                wan_address: wan_address.map(|address| address.value).unwrap_or_default(),
+                lan_address: lan_address.map(|address| address.value).unwrap_or_default(),
                 cmd_out_address: source.as_ref().map(|source| source.value),
             })
         })();
@@ -519,8 +519,8 @@ mod tests {
             weight: 100,
             capacity: 2_500,
             status: Status::Active,
-            wan_address: Some([203, 0, 113, 4].into()),
-            lan_address: Some([10, 0, 0, 4].into()),
+            wan_address: [203, 0, 113, 4].into(),
+            lan_address: [10, 0, 0, 4].into(),
             cmd_out_address: Some([10, 0, 0, 1].into()),
         };
         let name = Name::new("Supercluster#1").unwrap();

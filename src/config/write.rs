@@ -109,8 +109,8 @@ pub(super) fn member_values(member: &Member) -> [(&'static str, String); 9] {
         ("weight", member.weight.to_string()),
         ("capacity", member.capacity.to_string()),
         ("status", STATUS.word(member.status).to_owned()),
-        ("wan_address", text(member.wan_address)),
-        ("lan_address", text(member.lan_address)),
+        ("wan_address", member.wan_address.to_string()),
+        ("lan_address", member.lan_address.to_string()),
         ("cmd_out_address", text(member.cmd_out_address)),
     ]
 }
@@ -205,7 +205,7 @@ mod tests {
     use super::super::diff::diff;
     use super::super::fields;
     use super::super::model::{
-        Address, DisconnectNotify, Failover, Health, Name, Protocol, Sessions, SocketRights,
+        Address, DisconnectNotify, Failover, Family, Health, Name, Protocol, Sessions, SocketRights,
     };
     use super::super::{Faults, Parsed, check_cluster_fits, check_member_fits, parse};
     use super::*;
@@ -275,6 +275,10 @@ mod tests {
         range.min..=range.max
     }
 
+    fn media() -> impl Strategy<Value = Family> {
+        any::<(Option<Ipv4Addr>, Option<Ipv6Addr>)>().prop_map(|(v4, v6)| Family { v4, v6 })
+    }
+
     prop_compose! {
         fn member()(
             name in name(),
@@ -282,7 +286,8 @@ mod tests {
             weight in any::<u16>(),
             capacity in whole(fields::CAPACITY),
             status in sample::select(fields::STATUS.0),
-            (wan_address, lan_address, cmd_out_address) in any::<(Option<IpAddr>, Option<IpAddr>, Option<IpAddr>)>(),
+            (wan_address, lan_address) in (media(), media()),
+            cmd_out_address in any::<Option<IpAddr>>(),
         ) -> Member {
             let status = status.1;
             Member { name, protocol, address, weight, capacity, status, wan_address, lan_address, cmd_out_address }

@@ -149,7 +149,10 @@ impl<C, L: Clone> Dispatch<C, L> {
         let Some(member) = self.members.get(usize::from(from.index)) else {
             return;
         };
-        let (wan, has_lan) = (member.config.wan_address, member.config.lan_address.is_some());
+        let (wan, has_lan) = (
+            member.config.wan_address.first(),
+            !member.config.lan_address.is_none(),
+        );
         let Some(transaction) = self.pending.get_mut(slot) else {
             return;
         };

@@ -424,7 +424,7 @@ fn write_command<C, L>(
             rewrite::command(
                 &command,
                 &Towards {
-                    lan: member.config.lan_address,
+                    lan: member.config.lan_address.first(),
                     notify,
                 },
                 bytes,

@@ -224,8 +224,8 @@ mod tests {
             weight: 1,
             capacity: 1,
             status: Status::Active,
-            wan_address: None,
-            lan_address: None,
+            wan_address: crate::config::model::Family::default(),
+            lan_address: crate::config::model::Family::default(),
             cmd_out_address: None,
         };
         let shared = Arc::new(Shared {
