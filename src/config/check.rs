@@ -32,8 +32,6 @@ pub(super) struct Draft {
     pub(super) socket: Option<At<Socket>>,
     pub(super) relay: Option<At<SocketAddr>>,
     pub(super) members: Vec<MemberDraft>,
-    /// The cluster, when nothing of it is missing.
-    pub(super) cluster: Option<Cluster>,
 }
 
 /// What is known of a member.
@@ -44,8 +42,6 @@ pub(super) struct MemberDraft {
     pub(super) name: Option<At<Name>>,
     pub(super) socket: Option<At<Socket>>,
     pub(super) source: Option<At<IpAddr>>,
-    /// The member, when nothing of it is missing.
-    pub(super) member: Option<Member>,
 }
 
 /// What was found: where, whose, what.

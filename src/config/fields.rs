@@ -8,13 +8,16 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 
+use super::elements::Value;
 use super::fault::quoted;
 use super::model::{
     CapacityLimit, Family, Name, NoMembers, Policy, Protocol, SOCKET_PATH_MAX, SocketRights, Status,
 };
 
 pub use super::address::address;
-pub use super::pairs::{cluster_from_pairs, member_from_pairs, setting_from_pair};
+pub use super::pairs::{
+    cluster_from_pairs, cluster_keys, member_from_pairs, member_keys, setting_from_pair, setting_keys,
+};
 
 /// What would have been right; follows `want `.
 pub(super) type Want = String;
@@ -48,6 +51,13 @@ impl Whole {
     }
 }
 
+impl Whole {
+    #[expect(clippy::unused_self, reason = "every kind of value shows its values alike")]
+    pub(super) fn value(self, number: u32) -> Value {
+        Value::Whole(number)
+    }
+}
+
 impl fmt::Display for Whole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a whole number from {} to {}", self.min, self.max)
@@ -77,6 +87,13 @@ impl fmt::Display for Span {
     }
 }
 
+impl Span {
+    #[expect(clippy::unused_self, reason = "every kind of value shows its values alike")]
+    pub(super) fn value(self, time: Duration) -> Value {
+        Value::Time(time)
+    }
+}
+
 /// A time that may also be turned off.
 #[derive(Debug, Clone, Copy)]
 pub struct SpanOrOff(pub Span);
@@ -88,6 +105,12 @@ impl SpanOrOff {
             return Ok(None);
         }
         self.0.read(text).map(Some).map_err(|_| self.to_string())
+    }
+}
+
+impl SpanOrOff {
+    pub(super) fn value(self, time: Option<Duration>) -> Value {
+        time.map_or(Value::Off, |time| self.0.value(time))
     }
 }
 
@@ -145,12 +168,10 @@ impl<T: Copy + PartialEq> Choice<T> {
         found.map(|(_, value)| *value).ok_or_else(|| self.to_string())
     }
 
-    /// The word for `value`; empty for a value that a file cannot say (DRAINING).
-    pub(super) fn word(self, value: T) -> &'static str {
-        self.0
-            .iter()
-            .find(|(_, v)| *v == value)
-            .map_or("", |(word, _)| word)
+    /// The word for `value`; none for a value that a file cannot say (DRAINING).
+    pub(super) fn value(self, value: T) -> Value {
+        let found = self.0.iter().find(|(_, v)| *v == value);
+        found.map_or(Value::None, |(word, _)| Value::Text((*word).to_owned()))
     }
 }
 
@@ -280,6 +301,20 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, Want> {
     bare.unwrap_or(text).parse().map_err(|_| IP.to_owned())
 }
 
+/// Reads a weight as a member has it.
+pub(super) fn weight(text: &str) -> Result<u16, Want> {
+    u16::try_from(WEIGHT.read(text)?).map_err(|_| WEIGHT.to_string())
+}
+
+/// Reads an address that may be none; the Python rtp_cluster takes an empty one for none.
+pub(super) fn ip_or_none(text: &str) -> Result<Option<IpAddr>, Want> {
+    if text.trim().is_empty() {
+        Ok(None)
+    } else {
+        ip(text).map(Some)
+    }
+}
+
 /// Reads the addresses of media, one of each family at most; as with the Python rtp_cluster empty is none.
 pub(super) fn media(text: &str) -> Result<Family, Want> {
     let mut family = Family::default();
@@ -328,6 +363,14 @@ pub(super) fn owner(text: &str, rights: &mut SocketRights) -> Result<(), Want> {
     let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
     (rights.user, rights.group) = (some(user), some(group));
     Ok(())
+}
+
+/// The text that [`owner`] reads as the owner in `rights`.
+pub(super) fn owner_text(rights: &SocketRights) -> Option<String> {
+    match (&rights.user, &rights.group) {
+        (user, None) => user.clone(),
+        (user, Some(group)) => Some(format!("{}:{group}", user.as_deref().unwrap_or(""))),
+    }
 }
 
 /// Reads permission bits.
@@ -440,7 +483,7 @@ mod tests {
         );
         assert_eq!(PROTOCOL.0.len(), Protocol::ALL.len());
         assert_eq!(STATUS.read("draining").unwrap_err(), "ACTIVE or SUSPENDED");
-        assert_eq!(POLICY.word(Policy::LeastLoaded), "least-loaded");
+        assert_eq!(POLICY.value(Policy::LeastLoaded).to_string(), "least-loaded");
     }
 
     #[test]

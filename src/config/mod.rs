@@ -22,7 +22,7 @@ use std::path::Path;
 
 pub use check::{check_cluster_fits, check_member_fits};
 pub use diff::{diff, undone};
-pub use elements::{Attribute, ELEMENTS, Element, Range, Times};
+pub use elements::{Attribute, CLUSTER, ELEMENTS, Element, Holder, MEMBER, Range, Times, Value, children};
 pub use fault::{FAULTS_MAX, Fault, Faults, Position};
 pub use pairs::Setting;
 pub use parse::parse;

@@ -248,6 +248,23 @@ pub struct Member {
     pub cmd_out_address: Option<IpAddr>,
 }
 
+impl Member {
+    /// As [`Cluster::blank`].
+    pub(super) fn blank() -> Self {
+        Self {
+            name: Name("".into()),
+            protocol: Protocol::Unix,
+            address: Address::Path(PathBuf::new()),
+            weight: 0,
+            capacity: 1,
+            status: Status::default(),
+            wan_address: Family::default(),
+            lan_address: Family::default(),
+            cmd_out_address: None,
+        }
+    }
+}
+
 /// What happens when every member is at its capacity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CapacityLimit {
@@ -415,6 +432,26 @@ impl Cluster {
             no_members: NoMembers::default(),
             members: Vec::new(),
         }
+    }
+
+    /// What the rows of the table read into. Leaves this room only when all that must be said has been.
+    pub(super) fn blank() -> Self {
+        let Member {
+            name,
+            protocol,
+            address,
+            ..
+        } = Member::blank();
+        Self::new(name, protocol, address)
+    }
+
+    /// The relay to read into.
+    pub(super) fn notify(&mut self) -> &mut DisconnectNotify {
+        self.disconnect_notify.get_or_insert_with(|| DisconnectNotify {
+            inbound_address: (Ipv4Addr::UNSPECIFIED, 0).into(),
+            dest_socket_prefix: String::new(),
+            on_member_loss: None,
+        })
     }
 }
 

@@ -3,18 +3,8 @@
 
 use super::top;
 use crate::admin::commands::{self, Entry};
+use crate::config::fields::setting_keys;
 use crate::config::model::{Protocol, Status};
-
-/// Keys of `modify … set`; those of `add` stand in its usage.
-const SETTABLE: &[&str] = &[
-    "weight",
-    "capacity",
-    "wan_address",
-    "lan_address",
-    "cmd_out_address",
-    "protocol",
-    "address",
-];
 
 /// Where the names come from.
 pub(super) trait Names {
@@ -121,7 +111,7 @@ impl Slot {
             "NAME" => Kind::Member,
             "COMMAND" => Kind::Command,
             "limit=N" => Kind::Words(vec!["limit=".to_owned()]),
-            bare if bare.starts_with("KEY=") => Kind::Pairs(SETTABLE.to_vec()),
+            bare if bare.starts_with("KEY=") => Kind::Pairs(setting_keys()),
             bare if bare.contains('=') => {
                 let pairs = bare.split(',').filter_map(|pair| pair.split('=').next());
                 Kind::Pairs(pairs.map(|key| key.trim_matches(['[', ']'])).collect())
