@@ -386,6 +386,7 @@ mod tests {
                 inbound_address: address.parse().unwrap(),
                 dest_socket_prefix: "/run/b2bua".to_owned(),
                 on_member_loss: None,
+                tcp: crate::config::model::NotifyTcp::default(),
             });
             cluster
         };

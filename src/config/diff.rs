@@ -214,6 +214,7 @@ mod tests {
             inbound_address: "192.0.2.1:12131".parse().unwrap(),
             dest_socket_prefix: "/run/b2bua".to_owned(),
             on_member_loss: Some(Duration::from_secs(30)),
+            tcp: crate::config::model::NotifyTcp::default(),
         });
         c1.members[1].weight = 50;
         c1.members[1].wan_address = [203, 0, 113, 4].into();

@@ -8,11 +8,11 @@ use core::time::Duration;
 use super::address::{ADDRESS, read as address};
 use super::fields::{
     ATTEMPTS, CAPACITY, CAPACITY_LIMIT, FAILOVER_TIMEOUT, INBOUND, IP, MEDIA, MODE, NAME, NO_MEMBERS,
-    ON_MEMBER_LOSS, OWNER, POLICY, PREFIX, PROBE_INTERVAL, PROBE_TIMEOUT, PROBES, PROTOCOL, SESSIONS_EXPIRE,
-    SESSIONS_MAX, SLOW_START, STATUS, Time, WEIGHT, Want, inbound, ip_or_none, media, mode, name, owner,
-    owner_text, prefix, weight,
+    NOTIFY_TCP, ON_MEMBER_LOSS, OWNER, POLICY, PREFIX, PROBE_INTERVAL, PROBE_TIMEOUT, PROBES, PROTOCOL,
+    SESSIONS_EXPIRE, SESSIONS_MAX, SLOW_START, STATUS, Time, WEIGHT, Want, inbound, ip_or_none, media, mode,
+    name, owner, owner_text, prefix, weight,
 };
-use super::model::{Cluster, Member};
+use super::model::{Cluster, Member, NotifyTcp};
 
 /// What would be right, for a reader: prints `a whole number from 0 to 65535`.
 pub type Range = &'static (dyn fmt::Display + Sync);
@@ -221,16 +221,30 @@ pub const ELEMENTS: &[Element] = &[
         )),
     ),
     Element {
-        attributes: &[attribute(
-            "on_member_loss",
-            &ON_MEMBER_LOSS,
-            "off",
-            "After a member was offline that long, the SIP server is told of its sessions.",
-            of_cluster!(
-                |c, text| c.notify().on_member_loss = ON_MEMBER_LOSS.read(text)?,
-                |c| ON_MEMBER_LOSS.value(c.disconnect_notify.as_ref().and_then(|n| n.on_member_loss))
+        attributes: &[
+            attribute(
+                "on_member_loss",
+                &ON_MEMBER_LOSS,
+                "off",
+                "After a member was offline that long, the SIP server is told of its sessions.",
+                of_cluster!(
+                    |c, text| c.notify().on_member_loss = ON_MEMBER_LOSS.read(text)?,
+                    |c| ON_MEMBER_LOSS.value(c.disconnect_notify.as_ref().and_then(|n| n.on_member_loss))
+                ),
             ),
-        )],
+            attribute(
+                "tcp",
+                &NOTIFY_TCP,
+                "pass",
+                "Whether a notification socket over TCP is relayed to as well.",
+                of_cluster!(|c, text| c.notify().tcp = NOTIFY_TCP.read(text)?, |c| NOTIFY_TCP
+                    .value(
+                        c.disconnect_notify
+                            .as_ref()
+                            .map_or(NotifyTcp::default(), |n| n.tcp)
+                    )),
+            ),
+        ],
         ..group(
             NOTIFY,
             CLUSTER,
@@ -301,7 +315,7 @@ pub const ELEMENTS: &[Element] = &[
             attribute(
                 "attempts",
                 &ATTEMPTS,
-                "2",
+                "4",
                 "All attempts for one session, the first among them.",
                 of_cluster!(ATTEMPTS, failover.attempts),
             ),

@@ -11,7 +11,8 @@ use core::time::Duration;
 use super::elements::Value;
 use super::fault::quoted;
 use super::model::{
-    CapacityLimit, Family, Name, NoMembers, Policy, Protocol, SOCKET_PATH_MAX, SocketRights, Status,
+    CapacityLimit, Family, Name, NoMembers, NotifyTcp, Policy, Protocol, SOCKET_PATH_MAX, SocketRights,
+    Status,
 };
 
 pub use super::address::address;
@@ -267,6 +268,8 @@ pub const POLICY: Choice<Policy> = Choice(&[
     ("least-loaded", Policy::LeastLoaded),
     ("hash", Policy::Hash),
 ]);
+/// What becomes of notification sockets over TCP.
+pub const NOTIFY_TCP: Choice<NotifyTcp> = Choice(&[("relay", NotifyTcp::Relay), ("pass", NotifyTcp::Pass)]);
 /// What a command gets when nobody is online.
 pub const NO_MEMBERS: Choice<NoMembers> =
     Choice(&[("error", NoMembers::Error), ("silent", NoMembers::Silent)]);

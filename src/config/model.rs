@@ -300,7 +300,7 @@ impl Default for Failover {
     fn default() -> Self {
         Self {
             timeout: Duration::from_millis(250),
-            attempts: 2,
+            attempts: 4,
         }
     }
 }
@@ -375,6 +375,16 @@ pub enum NoMembers {
     Silent,
 }
 
+/// What becomes of a notification socket of the SIP server that is reached over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NotifyTcp {
+    /// It goes to the member as it is.
+    #[default]
+    Pass,
+    /// The member tells the relay, which tells the SIP server.
+    Relay,
+}
+
 /// The relay of media time-outs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DisconnectNotify {
@@ -384,6 +394,8 @@ pub struct DisconnectNotify {
     pub dest_socket_prefix: String,
     /// After how long offline the SIP server is told of each session of a member; `None` is never.
     pub on_member_loss: Option<Duration>,
+    /// What becomes of notification sockets over TCP.
+    pub tcp: NotifyTcp,
 }
 
 /// One cluster.
@@ -451,6 +463,7 @@ impl Cluster {
             inbound_address: (Ipv4Addr::UNSPECIFIED, 0).into(),
             dest_socket_prefix: String::new(),
             on_member_loss: None,
+            tcp: NotifyTcp::default(),
         })
     }
 }

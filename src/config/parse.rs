@@ -321,8 +321,8 @@ mod tests {
     use super::super::elements::{ELEMENTS, NOTIFY};
     use super::super::fields::STATUS;
     use super::super::model::{
-        Address, CapacityLimit, DisconnectNotify, Failover, Health, Name, NoMembers, Policy, Protocol,
-        Sessions, SocketRights, Status,
+        Address, CapacityLimit, DisconnectNotify, Failover, Health, Name, NoMembers, NotifyTcp, Policy,
+        Protocol, Sessions, SocketRights, Status,
     };
     use super::*;
 
@@ -369,6 +369,7 @@ mod tests {
                 inbound_address: "192.0.2.1:12131".parse().unwrap(),
                 dest_socket_prefix: "/var/run/b2bua.sock".to_owned(),
                 on_member_loss: None,
+                tcp: NotifyTcp::Pass,
             }),
             members: vec![member],
             ..Cluster::new(
@@ -423,7 +424,7 @@ mod tests {
              <failover timeout='3s' attempts='16'/>\
              <health interval='100ms' timeout='60s' fall='100' rise='3' retry='1h' slow_start='30m'/>\
              <sessions max='1' expire='30d'/><socket owner='kamailio:sip' mode='0600'/><no_members reply='silent'/>\
-             <disconnect_notify on_member_loss='30s'><inbound_address>:9</inbound_address>\
+             <disconnect_notify on_member_loss='30s' tcp='relay'><inbound_address>:9</inbound_address>\
              <dest_socket_prefix>/p</dest_socket_prefix></disconnect_notify>",
         );
         let expected = Cluster {
@@ -455,6 +456,7 @@ mod tests {
                 inbound_address: "0.0.0.0:9".parse().unwrap(),
                 dest_socket_prefix: "/p".to_owned(),
                 on_member_loss: Some(Duration::from_secs(30)),
+                tcp: NotifyTcp::Relay,
             }),
             ..bare()
         };

@@ -206,8 +206,9 @@ mod tests {
             port in 1..=u16::MAX,
             dest_socket_prefix in "/[!-~]{1,40}",
             on_member_loss in option::of(millis(fields::ON_MEMBER_LOSS.0)),
+            tcp in sample::select(fields::NOTIFY_TCP.0),
         ) -> DisconnectNotify {
-            DisconnectNotify { inbound_address: (ip, port).into(), dest_socket_prefix, on_member_loss }
+            DisconnectNotify { inbound_address: (ip, port).into(), dest_socket_prefix, on_member_loss, tcp: tcp.1 }
         }
     }
 
