@@ -9,6 +9,7 @@ mod address;
 mod check;
 mod diff;
 mod elements;
+mod encoding;
 mod fault;
 pub mod fields;
 pub mod model;

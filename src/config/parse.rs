@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::check::{At, Draft, MemberDraft, Socket, check};
 use super::elements::{self, CLUSTER, Element, Holder, MEMBER, ROOT, Times};
+use super::encoding;
 use super::fault::{Faults, Findings, Position, quoted};
 use super::fields::{Want, wrong};
 use super::model::{Cluster, Config, Member};
@@ -20,14 +21,24 @@ pub fn parse(file: &Path, text: &[u8]) -> Result<Parsed, Faults> {
         faults: Findings::new(file),
         warnings: Findings::new(file),
     };
-    let text = match decoded(text) {
+    let start = Position { line: 1, column: 1 };
+    if text.len() > FILE_MAX {
+        let what = format!("the file has {} bytes: want at most {FILE_MAX}", text.len());
+        parser.fault(start, "", what);
+        return parser.finish("", Config::default());
+    }
+    let text = match encoding::decoded(text) {
         Ok(text) => text,
         Err((at, what)) => {
             parser.fault(at, "", what);
             return parser.finish(&String::from_utf8_lossy(text), Config::default());
         }
     };
-    let Tree { root, fault, doctype } = tree::read(text);
+    if text.trim().is_empty() {
+        parser.fault(start, "", format!("the file is empty: want <{ROOT}>"));
+        return parser.finish(&text, Config::default());
+    }
+    let Tree { root, fault, doctype } = tree::read(&text);
     if let Some(at) = doctype {
         parser.warning(at, "", "the DOCTYPE is read past, no DTD is used".to_owned());
     }
@@ -35,34 +46,7 @@ pub fn parse(file: &Path, text: &[u8]) -> Result<Parsed, Faults> {
         parser.fault(at, "", what);
     }
     let config = root.map(|root| parser.config(&root)).unwrap_or_default();
-    parser.finish(text, config)
-}
-
-/// The text of the file, without a byte order mark.
-fn decoded(text: &[u8]) -> Result<&str, (Position, String)> {
-    let start = Position { line: 1, column: 1 };
-    if text.len() > FILE_MAX {
-        return Err((
-            start,
-            format!("the file has {} bytes: want at most {FILE_MAX}", text.len()),
-        ));
-    }
-    let decoded = str::from_utf8(text).map_err(|error| {
-        let (good, bad) = text.split_at(error.valid_up_to());
-        let good = String::from_utf8_lossy(good);
-        let line = good.matches('\n').count() + 1;
-        let column = good.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        let byte = bad.first().copied().unwrap_or_default();
-        (
-            Position { line, column },
-            format!("byte 0x{byte:02x} is not UTF-8: want the file in UTF-8"),
-        )
-    })?;
-    let decoded = decoded.strip_prefix('\u{feff}').unwrap_or(decoded);
-    if decoded.trim().is_empty() {
-        return Err((start, format!("the file is empty: want <{ROOT}>")));
-    }
-    Ok(decoded)
+    parser.finish(&text, config)
 }
 
 struct Parser {

@@ -138,6 +138,9 @@ mod tests {
             parse_sample(file, contents).unwrap().config
         };
         assert_eq!(config("all-elements.xml"), config("all-elements-otherwise.xml"));
+        for other in ["utf-16.xml", "utf-16-big-endian.xml"] {
+            assert_eq!(config("iso-8859-1.xml"), config(other), "{other}");
+        }
     }
 
     #[test]
