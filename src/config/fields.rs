@@ -502,6 +502,9 @@ mod tests {
             "a\u{7}",
             "a\u{ffff}",
             "a\u{2003}b",
+            "a\u{202e}b",
+            "a\u{200b}",
+            "\u{feff}a",
             &"é".repeat(128),
         ] {
             assert_eq!(name(text).unwrap_err(), NAME, "{text:?}");

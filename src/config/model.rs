@@ -13,7 +13,7 @@ pub const DEFAULT_PORT: u16 = 22222;
 /// Longest path of a UNIX socket, in bytes (`sun_path` less its NUL).
 pub const SOCKET_PATH_MAX: usize = 107;
 
-/// A name of a cluster or a member: 1 to 255 bytes, no white space, comma, `=` or control character.
+/// A name of a cluster or a member: 1 to 255 bytes, no white space, comma, `=`, control or invisible character.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -22,7 +22,10 @@ impl Name {
     pub fn new(text: &str) -> Option<Self> {
         // XML cannot carry the last two: a name taken over the admin interface must survive a `save`.
         let good = |c: char| {
-            !c.is_whitespace() && !c.is_control() && !matches!(c, ',' | '=' | '\u{fffe}' | '\u{ffff}')
+            !c.is_whitespace()
+                && !c.is_control()
+                && !is_invisible(c)
+                && !matches!(c, ',' | '=' | '\u{fffe}' | '\u{ffff}')
         };
         ((1..=255).contains(&text.len()) && text.chars().all(good)).then(|| Self(text.into()))
     }
@@ -37,6 +40,15 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether `c` shows nothing, or turns what stands around it: two names that look alike would be two.
+const fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// How a control socket is spoken to. The same six serve our own sockets and those of members.
