@@ -8,7 +8,7 @@ use super::elements::{self, CLUSTER, Element, Holder, MEMBER, ROOT, Times};
 use super::encoding;
 use super::fault::{Faults, Findings, Position, quoted};
 use super::fields::{Want, wrong};
-use super::model::{Cluster, Config, Member};
+use super::model::{Cluster, Config, Member, SocketRights};
 use super::tree::{self, Node, Tree};
 use super::{FILE_MAX, Parsed};
 
@@ -17,7 +17,13 @@ use super::{FILE_MAX, Parsed};
 /// # Errors
 /// All faults of the text in its order.
 pub fn parse(file: &Path, text: &[u8]) -> Result<Parsed, Faults> {
+    checked(file, text, |_| Ok(()))
+}
+
+/// As [`parse`]; owners of sockets are also put to `owners`.
+pub(super) fn checked(file: &Path, text: &[u8], owners: Owners) -> Result<Parsed, Faults> {
     let mut parser = Parser {
+        owners,
         faults: Findings::new(file),
         warnings: Findings::new(file),
     };
@@ -49,7 +55,11 @@ pub fn parse(file: &Path, text: &[u8]) -> Result<Parsed, Faults> {
     parser.finish(&text, config)
 }
 
+/// Whether users and groups exist; what is wrong where not.
+type Owners = fn(&SocketRights) -> Result<(), String>;
+
 struct Parser {
+    owners: Owners,
     faults: Findings,
     warnings: Findings,
 }
@@ -112,6 +122,17 @@ impl Parser {
         {
             let what = format!("<socket> has no effect with protocol {}", value.as_str());
             self.warning(rights.at, &whose, what);
+        }
+        let owner = child(node, "socket").and_then(|rights| {
+            rights
+                .attributes
+                .iter()
+                .find(|attribute| attribute.name == "owner")
+        });
+        if let Some(owner) = owner
+            && let Err(what) = (self.owners)(&cluster.socket)
+        {
+            self.fault(owner.at, &whose, what);
         }
         let members = node.children.iter().filter(|child| child.name == MEMBER);
         let (members, values) = members

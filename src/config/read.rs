@@ -204,6 +204,31 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_that_this_machine_does_not_know_is_told_with_its_place() {
+        let dir = Dir::new("owner");
+        let path = dir.0.join("f.xml");
+        let load_with = |owner: &str| {
+            let text = format!(
+                "<rtp_cluster_config><rtp_cluster><name>C</name><protocol>UNIX</protocol><address>/c</address>\n\
+                 <socket owner=\"{owner}\"/></rtp_cluster></rtp_cluster_config>"
+            );
+            fs::write(&path, text).unwrap();
+            load(&path).map(|_| ()).map_err(|faults| faults.to_string())
+        };
+        for owner in ["root", "root:root", "4000000001:4000000002"] {
+            assert_eq!(load_with(owner), Ok(()), "{owner}");
+        }
+        for (owner, kind) in [("no-such-one", "user"), ("root:no-such-one", "group")] {
+            let want = format!(
+                "{}:2:9: cluster C: socket owner: there is no {kind} \"no-such-one\" on this machine: want one that \
+                 exists, or a number",
+                path.display()
+            );
+            assert_eq!(load_with(owner), Err(want));
+        }
+    }
+
+    #[test]
     fn an_empty_file_is_told_with_its_place() {
         let dir = Dir::new("empty");
         let path = dir.0.join("f.xml");
