@@ -45,7 +45,7 @@ pub(super) struct MemberDraft {
 }
 
 /// What was found: where, whose, what.
-pub(super) type Found = (Position, String, String);
+pub(super) type Finding = (Position, String, String);
 
 /// A control socket of ours or of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl From<SocketAddr> for Key {
 }
 
 /// Everything that is there twice, and source addresses that cannot be used.
-pub(super) fn check(drafts: &[Draft]) -> Vec<Found> {
+pub(super) fn check(drafts: &[Draft]) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut names = Firsts::default();
     let mut sockets = Firsts::default();
@@ -126,7 +126,7 @@ pub(super) fn check(drafts: &[Draft]) -> Vec<Found> {
     found
 }
 
-fn check_members(draft: &Draft, found: &mut Vec<Found>) {
+fn check_members(draft: &Draft, found: &mut Vec<Finding>) {
     let mut names = Firsts::default();
     let mut sockets = Firsts::default();
     if let Some(own) = &draft.socket {
@@ -177,7 +177,7 @@ impl<K: Hash + Eq> Firsts<K> {
 
 /// Keeps a fault if somebody was `first`.
 fn tell(
-    found: &mut Vec<Found>,
+    found: &mut Vec<Finding>,
     at: Position,
     whose: &str,
     what: &str,
