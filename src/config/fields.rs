@@ -356,15 +356,18 @@ pub(super) fn prefix(text: &str) -> Result<String, Want> {
     }
 }
 
+/// The user and the group of `USER`, `USER:`, `USER:GROUP` or `:GROUP`; `None` for anything else.
+pub fn user_and_group(text: &str) -> Option<(Option<String>, Option<String>)> {
+    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    let good = |name: &str| !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':');
+    let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+    let names = (some(user), some(group));
+    (good(user) && good(group) && names != (None, None)).then_some(names)
+}
+
 /// Reads the owner of a socket into `rights`.
 pub(super) fn owner(text: &str, rights: &mut SocketRights) -> Result<(), Want> {
-    let (user, group) = text.trim().split_once(':').unwrap_or((text.trim(), ""));
-    let good = |name: &str| !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':');
-    if (user.is_empty() && group.is_empty()) || !good(user) || !good(group) {
-        return Err(OWNER.to_owned());
-    }
-    let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
-    (rights.user, rights.group) = (some(user), some(group));
+    (rights.user, rights.group) = user_and_group(text.trim()).ok_or(OWNER)?;
     Ok(())
 }
 
