@@ -130,6 +130,29 @@ mod tests {
         }
     }
 
+    /// What `tests/fuzz` looks for, over the samples: whatever the bytes, the answer is a configuration or faults with
+    /// their places.
+    #[test]
+    fn a_sample_that_is_torn_or_has_a_byte_changed_is_answered() {
+        for (file, contents) in ["good", "bad"].into_iter().flat_map(corpus) {
+            for at in (0..64).map(|n| contents.len() * n / 64) {
+                let mut changed = contents.clone();
+                if let Some(byte) = changed.get_mut(at) {
+                    *byte ^= 0x80;
+                }
+                for text in [&contents[..at], &changed] {
+                    let faults = parse(&file, text).err();
+                    let mut faults = faults.iter().flatten();
+                    assert!(
+                        faults.all(|fault| fault.at().is_some()),
+                        "{}: byte {at}",
+                        file.display()
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
     fn two_spellings_of_a_configuration_are_one() {
         let samples = corpus("good");
