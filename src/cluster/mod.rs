@@ -329,7 +329,12 @@ impl Cluster {
     fn notify_prefix(&self) -> Option<(String, bool)> {
         self.look(|_, core| {
             let notify = core.rules().disconnect_notify.as_ref();
-            notify.map(|notify| (notify.dest_socket_prefix.clone(), notify.relays_tcp))
+            notify.map(|notify| {
+                (
+                    notify.dest_socket_prefix.clone(),
+                    notify.tcp == model::NotifyTcp::Relay,
+                )
+            })
         })
     }
 

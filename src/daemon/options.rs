@@ -9,6 +9,7 @@ use super::flags::{
     DEFAULT_ADMIN_MODE, DEFAULT_CONFIG, DEFAULT_LOG_FILE, DEFAULT_MODE, DEFAULT_PID_FILE, DEFAULT_SOCKET,
     FLAGS, help,
 };
+use crate::config::fields::user_and_group;
 
 /// A user, a group, or both, by name or number; resolved where it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,22 +21,10 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Takes `USER`, `USER:GROUP` or `:GROUP`.
+    /// Takes `USER`, `USER:GROUP` or `:GROUP`, as an attribute of the configuration does.
     pub fn new(text: &str) -> Option<Self> {
-        let good = |name: &str| !name.contains(|c: char| c == ':' || c.is_whitespace() || c.is_control());
-        let (user, group) = match text.split_once(':') {
-            None => (text, None),
-            Some((_, "")) => return None,
-            Some((user, group)) => (user, Some(group)),
-        };
-        let user = (!user.is_empty()).then_some(user);
-        if (user.is_none() && group.is_none()) || !user.is_none_or(good) || !group.is_none_or(good) {
-            return None;
-        }
-        Some(Self {
-            user: user.map(str::to_owned),
-            group: group.map(str::to_owned),
-        })
+        let (user, group) = user_and_group(text)?;
+        Some(Self { user, group })
     }
 }
 
@@ -425,7 +414,7 @@ mod tests {
         ] {
             assert!(refused(bad).contains("octal"), "{bad}");
         }
-        for bad in ["-o :", "-o a:", "--admin-owner a:b:c"] {
+        for bad in ["-o :", "--admin-owner a:b:c"] {
             assert!(refused(bad).contains("USER"), "{bad}");
         }
         assert_eq!(refused("-u :staff"), "--user \":staff\": want USER or USER:GROUP");
@@ -448,6 +437,7 @@ mod tests {
             Some((Some("sip".into()), Some("media".into())))
         );
         assert_eq!(owner(":media"), Some((None, Some("media".into()))));
+        assert_eq!(owner("sip:"), owner("sip"));
         assert_eq!(owner(""), None);
         assert_eq!(Owner::new("sip:media").unwrap().to_string(), "sip:media");
     }

@@ -193,7 +193,7 @@ mod tests {
                 inbound_address: "192.0.2.1:12131".parse().unwrap(),
                 dest_socket_prefix: "/run/sip".to_owned(),
                 on_member_loss: after,
-                relays_tcp: false,
+                tcp: crate::config::model::NotifyTcp::default(),
             }),
             ..rules()
         };

@@ -373,7 +373,7 @@ fn relay_of(rules: &model::Cluster) -> Option<RelayTo<'_>> {
     Some(RelayTo {
         prefix: &relay.dest_socket_prefix,
         port: relay.inbound_address.port(),
-        tcp: relay.relays_tcp,
+        tcp: relay.tcp == model::NotifyTcp::Relay,
     })
 }
 
@@ -401,7 +401,7 @@ fn write_command<C, L>(
             rewrite::command(
                 &command,
                 &Towards {
-                    lan: member.config.lan_address.into_iter().collect(),
+                    lan: member.config.lan_address.addresses().collect(),
                     notify,
                     tags: recalled.then_some(&transaction.suffix),
                 },

@@ -33,8 +33,8 @@ fn member(name: &str) -> model::Member {
         weight: 100,
         capacity: 1000,
         status: Status::Active,
-        wan_address: None,
-        lan_address: None,
+        wan_address: model::Family::default(),
+        lan_address: model::Family::default(),
         cmd_out_address: None,
     }
 }

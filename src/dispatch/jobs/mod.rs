@@ -98,8 +98,14 @@ impl<C, L: Clone> Dispatch<C, L> {
             .members
             .get(usize::from(from.index))
             .map(|member| &member.config);
-        let wan: Addresses = config.and_then(|config| config.wan_address).into_iter().collect();
-        let lan = config.and_then(|config| config.lan_address).into_iter().collect();
+        let wan: Addresses = config
+            .iter()
+            .flat_map(|config| config.wan_address.addresses())
+            .collect();
+        let lan = config
+            .iter()
+            .flat_map(|config| config.lan_address.addresses())
+            .collect();
         let verb = t.key.verb;
         if let Some(client) = t.client.take() {
             let rewrites = !wan.is_empty() && matches!(verb, Verb::Update | Verb::Lookup);
