@@ -35,6 +35,29 @@
 //! under one lock and carries the actions out when the lock is free. So each story of loss, delay and restart is
 //! a unit test.
 //!
+//! # Rooms
+//!
+//! Each room uses those below it, as this table says, and nothing above; a room within another is one of its own where
+//! it has a row. A test reads the table. Files of one room do not import each other in a circle either.
+//!
+//! | room | may use |
+//! |---|---|
+//! | `bin` | `console`, `daemon`, `server` |
+//! | `console` | `admin`, `dispatch`, `config`, `rim` |
+//! | `daemon` | `server`, `admin`, `config`, `sockets`, `rim` |
+//! | `server` | `health`, `admin`, `cluster`, `front`, `link`, `notify`, `dispatch`, `protocol`, `sockets`, `config`, `rim` |
+//! | `health` | `cluster`, `dispatch`, `protocol`, `config`, `rim` |
+//! | `admin` | `cluster`, `dispatch`, `sockets`, `config`, `rim` |
+//! | `cluster` | `front`, `link`, `notify`, `dispatch`, `protocol`, `sockets`, `config`, `rim` |
+//! | `front` | `dispatch`, `protocol`, `sockets`, `config`, `rim` |
+//! | `link` | `dispatch`, `protocol`, `sockets`, `config`, `rim` |
+//! | `notify` | `dispatch`, `protocol`, `sockets`, `config`, `rim` |
+//! | `dispatch` | `protocol`, `config`, `rim` |
+//! | `protocol` | `rim` |
+//! | `sockets` | `config`, `rim` |
+//! | `config` | `rim` |
+//! | `rim` | |
+//!
 //! # Threads
 //!
 //! | thread | file | waits in | ended by |
