@@ -326,18 +326,22 @@ fn beside_bare(options: &Options, table: &mut Table) {
     let (field, near) = (Field::new(options.members), Direct::new());
     let place = Place::new();
     let socket = place.path("bare.sock");
-    let bare = Bare::start(&socket, &field.members);
-    for control in [field.control(), &near.control] {
+    // Members of its own: the calls that it binds are where its hash wants them.
+    let members: Vec<Member> = (1..=options.members)
+        .map(|number| Member::udp(0, &format!("127.0.2.{number}")))
+        .collect();
+    let bare = Bare::start(&socket, &members);
+    for control in [field.control(), &near.control, &socket] {
         clients::bind(control, 0, FEW);
     }
     let one = || Calls::new(1_000, FEW);
-    let (mut far_one, mut bare_one) = (one(), Calls::new(2_000, FEW));
-    let crowd = |first: u64| -> Vec<Calls> {
-        let clients = first..first + options.clients;
-        clients.map(|client| Calls::new(client, FEW)).collect()
+    let (mut far_one, mut bare_one) = (one(), one());
+    let crowd = || -> Vec<Calls> {
+        (0..options.clients)
+            .map(|client| Calls::new(client, FEW))
+            .collect()
     };
-    // Other calls than the cluster's, since both have the same members.
-    let (mut far, mut beside, mut direct) = (crowd(0), crowd(10_000), crowd(0));
+    let (mut far, mut beside, mut direct) = (crowd(), crowd(), crowd());
     let (mut took, mut bare_took) = (Vec::new(), Vec::new());
     let (mut to_bare, mut to_direct, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..options.turns.rounds {

@@ -781,6 +781,21 @@ fn a_flood_from_one_sender_leaves_the_others_their_turn() {
 }
 
 #[test]
+fn the_same_cookie_of_another_sender_is_another_command() {
+    let doors = Doors::of(&[Transport::Udp], 1);
+    let [one, other] = [(); 2].map(|()| Datagrams::to(doors.net()));
+    for (client, call) in [(&one, "one"), (&other, "other")] {
+        assert!(
+            client
+                .ask("same", &create(call))
+                .ends_with(&doors.members[0].media())
+        );
+        assert!(doors.members[0].has(call));
+    }
+    assert_eq!(doors.seen("U"), 2);
+}
+
+#[test]
 fn without_descriptors_accepting_pauses_and_goes_on_when_there_are_some() {
     let doors = Doors::of(&[Transport::Tcp], 1);
     let mut known = Kept::tcp(doors.net());
