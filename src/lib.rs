@@ -45,6 +45,7 @@
 //! | `cluster-N` | `cluster/cluster_thread.rs` | readiness of all its descriptors, or the next alarm | a message |
 //! | `health` | `health/health_thread.rs` | readiness of its probes' sockets, or the next alarm | a message |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
+//! | `state` | `state/state_thread.rs` | its channel, for a quarter of a second; only with `-S` | a message |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
 //! | `ending` | `daemon/ending_thread.rs` | while the daemon ends: a second SIGTERM, which ends it whatever the others do | shutdown of its socket pair |
 //!
@@ -81,12 +82,13 @@
 //! | `client` | |
 //! | `sockets` | `config` `rim` |
 //! | `dispatch` | `protocol` `config` `rim` |
+//! | `state` | `dispatch` `config` `rim` |
 //! | `link` | `protocol` `config` `rim` |
 //! | `health` | `link` `protocol` `config` `rim` |
 //! | `cluster` | `health` `link` `client` `dispatch` `protocol` `config` `sockets` `rim` |
 //! | `admin` | `dispatch` `config` `rim` |
 //! | `daemon` | `sockets` `config` `rim` |
-//! | `server` | `admin` `cluster` `health` `link` `dispatch` `config` `daemon` `sockets` `rim` |
+//! | `server` | `admin` `cluster` `health` `link` `state` `dispatch` `config` `daemon` `sockets` `rim` |
 //! | `console` | `admin` `config` `rim` |
 //! | `bin` | `server` `daemon` `console` |
 //!
@@ -107,3 +109,4 @@ pub mod protocol;
 pub mod rim;
 pub mod server;
 pub mod sockets;
+pub mod state;
