@@ -46,11 +46,12 @@
 //! |---|---|
 //! | `bin` | `console`, `server`, `daemon` |
 //! | `console` | `admin`, `daemon`, `dispatch`, `config`, `sockets`, `rim` |
-//! | `server` | `admin`, `cluster`, `health`, `link`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
+//! | `server` | `admin`, `cluster`, `health`, `link`, `state`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
 //! | `admin` | `dispatch`, `sockets`, `config`, `rim` |
 //! | `cluster` | `health`, `link`, `client`, `dispatch`, `protocol`, `sockets`, `config`, `rim` |
 //! | `health` | `link`, `protocol`, `config`, `rim` |
 //! | `link` | `protocol`, `config`, `rim` |
+//! | `state` | `dispatch`, `config`, `rim` |
 //! | `client` | `rim` |
 //! | `dispatch` | `protocol`, `config`, `rim` |
 //! | `daemon` | `sockets`, `config`, `rim` |
@@ -67,6 +68,7 @@
 //! | `cluster-N` | `cluster/cluster_thread.rs` | readiness of all its descriptors, or the next alarm | a message |
 //! | `health` | `health/health_thread.rs` | readiness of its probes' sockets, or the next alarm | a message |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
+//! | `state` | `state/state_thread.rs` | its channel, for a quarter of a second; only with `-S` | a message |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
 //! | `ending` | `daemon/ending_thread.rs` | while the daemon ends: a second SIGTERM, which ends it whatever the others do | shutdown of its socket pair |
 //!
@@ -108,3 +110,4 @@ pub mod protocol;
 pub mod rim;
 pub mod server;
 pub mod sockets;
+pub mod state;

@@ -420,6 +420,8 @@ impl AtWork {
 
     /// What is still in flight is answered with an error of ours, and all is closed.
     fn finish(&mut self) {
+        // That members go now is not what a successor is to know.
+        self.cluster.look(|_, core| core.close_journal());
         let members: Vec<MemberId> = self
             .cluster
             .look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());

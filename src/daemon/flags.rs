@@ -140,7 +140,7 @@ pub const FLAGS: &[Flag] = &[
         "state-dir",
         "DIR",
         "",
-        "not in this version: the session map over a restart",
+        "keep here over a restart which member has which call",
     ),
     flag(
         "T",

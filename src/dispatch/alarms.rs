@@ -34,6 +34,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.swept = now;
         }
         self.tell_losses(now, out);
+        self.tell_journal(now);
         self.next_alarm()
     }
 
@@ -41,7 +42,12 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// loop asks before it waits, since any event may have changed it. `None` while nothing is in flight, bound or to
     /// be told.
     pub fn next_alarm(&self) -> Option<Instant> {
-        let moments = [self.pending.next_alarm(), self.next_sweep(), self.next_loss()];
+        let moments = [
+            self.pending.next_alarm(),
+            self.next_sweep(),
+            self.next_loss(),
+            self.journal_at,
+        ];
         moments.into_iter().flatten().min()
     }
 

@@ -43,6 +43,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     pub fn add_member(&mut self, now: Instant, id: MemberId, config: model::Member, link: L) {
         self.orders += 1;
         self.generation = id.generation;
+        self.sessions.name_member(id, &config);
         let member = Member::new(id, self.orders, config, link, now);
         match self.members.get_mut(usize::from(id.index)) {
             Some(free) => *free = member,
@@ -109,6 +110,8 @@ impl<C, L: Clone> Dispatch<C, L> {
             return false;
         };
         change(&mut member.config);
+        let config = member.config.clone();
+        self.sessions.name_member(id, &config);
         true
     }
 

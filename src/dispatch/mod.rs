@@ -24,6 +24,7 @@ pub mod counters;
 pub mod delay;
 pub mod event;
 pub mod jobs;
+pub mod journal;
 pub mod key;
 pub mod load;
 pub mod losses;
@@ -98,6 +99,8 @@ pub struct Dispatch<C, L> {
     swept: Instant,
     losses: Losses,
     suffixes: Suffixes,
+    /// When the journal, if there is one, is told more.
+    journal_at: Option<Instant>,
     /// When a call last found no room in the session table.
     unbound: Option<Instant>,
     table_full: Throttle,
@@ -126,6 +129,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             swept: now,
             losses: Losses::default(),
             suffixes: Suffixes::new(key),
+            journal_at: None,
             unbound: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),

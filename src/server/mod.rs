@@ -3,6 +3,7 @@
 
 mod operate;
 mod reload;
+mod restore;
 mod running;
 mod takeover;
 
@@ -30,6 +31,7 @@ use crate::rim::names_thread::Names;
 use crate::rim::now;
 use crate::sockets::Sockets;
 use crate::sockets::listener::{BoundUnix, SocketFile};
+use crate::state::Store;
 
 /// How long commands in flight may take to be answered when the daemon stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -59,6 +61,8 @@ pub struct Shared {
     numbers: AtomicUsize,
     /// Once the admin thread runs, and until it is told to end.
     admin: Mutex<Option<Admin>>,
+    /// The state directory, if there is one.
+    state: Mutex<Option<Store>>,
 }
 
 /// The admin thread, and the files of its doors in their order.
@@ -112,6 +116,9 @@ impl Shared {
     /// One more cluster to be seen and, once it is opened, to take commands.
     fn enter(&self, running: Running) -> Arc<Running> {
         let running = Arc::new(running);
+        if let Some(store) = &*self.state.lock() {
+            restore::keep(store.recorders(), &running);
+        }
         self.clusters.write().push(Arc::clone(&running));
         running
     }
@@ -183,6 +190,7 @@ impl Service for Server {
             started: now(),
             numbers: AtomicUsize::new(0),
             admin: Mutex::default(),
+            state: Mutex::default(),
         });
         Ok(Self {
             shared,
@@ -201,6 +209,9 @@ impl Service for Server {
             self.shared.enter(running);
         }
         let clusters = self.shared.clusters.read().clone();
+        if let Some(path) = &self.shared.options.state_dir {
+            *self.shared.state.lock() = restore::open(path, &clusters);
+        }
         let at_most = if self.shared.options.takeover {
             FIRST_PROBES_OF_A_SUCCESSOR
         } else {
@@ -280,6 +291,10 @@ impl Service for Server {
         }
         for running in &clusters {
             running.join();
+        }
+        let store = self.shared.state.lock().take();
+        if let Some(store) = store {
+            store.stop();
         }
         if let Some(health) = self.health.take() {
             health.stop();

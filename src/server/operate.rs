@@ -333,6 +333,9 @@ impl Shared {
     /// Closes a cluster and forgets it.
     pub(super) fn close_cluster(&self, running: &Arc<Running>) {
         running.close();
+        if let Some(store) = &*self.state.lock() {
+            store.recorders().retire(running.cluster.name.as_str());
+        }
         log::info!("cluster {}: closed", running.cluster.name);
         // Last, so that who no longer sees it listed finds its socket gone.
         self.clusters.write().retain(|other| !Arc::ptr_eq(other, running));

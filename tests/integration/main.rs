@@ -61,6 +61,8 @@ mod outages;
 #[cfg(test)]
 mod real_sip;
 #[cfg(test)]
+mod state;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod the_test_bed;
