@@ -87,3 +87,4 @@ pub mod protocol;
 pub mod rim;
 pub mod server;
 pub mod sockets;
+pub mod status;
