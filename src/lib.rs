@@ -50,6 +50,9 @@
 //! | `upkeep` | `server/upkeep_thread.rs` | its channel, until a link that was replaced is over | a message |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets and their clients | its socket pair |
 //!
+//! `rtp_cluster_status` is another process, which reads the admin socket: `sampler` (`status/sampler_thread.rs`) asks once a
+//! second, `http-N` (`status/http_thread.rs`) answer from what it saw last.
+//!
 //! Health and timers talk over bounded crossbeam channels: the health thread posts a member's state to the timer
 //! thread of its cluster; results of probes come back to the health thread from whoever read them. All these are
 //! told to end, and joined, by [`server::Server`].

@@ -117,24 +117,9 @@ pub(super) fn float(count: u64) -> f64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use core::time::Duration;
-
+mod tests {
     use super::*;
-    use crate::admin::fake::Fake;
-    use crate::admin::render_json;
-    use crate::dispatch::view::ClusterView;
-
-    /// The document of these clusters, as the daemon writes it.
-    pub(in crate::status) fn document(clusters: &[ClusterView]) -> Document {
-        let text = render_json::clusters(clusters.iter().enumerate(), Duration::from_secs(3600));
-        Document::read(text).unwrap()
-    }
-
-    /// That of the manual: one cluster is well, of the other one all is away.
-    pub(in crate::status) fn of_the_manual() -> Document {
-        document(&Fake::of_the_manual().clusters.into_inner())
-    }
+    use crate::status::fake::of_the_manual;
 
     #[test]
     fn a_cluster_is_found_by_its_name_and_by_its_number() {

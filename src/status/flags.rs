@@ -40,7 +40,7 @@ pub const FLAGS: &[Flag] = &[
         long: "socket",
         value: "SOCK",
         default: DEFAULT_READ_SOCKET,
-        help: "admin socket of the daemon, best the one of its -r",
+        help: "admin socket of the daemon, best the one that only reads",
     },
     Flag {
         short: "h",

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::document::{self, Document, count, counter, float, is_online, members, number, text};
 
 /// Seconds of a point: an hour is as many points as a wide page has room for.
-pub(super) const STEP: u64 = 5;
+pub const STEP: u64 = 5;
 /// Points that are kept: an hour.
 pub(super) const STEPS: usize = 720;
 /// Clusters and members with a past of their own, of 3 KiB each and plot: as many members as a daemon of 64 × 64 has.
-const PASTS_MAX: usize = 64 * 64 + 64;
+pub const PASTS_MAX: usize = 64 * 64 + 64;
 /// Changes that are kept; the oldest one goes.
-const CHANGES_MAX: usize = 100;
+pub const CHANGES_MAX: usize = 100;
 
 /// One curve. A point is the mean of what was seen in its time, NaN where nothing was.
 #[derive(Debug, Default)]
@@ -327,7 +327,7 @@ pub(super) fn sessions(member: &Value) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::admin::fake::{Fake, cluster, member};
-    use crate::status::document::tests::document;
+    use crate::status::fake::document;
 
     /// Clusters with one member, its delay and state, and so many calls bound.
     fn sample(bound: u64, online: bool) -> Document {

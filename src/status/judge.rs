@@ -160,7 +160,7 @@ mod tests {
     use crate::admin::fake::{cluster, member};
     use crate::config::model::Status;
     use crate::dispatch::view::MemberView;
-    use crate::status::document::tests::document;
+    use crate::status::fake::document;
 
     fn well(name: &str) -> MemberView {
         let mut view = member(name, 1, 100, 100);

@@ -368,7 +368,7 @@ mod tests {
     use super::*;
     use crate::admin::fake::{Fake, cluster, member};
     use crate::admin::render_prometheus;
-    use crate::status::document::tests::{document, of_the_manual};
+    use crate::status::fake::{document, of_the_manual};
 
     fn usage() -> Usage {
         Usage {

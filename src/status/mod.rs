@@ -9,6 +9,8 @@
 //! which has no dependencies and does not allocate. A server crate would bring threads and bounds that are not ours.
 
 mod document;
+#[cfg(test)]
+mod fake;
 pub mod flags;
 mod history;
 pub mod http;
@@ -37,8 +39,10 @@ use crate::rim;
 use crate::sockets::listener::{BindError, Rights, SocketFile, bind_tcp, bind_unix};
 use flags::{Asked, Listen, Options};
 use history::History;
+pub use history::{CHANGES_MAX, PASTS_MAX, STEP};
 use http::{Request, Response};
 use routes::Newest;
+pub use routes::SHOWN_MAX;
 
 /// Exit status for a command line that makes no sense (`EX_USAGE` of sysexits.h).
 const USAGE: u8 = 64;

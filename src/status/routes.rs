@@ -11,7 +11,7 @@ use super::process::Usage;
 
 /// Members up to which the page of all clusters shows each; of more it shows those that something is wrong with, and
 /// the page of a cluster shows the rest. So what a page asks for each second stays small.
-const SHOWN_MAX: usize = 128;
+pub const SHOWN_MAX: usize = 128;
 
 const HTML: &str = "text/html; charset=utf-8";
 const JSON: &str = "application/json";
@@ -259,7 +259,7 @@ fn counter_sum(member: &Value) -> u64 {
 mod tests {
     use super::*;
     use crate::admin::fake::{cluster, member};
-    use crate::status::document::tests::{document, of_the_manual};
+    use crate::status::fake::{document, of_the_manual};
 
     fn with_document(document: Document) -> Newest {
         Newest {

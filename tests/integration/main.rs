@@ -45,6 +45,8 @@ mod outages;
 #[cfg(test)]
 mod real_sip;
 #[cfg(test)]
+mod status;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod the_test_bed;

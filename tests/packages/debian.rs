@@ -102,7 +102,7 @@ fn from_the_installation_to_the_purge() {
     assert_eq!(machine.run("rtp_cluster_client -q ls"), "");
     assert_eq!(
         machine.run("ls -A /run/rtp_cluster"),
-        "rtp_cluster.pid\nrtp_cluster.sock\n"
+        "readonly.sock\nrtp_cluster.pid\nrtp_cluster.sock\n"
     );
 
     // Configured: it serves.

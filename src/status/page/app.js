@@ -131,7 +131,7 @@ function row(member) {
 function table(cluster) {
   const heads = COLUMNS.map((name) => {
     const numeric = ["Delay", "Errors", "Since"].includes(name);
-    return element("th", { scope: "col", ...(numeric && { class: "number" }) }, name);
+    return element("th", { scope: "col", class: name.toLowerCase() + (numeric ? " number" : "") }, name);
   });
   const caption = element("caption", { class: "hidden" }, `Members of ${cluster.name}`);
   return element(

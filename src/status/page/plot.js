@@ -35,9 +35,10 @@ const path = (piece) => piece.map(([x, y], n) => (n ? "L" : "M") + x.toFixed(1) 
 
 // Draws `curves` ({points, name}), whose last points are of the time `end`, into `figure`. `faults` are {at, name}.
 export function draw(figure, { title, now, unit, curves, step, steps, end, faults }) {
-  const width = Math.max(240, figure.clientWidth - 32);
-  const height = 112;
-  const [left, right, top, bottom] = [0, width, 14, height - 18];
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const width = Math.max(10 * rem, figure.clientWidth - 2 * rem - 2);
+  const height = 7 * rem;
+  const [left, right, top, bottom] = [0, width, 0.9 * rem, height - 1.1 * rem];
   const highest = Math.max(...curves.flatMap((curve) => curve.points.map((value) => value ?? 0)), 0);
   const bound = pleasant(highest);
   const y = (value) => bottom - (value / bound) * (bottom - top);
@@ -51,10 +52,10 @@ export function draw(figure, { title, now, unit, curves, step, steps, end, fault
     image.append(svg("line", { class: "grid", x1: left, x2: right, y1: y(value), y2: y(value) }));
   }
   image.append(svg("text", { x: left, y: y(bound) - 4 }, unit(bound)));
-  for (const minutes of [60, 45, 30, 15, 0]) {
+  for (const minutes of width < 20 * rem ? [60, 30, 0] : [60, 45, 30, 15, 0]) {
     const place = minutes === 60 ? "start" : minutes === 0 ? "end" : "middle";
     const x = right - (minutes / 60) * (right - left);
-    image.append(svg("text", { x, y: height - 3, "text-anchor": place }, minutes ? `−${minutes} min` : "now"));
+    image.append(svg("text", { x, y: height - 0.2 * rem, "text-anchor": place }, minutes ? `−${minutes} min` : "now"));
   }
   curves.forEach((curve, number) => {
     const first = steps - curve.points.length;
@@ -71,10 +72,11 @@ export function draw(figure, { title, now, unit, curves, step, steps, end, fault
   });
   for (const fault of marked) {
     const x = Math.min(at(fault.at), right - 1);
+    const wide = 0.25 * rem;
     const mark = svg("g", {});
     mark.append(svg("title", {}, fault.name));
-    mark.append(svg("line", { class: "fault", x1: x, x2: x, y1: top - 6, y2: bottom }));
-    mark.append(svg("path", { class: "flag", d: `M${x - 4} ${top - 9}h8l-4 7z` }));
+    mark.append(svg("line", { class: "fault", x1: x, x2: x, y1: top, y2: bottom }));
+    mark.append(svg("path", { class: "flag", d: `M${x - wide} ${top - 2 * wide}h${2 * wide}l${-wide} ${2 * wide}z` }));
     image.append(mark);
   }
   const caption = document.createElement("figcaption");
