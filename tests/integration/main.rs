@@ -37,6 +37,8 @@ mod life;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod notify;
 #[cfg(test)]
 mod operations;
