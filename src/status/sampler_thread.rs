@@ -18,8 +18,8 @@ use crate::rim;
 const PAUSE: Duration = Duration::from_secs(1);
 /// A sample is to cost the daemon less than a hundredth of a core: so many times as long as it took is waited.
 const REST: u32 = 100;
-/// Longest pause: what is older is of no use on a page.
-const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Longest pause: within it a page shows what has happened, and no point of its plots stays empty.
+const PAUSE_MAX: Duration = Duration::from_secs(3);
 /// How long the daemon may take for an answer; one that needs more hangs.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 

@@ -107,6 +107,7 @@ function bar(sessions, capacity) {
   return element("span", { class: "track" }, image, element("small", {}, `${count(sessions)} / ${count(capacity)}`));
 }
 
+const CLASSES = { Delay: "delay number", Errors: "errors number", Since: "since number", Address: "address-of" };
 const COLUMNS = ["Member", "State", "Load", "Delay", "Errors", "Since", "Why", "Address"];
 
 function row(member) {
@@ -130,8 +131,7 @@ function row(member) {
 
 function table(cluster) {
   const heads = COLUMNS.map((name) => {
-    const numeric = ["Delay", "Errors", "Since"].includes(name);
-    return element("th", { scope: "col", class: name.toLowerCase() + (numeric ? " number" : "") }, name);
+    return element("th", { scope: "col", class: CLASSES[name] ?? name.toLowerCase() }, name);
   });
   const caption = element("caption", { class: "hidden" }, `Members of ${cluster.name}`);
   return element(
@@ -229,11 +229,15 @@ function plots() {
     const curves = Object.entries(past.delays).map(([name, points]) => ({ name, points }));
     curves.sort((a, b) => newest(b.points) - newest(a.points));
     const slowest = curves.length ? newest(curves[0].points) : null;
-    wanted.push(["delay", "Delay of each member", `≤ ${delay(slowest)}`, delay, curves.slice(0, 64)]);
+    wanted.push(["delay", "Delay of members", `≤ ${delay(slowest)}`, delay, curves.slice(0, 64)]);
   }
-  for (const [key, title, now, unit, curves] of wanted) {
+  // Who has just been started has no hour to show: the plots grow with what is known.
+  const known = past.sessions.length - past.sessions.findIndex((value) => value !== null);
+  const steps = [60, 180, 360].find((steps) => steps >= known) ?? past.steps;
+  for (const [key, title, now, unit, all] of wanted) {
+    const curves = all.map(({ name, points }) => ({ name, points: points.slice(-steps) }));
     if (!figures[key]) $("plots").append((figures[key] = element("figure")));
-    draw(figures[key], { title, now, unit, curves, faults, ...past });
+    draw(figures[key], { title, now, unit, curves, faults, step: past.step, steps, end: past.end });
   }
 }
 

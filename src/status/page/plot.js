@@ -33,7 +33,7 @@ function pieces(points, x, y) {
 
 const path = (piece) => piece.map(([x, y], n) => (n ? "L" : "M") + x.toFixed(1) + " " + y.toFixed(1)).join("");
 
-// Draws `curves` ({points, name}), whose last points are of the time `end`, into `figure`. `faults` are {at, name}.
+// Draws `curves` ({points, name}), whose last points are of the time `end`, over `steps` steps into `figure`. `faults` are {at, name}.
 export function draw(figure, { title, now, unit, curves, step, steps, end, faults }) {
   const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
   const width = Math.max(10 * rem, figure.clientWidth - 2 * rem - 2);
@@ -41,21 +41,23 @@ export function draw(figure, { title, now, unit, curves, step, steps, end, fault
   const [left, right, top, bottom] = [0, width, 0.9 * rem, height - 1.1 * rem];
   const highest = Math.max(...curves.flatMap((curve) => curve.points.map((value) => value ?? 0)), 0);
   const bound = pleasant(highest);
+  const span = (step * steps) / 60;
   const y = (value) => bottom - (value / bound) * (bottom - top);
   const at = (time) => right - ((end - time) / (step * (steps - 1))) * (right - left);
 
   const image = svg("svg", { class: "plot", viewBox: `0 0 ${width} ${height}`, role: "img" });
   const marked = faults.filter((fault) => at(fault.at) >= left);
   const told = curves.length === 1 ? `now ${now}, at most ${unit(highest)}` : `${curves.length} members, at most ${unit(highest)}`;
-  image.append(svg("title", {}, `${title} in the last hour: ${told}` + (marked.length ? `; faults marked: ${marked.length}` : "")));
+  image.append(svg("title", {}, `${title} in the last ${span} minutes: ${told}` + (marked.length ? `; faults marked: ${marked.length}` : "")));
   for (const value of [bound, bound / 2, 0]) {
     image.append(svg("line", { class: "grid", x1: left, x2: right, y1: y(value), y2: y(value) }));
   }
   image.append(svg("text", { x: left, y: y(bound) - 4 }, unit(bound)));
-  for (const minutes of width < 20 * rem ? [60, 30, 0] : [60, 45, 30, 15, 0]) {
-    const place = minutes === 60 ? "start" : minutes === 0 ? "end" : "middle";
-    const x = right - (minutes / 60) * (right - left);
-    image.append(svg("text", { x, y: height - 0.2 * rem, "text-anchor": place }, minutes ? `−${minutes} min` : "now"));
+  const ticks = width < 20 * rem || span % 4 ? [1, 0] : [1, 0.75, 0.5, 0.25, 0];
+  for (const share of ticks) {
+    const place = share === 1 ? "start" : share === 0 ? "end" : "middle";
+    const x = right - share * (right - left);
+    image.append(svg("text", { x, y: height - 0.2 * rem, "text-anchor": place }, share ? `−${share * span} min` : "now"));
   }
   curves.forEach((curve, number) => {
     const first = steps - curve.points.length;
