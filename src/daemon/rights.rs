@@ -161,7 +161,11 @@ mod tests {
                 mode: 0o660
             })
         );
-        let admins = options("-u daemon --admin-owner :root --admin-mode 0600");
+        let admins = options("-u daemon --admin-owner :root --admin-mode 0600 --readonly-mode 0640");
+        assert_eq!(
+            of_admin_socket(&admins, true).map(|rights| rights.mode),
+            Ok(0o640)
+        );
         assert_eq!(
             of_admin_socket(&admins, false),
             Ok(Rights {
