@@ -4,88 +4,108 @@
 //! # The way of one command
 //!
 //! ```text
-//!  SIP server          cluster thread                                   member (RTPproxy)
-//!  ─────────┐   ┌───────────────────────────┐                          ┌────────────────┐
-//!   connect │   │ accept, read              │                          │                │
-//!   write ──┼──▶│ framing: whole?           │   link: send, never wait │                │
-//!           │   │ Dispatch::command         │──────────────────────────┼─▶ U c1 … ─┐    │
-//!           │   │   parse, home, route      │                          │           │    │
-//!           │   └───────────────────────────┘                          │           │    │
-//!           │   ┌─ reply thread ────────────┐                          │           │    │
-//!   read  ◀─┼───│ Dispatch::reply           │◀─────────────────────────┼── 35000 … ◀    │
-//!           │   │   match, judge, bind      │                          │                │
-//!  ─────────┘   └───────────────────────────┘                          └────────────────┘
+//!  SIP server     the thread of the cluster, turn by turn                 member (RTPproxy)
+//!  ─────────┐   ┌──────────────────────────────────────────┐             ┌────────────────┐
+//!           │   │ wait: something is ready, or an alarm due │             │                │
+//!   connect │   │   links: replies ── Dispatch::reply ──┐   │             │                │
+//!   write ──┼──▶│   alarms ────────── Dispatch::expire ─┤   │             │                │
+//!           │   │   front: commands ─ Dispatch::command ┤   │ link: send, never wait       │
+//!           │   │   settle: carry out what they put     │   │─────────────┼─▶ U c1 … ─┐    │
+//!   read  ◀─┼───│           into the outbox ◀───────────┘   │◀────────────┼── 35000 … ◀    │
+//!  ─────────┘   └──────────────────────────────────────────┘             └────────────────┘
 //! ```
 //!
-//! 1. [`front`]: the cluster thread reads what a client sends, over whatever transport the control socket has: the
-//!    first read of a UNIX connection, a line of a kept one, a datagram. What is a command is served at once; a client
-//!    that would have to be waited for goes to the slow thread. A repeated datagram ends here.
+//! 1. [`cluster::front`]: the loop reads what a client sends, over whatever transport the control socket has: the first
+//!    read of a UNIX connection, a line of a kept one, a datagram. What is a command is decided at once; a client that
+//!    would have to be waited for is a place in a table, a watched descriptor and an alarm. A repeated datagram ends here.
 //! 2. [`protocol`]: the bytes become a [`protocol::command::Command`], a view that borrows from them, or the error
 //!    that RTPproxy would give.
 //! 3. [`dispatch`]: the session table says where the call's home is, [`dispatch::route`] what that means for the
 //!    command, [`dispatch::choose`] which member a new call gets. The transaction goes into the slab of commands
 //!    in flight, with the client in it.
-//! 4. [`link`]: the command goes out to the member. The cluster thread is done and takes the next one.
-//! 5. The member's reply thread reads the answer. The dispatcher finds the transaction by its cookie, judges the
-//!    reply, binds the call; the reply thread writes to the client: one write, once. On a kept connection the reply
-//!    may have to wait for those of earlier commands; who answers the last of these writes them all.
-//! 6. When no answer comes, the timer thread sends again, tries the next member, or gives up, all within 3 s.
+//! 4. [`link`]: the command goes out to the member. The loop takes the next one.
+//! 5. The link reads the answer in a later turn. The dispatcher finds the transaction by its cookie, judges the reply,
+//!    binds the call; the loop writes to the client: one write, once. On a kept connection the reply may have to wait
+//!    for those of earlier commands ([`client::order`]); the last of these takes them all along.
+//! 6. When no answer comes, an alarm has the dispatcher send again, try the next member, or give up.
 //!
-//! [`dispatch::Dispatch`] is pure: events in, actions out, no socket and no clock. [`cluster::Cluster`] holds it
-//! under one lock and carries the actions out when the lock is free. So each story of loss, delay and restart is
-//! a unit test.
+//! [`dispatch::Dispatch`] is pure: events in, actions out, no socket and no clock. [`cluster::Cluster`] holds it under
+//! one lock, and its loop carries the actions out when the lock is free. So each story of loss, delay and restart is a
+//! unit test.
+//!
+//! In one turn replies of members come first, since they free clients; then alarms; then what other threads want; then
+//! notifications; then new commands, in batches. What up to 16 commands come to is carried out together. A descriptor
+//! with nothing to say costs a turn nothing.
 //!
 //! # Threads
 //!
 //! | thread | file | waits in | ended by |
 //! |---|---|---|---|
 //! | main | `daemon/signal_thread.rs` | signals | SIGTERM |
-//! | `cluster-N` | `front/cluster_thread.rs` | poll over the control socket and the connections in use | its socket pair |
-//! | `slow-N` | `front/slow_thread.rs` | poll over clients that are slow, idle, or do not read; none over UDP | its socket pair |
-//! | `timer-N` | `link/timer_thread.rs` | its channel, until the earliest alarm | a message |
-//! | `reply-N.M` | `link/udp.rs`, `link/stream.rs`, `link/unix.rs` | a member's socket | shutdown of it |
-//! | `dns-N.M` | `link/resolver_thread.rs` | its condition variable, or the look-up of a member's name | its flag; a look-up is not waited for |
-//! | `relay-N` | `notify/relay_thread.rs` | poll over members that notify, and sockets of the SIP server | its socket pair |
-//! | `health` | `health/health_thread.rs` | its channel, until the next probe | a message |
-//! | `upkeep` | `server/upkeep_thread.rs` | its channel, until a link that was replaced is over | a message |
-//! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets and their clients | its socket pair |
+//! | `cluster-N` | `cluster/cluster_thread.rs` | readiness of all its descriptors, or the next alarm | a message |
+//! | `health` | `health/health_thread.rs` | readiness of its probes' sockets, or the next alarm | a message |
+//! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
+//! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
+//! | `ending` | `daemon/ending_thread.rs` | while the daemon ends: a second SIGTERM, which ends it whatever the others do | shutdown of its socket pair |
+//!
+//! Others reach a loop through its mailbox ([`rim::readiness::Mailbox`]): a bounded crossbeam channel and a wake-up. The
+//! health thread posts what it finds to the clusters; what the admin thread changes and needs a descriptor for is done by
+//! the loop, and waited for. All threads are told to end, and joined, by [`server::Server`].
+//!
+//! `rtp_cluster_client` has two, beside the one of its keys: `console/signal_thread.rs` waits for the signal that ends it,
+//! and `console/top/look_thread.rs` asks the daemon for what the live view shows.
 //!
 //! `rtp_cluster_status` is another process, which reads the admin socket: `sampler` (`status/sampler_thread.rs`) asks once a
 //! second, `http-N` (`status/http_thread.rs`) answer from what it saw last.
-//!
-//! Health and timers talk over bounded crossbeam channels: the health thread posts a member's state to the timer
-//! thread of its cluster; results of probes come back to the health thread from whoever read them. All these are
-//! told to end, and joined, by [`server::Server`].
 //!
 //! Whatever blocks a thread for news stands inside of [`rim::idle`], so that the watchdog tells one that waits from one
 //! that hangs.
 //!
 //! # Locks
 //!
-//! Taken in this order only, each held over no I/O and no log call:
+//! Taken in this order only:
 //!
-//! 1. `server`: the lock of changes (reload, admin commands), then the list of clusters;
-//! 2. `cluster`: the dispatcher of one cluster, and never two of them;
-//! 3. `relay`: who relays a cluster's notifications;
-//! 4. `link`: a link's own state; or `client`: the replies of a kept connection, those kept for repeats. A stream link
-//!    and a kept connection alone hold theirs over a send, one that never waits, since the order of the queue must be
-//!    that of the wire.
+//! 1. `server`: the lock of changes, which one reload or admin command holds from beginning to end, files, names and
+//!    loops that it waits for included; no thread that serves commands ever takes it;
+//! 2. `server`: the list of clusters, and the parts of one that may be handed on;
+//! 3. `cluster`: whether first probes are awaited, then the dispatcher of one cluster, and never two of them: held over no
+//!    I/O and no log call. It is the only lock on the way of a command, and nobody else holds it for long;
+//! 4. `rim`: what the pool of names and the watchdog keep.
+//!
+//! # Rooms
+//!
+//! Each room uses those that its row names, and nothing else; no two files use each other.
+//!
+//! | room | uses |
+//! |---|---|
+//! | `rim` | |
+//! | `protocol` | |
+//! | `config` | |
+//! | `client` | |
+//! | `sockets` | `config` `rim` |
+//! | `dispatch` | `protocol` `config` `rim` |
+//! | `link` | `protocol` `config` `rim` |
+//! | `health` | `link` `protocol` `config` `rim` |
+//! | `cluster` | `health` `link` `client` `dispatch` `protocol` `config` `sockets` `rim` |
+//! | `admin` | `dispatch` `config` `rim` |
+//! | `daemon` | `sockets` `config` `rim` |
+//! | `server` | `admin` `cluster` `health` `link` `dispatch` `config` `daemon` `sockets` `rim` |
+//! | `console` | `admin` `config` `rim` |
+//! | `bin` | `server` `daemon` `console` |
 //!
 //! # Absent on purpose
 //!
-//! No async runtime. No thread that waits for a member on behalf of one client while others queue. No configuration
-//! that is searched for. No retry that a time-out does not end.
+//! No async runtime. No thread that waits for a member, for a client, or for time. No configuration that is searched for.
 
 pub mod admin;
+pub mod client;
 pub mod cluster;
 pub mod config;
 pub mod console;
 pub mod daemon;
 pub mod dispatch;
-pub mod front;
 pub mod health;
 pub mod link;
-pub mod notify;
 pub mod protocol;
 pub mod rim;
 pub mod server;

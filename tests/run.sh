@@ -11,6 +11,7 @@ want kamailio command -v kamailio
 want mandoc command -v mandoc
 want sip-tester command -v sipp
 want socat command -v socat
+want iproute2 command -v ip
 want telnet command -v telnet
 want curl command -v curl
 want chromium command -v chromium

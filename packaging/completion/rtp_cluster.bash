@@ -18,6 +18,9 @@ _rtp_cluster() {
     -m | --socket-mode | --admin-mode | --readonly-mode)
         mapfile -t COMPREPLY < <(compgen -W "0600 0660 0666" -- "$word")
         ;;
+    --log-format)
+        mapfile -t COMPREPLY < <(compgen -W "text json logfmt" -- "$word")
+        ;;
     *)
         local flags
         flags=$("$1" --help 2>/dev/null | sed -n 's/^ *\(-[a-zA-Z]\)\{0,1\},\{0,1\} *\(--[a-z-]*\).*/\1 \2/p')

@@ -1,9 +1,12 @@
 //! A command to its reply, by way of the server. Nothing here waits: a `wait` is handed back with the question that
 //! it asks, and the thread asks it again until it is answered or late. What touches files is in [`super::save`].
 
+use super::command::{Command, ListForm, StatsForm, Trace, Until, Wait};
 use super::commands::{Access, Entry};
-use super::grammar::{Command, ListForm, StatsForm, Until, Wait};
+use super::listing::Listing;
+use super::render_news::News;
 use super::reply::Reply;
+use super::select::Selection;
 use super::{render, render_json, render_prometheus, save};
 use crate::admin::operator::{Operator, Refusal};
 
@@ -14,6 +17,15 @@ pub enum Outcome {
     Reply(Reply),
     /// It is answered when it is so, see [`check_wait`].
     Wait(Wait),
+    /// It is answered part by part.
+    List(Listing),
+    /// It is answered with what happens, as it happens.
+    Watch {
+        /// A document a line.
+        json: bool,
+    },
+    /// Likewise, with what happens to calls.
+    Trace(Trace),
     /// The connection closes, without a word.
     Quit,
 }
@@ -45,7 +57,11 @@ pub fn apply(operator: &dyn Operator, command: Command) -> Outcome {
     let reply = match command {
         Command::Wait(wait) => return Outcome::Wait(wait),
         Command::Quit => return Outcome::Quit,
-        Command::Ls { cluster, form } => ls(operator, cluster.as_deref(), form).unwrap_or_else(Reply::error),
+        Command::Ls {
+            cluster,
+            form,
+            selection,
+        } => ls(operator, cluster.as_deref(), form, selection).unwrap_or_else(Reply::error),
         Command::Add { cluster, member } => done(operator.add_member(&cluster, member)),
         Command::Delete { cluster, name, now } => done(operator.delete_member(&cluster, &name, now)),
         Command::Suspend { cluster, name } => done(operator.suspend(&cluster, &name)),
@@ -63,13 +79,14 @@ pub fn apply(operator: &dyn Operator, command: Command) -> Outcome {
             limit,
             json,
         } => {
-            let view = operator.sessions(&cluster, member.as_deref(), limit);
-            let text = if json {
-                render_json::sessions
-            } else {
-                render::sessions
-            };
-            view.map_or_else(Reply::error, |view| Reply::text(text(&view)))
+            return Outcome::List(Listing {
+                cluster,
+                member,
+                json,
+                limit,
+                listed: 0,
+                next: None,
+            });
         }
         Command::Locate {
             cluster,
@@ -88,6 +105,19 @@ pub fn apply(operator: &dyn Operator, command: Command) -> Outcome {
         Command::Stats { cluster, form } => {
             stats(operator, cluster.as_deref(), form).unwrap_or_else(Reply::error)
         }
+        Command::Watch { json } => return Outcome::Watch { json },
+        Command::Trace(trace) => return Outcome::Trace(trace),
+        Command::TraceLast { cluster, json, lines } => {
+            let steps = operator.traced_last(&cluster);
+            steps.map_or_else(Reply::error, |steps| {
+                let skipped = steps
+                    .len()
+                    .saturating_sub(usize::try_from(lines).unwrap_or(usize::MAX));
+                let steps = steps.iter().skip(skipped);
+                let text = steps.map(|step| if json { step.json() } else { step.text() });
+                Reply::text(text.collect::<String>())
+            })
+        }
         Command::Version => Reply::text(render::version()),
         Command::Help(rows) => Reply::text(render::help(&rows)),
     };
@@ -98,17 +128,27 @@ fn done(result: Result<(), Refusal>) -> Reply {
     result.map_or_else(Reply::error, |()| Reply::ok())
 }
 
-fn ls(operator: &dyn Operator, name: Option<&str>, form: ListForm) -> Result<Reply, Refusal> {
+fn ls(
+    operator: &dyn Operator,
+    name: Option<&str>,
+    form: ListForm,
+    selection: Selection,
+) -> Result<Reply, Refusal> {
     Ok(Reply::text(match (name, form) {
-        (None, ListForm::Json) => {
-            render_json::clusters(operator.clusters().iter().enumerate(), operator.uptime())
-        }
+        (None, ListForm::Json) => render_json::clusters(
+            operator.clusters().iter().enumerate(),
+            selection,
+            operator.uptime(),
+        ),
         (None, _) => render::clusters(&operator.summaries(), form == ListForm::Verbose),
         (Some(name), _) => {
-            let (n, view) = operator.cluster(name)?;
-            match form {
-                ListForm::Json => render_json::clusters([(n, &view)].into_iter(), operator.uptime()),
-                _ => render::members(n, &view, form == ListForm::Verbose),
+            let (n, mut view) = operator.cluster(name)?;
+            selection.sort(&mut view.members);
+            if form == ListForm::Json {
+                render_json::clusters([(n, &view)].into_iter(), selection, operator.uptime())
+            } else {
+                view.members.retain(|member| selection.shows(member));
+                render::members(n, &view, form == ListForm::Verbose)
             }
         }
     }))
@@ -179,15 +219,19 @@ mod tests {
 
     /// All that a client is sent for `line`.
     fn ask(fake: &Fake, line: &str) -> String {
+        let mut out = Vec::new();
         let reply = match grammar::parse(line) {
             Ok(Some((_, command))) => match apply(fake, command) {
                 Outcome::Reply(reply) => reply,
+                Outcome::List(mut listing) => {
+                    while !listing.write_part(fake, &mut out) {}
+                    return String::from_utf8(out).unwrap();
+                }
                 other => panic!("{line}: {other:?}"),
             },
             Ok(None) => panic!("{line}: blank"),
             Err(reply) => reply,
         };
-        let mut out = Vec::new();
         reply.write_to(&mut out);
         String::from_utf8(out).unwrap()
     }
@@ -220,6 +264,26 @@ mod tests {
                 "resume RTPPROXY1",
                 "set RTPPROXY1 [Weight(7)]"
             ]
+        );
+    }
+
+    #[test]
+    fn members_are_filtered_and_sorted_in_the_shape_of_the_manual() {
+        let fake = Fake::of_the_manual();
+        let all = ask(&fake, "ls Supercluster#1");
+        assert_eq!(ask(&fake, "ls Supercluster#1 STATE=Online sort=sessions"), all);
+        let none = "Active members of the cluster #0:\n\nInactive members of the cluster #0:\n\nOK\n";
+        assert_eq!(ask(&fake, "ls Supercluster#1 state=offline"), none);
+        fake.clusters.lock()[0].members[1].active_sessions = Some(1);
+        let sorted = ask(&fake, "ls sort=load Supercluster#1");
+        let names: Vec<_> = sorted.lines().filter(|line| line.contains("name")).collect();
+        assert_eq!(names, ["        name = RTPPROXY2", "        name = RTPPROXY1"]);
+        assert!(sorted.starts_with("Active members of the cluster #0:\n    RTPproxy: #0\n"));
+        // How many there are is no matter of what is shown.
+        let json = ask(&fake, "ls --json Supercluster#1 state=offline");
+        assert!(
+            json.contains("\"active_members\":2") && json.contains("\"members\":[]"),
+            "{json}"
         );
     }
 
@@ -268,12 +332,26 @@ mod tests {
         let fake = Fake::of_the_manual();
         assert_eq!(
             ask(&fake, "sessions Supercluster#1"),
-            "bound sessions = 2\nlisted = 2\n    RTPproxy = RTPPROXY1, age = 12 s, call-id = a1@host\n    \
-             RTPproxy = RTPPROXY1, age = 700 s, deleted, call-id = b\\x0a2\nOK\n"
+            "bound sessions = 2\n    RTPproxy = RTPPROXY1, age = 12 s, call-id = a1@host\n    \
+             RTPproxy = RTPPROXY1, age = 700 s, deleted, call-id = b\\x0a2\nlisted = 2\nOK\n"
         );
         assert_eq!(
             ask(&fake, "sessions Supercluster#1 RTPPROXY2 limit=0"),
             "bound sessions = 2\nlisted = 0\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "sessions --json Supercluster#1"),
+            "{\"bound\":2,\"sessions\":[\
+             {\"call_id\":\"a1@host\",\"member\":\"RTPPROXY1\",\"age\":12,\"deleted\":false},\
+             {\"call_id\":\"b\\\\x0a2\",\"member\":\"RTPPROXY1\",\"age\":700,\"deleted\":true}]}\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "sessions --json Supercluster#1 limit=0"),
+            "{\"bound\":2,\"sessions\":[]}\nOK\n"
+        );
+        assert_eq!(
+            ask(&fake, "sessions --json Nobody"),
+            "ERROR: Nobody: cluster not found\n"
         );
         assert_eq!(
             ask(&fake, "locate Supercluster#1 a1@host"),

@@ -24,6 +24,8 @@ pub enum Kind {
     Save,
     Wait,
     Stats,
+    Watch,
+    Trace,
     Version,
     Help,
     Quit,
@@ -76,8 +78,9 @@ pub const COMMANDS: &[Entry] = &[
         kind: Kind::Ls,
         words: &["ls"],
         actions: &[],
-        usage: "ls [-v|--json] [CLUSTER]",
-        help: "list all clusters, or the members of one; -v: in more detail; --json: everything that is known",
+        usage: "ls [-v|--json] [CLUSTER] [state=online|offline] [sort=load|name|delay|sessions]",
+        help: "list all clusters, or the members of one, those in a state or in another order; -v: in more detail; \
+               --json: everything that is known",
         access: Access::Reads,
     },
     Entry {
@@ -204,6 +207,23 @@ pub const COMMANDS: &[Entry] = &[
         access: Access::Reads,
     },
     Entry {
+        kind: Kind::Watch,
+        words: &["watch"],
+        actions: &[],
+        usage: "watch [--json]",
+        help: "tell changes of members, reloads and takeovers as they happen",
+        access: Access::Reads,
+    },
+    Entry {
+        kind: Kind::Trace,
+        words: &["trace"],
+        actions: &[],
+        usage: "trace [--json] CLUSTER CALL-ID|*|last [-t SECONDS] [limit=N]",
+        help: "tell each command and reply of a call, or of all, as it happens; last: those of the last that failed or \
+               were slow",
+        access: Access::Reads,
+    },
+    Entry {
         kind: Kind::Version,
         words: &["version"],
         actions: &[],
@@ -255,6 +275,29 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::fields;
+
+    #[test]
+    fn the_usage_of_a_command_names_its_keys_and_no_others() {
+        for (kind, mut keys) in [
+            (Kind::Add, fields::member_keys()),
+            (Kind::ClusterAdd, fields::cluster_keys()),
+        ] {
+            let entry = COMMANDS.iter().find(|entry| entry.kind == kind).unwrap();
+            let pairs = entry
+                .usage
+                .split([' ', ',', '['])
+                .filter(|word| word.contains('='));
+            let mut named: Vec<&str> = pairs.filter_map(|pair| pair.split('=').next()).collect();
+            named.sort_unstable();
+            keys.sort_unstable();
+            assert_eq!(named, keys, "{}", entry.usage);
+        }
+        let set = COMMANDS.iter().find(|entry| entry.kind == Kind::Set).unwrap();
+        for key in fields::setting_keys() {
+            assert!(set.help.contains(key), "{key}: {}", set.help);
+        }
+    }
 
     #[test]
     fn every_form_starts_with_its_name_and_says_its_action() {

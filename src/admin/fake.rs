@@ -1,6 +1,6 @@
 //! A server for the tests of this room: clusters in memory that do at once what they are told.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::config::Setting;
 use crate::config::model::{Address, Cluster, Config, Member, Name, Protocol, Status};
+use crate::dispatch::event::{Event, Step, Subject, Traced};
 use crate::dispatch::view::{
     CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView, Summary,
 };
+use crate::rim::feed::{Feed, Subscription, Wake};
 
 /// Clusters in memory.
 pub(crate) struct Fake {
@@ -22,6 +24,15 @@ pub(crate) struct Fake {
     pub(crate) reload: Mutex<Result<Loaded, Refusal>>,
     /// Every change, in the order in which it was made.
     pub(crate) changes: Mutex<Vec<String>>,
+    /// Parts that each listing of sessions has, of a thousand calls; 0 for the two calls of the manual.
+    pub(crate) parts_of_sessions: AtomicUsize,
+    /// How often a cluster or its sessions were asked for.
+    pub(crate) looks: AtomicUsize,
+    pub(crate) own_files: Vec<PathBuf>,
+    /// What is told to those who watch.
+    pub(crate) events: Feed<Event>,
+    /// What is told to those who trace.
+    pub(crate) steps: Feed<Traced>,
 }
 
 /// A directory of its own for one test, gone with it.
@@ -56,6 +67,37 @@ pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
+/// The first member of the manual has become `new`.
+pub(crate) fn event(new: &'static str) -> Event {
+    Event {
+        at: Duration::from_millis(1_500),
+        subject: Subject::Member {
+            cluster: name("Supercluster#1"),
+            member: name("RTPPROXY1"),
+            address: "127.0.0.1:22222".into(),
+        },
+        old: Some("online".into()),
+        new: new.into(),
+        why: "2 probes unanswered".into(),
+    }
+}
+
+/// A command of a call has gone to that member.
+pub(crate) fn traced(call_id: &str, text: &[u8]) -> Traced {
+    Traced {
+        at: Duration::from_millis(1_500),
+        call_id: call_id.into(),
+        step: Step::Sent,
+        client: "127.0.0.1:5060".into(),
+        member: Some(name("RTPPROXY1")),
+        attempt: Some(1),
+        delay: Some(Duration::from_micros(312)),
+        why: "chosen by weight".into(),
+        text: text.to_vec(),
+        ends_call: false,
+    }
+}
+
 /// An online member on 127.0.0.1.
 pub(crate) fn member(text: &str, port: u16, weight: u16, capacity: u32) -> MemberView {
     MemberView {
@@ -66,12 +108,15 @@ pub(crate) fn member(text: &str, port: u16, weight: u16, capacity: u32) -> Membe
             weight,
             capacity,
             status: Status::Active,
-            wan_address: None,
-            lan_address: None,
+            wan_address: crate::config::model::Family::default(),
+            lan_address: crate::config::model::Family::default(),
             cmd_out_address: None,
         },
         online: true,
         why: "answers".into(),
+        said: None,
+        next_try: None,
+        lacks: Some(Vec::new()),
         since: Duration::from_secs(90),
         active_sessions: Some(0),
         bound: 0,
@@ -143,6 +188,11 @@ impl Fake {
                 members: 4,
             })),
             changes: Mutex::new(Vec::new()),
+            parts_of_sessions: AtomicUsize::new(0),
+            looks: AtomicUsize::new(0),
+            own_files: Vec::new(),
+            events: Feed::default(),
+            steps: Feed::default(),
         }
     }
 
@@ -183,6 +233,7 @@ impl Operator for Fake {
     }
 
     fn cluster(&self, name: &str) -> Result<(usize, ClusterView), Refusal> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let clusters = self.clusters.lock();
         let place = clusters
             .iter()
@@ -279,26 +330,67 @@ impl Operator for Fake {
         Ok(())
     }
 
-    fn sessions(&self, cluster: &str, member: Option<&str>, limit: usize) -> Result<SessionsView, Refusal> {
+    fn sessions(
+        &self,
+        cluster: &str,
+        member: Option<&str>,
+        from: usize,
+        limit: usize,
+    ) -> Result<SessionsView, Refusal> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let (_, view) = self.cluster(cluster)?;
         let owner = name(member.unwrap_or("RTPPROXY1"));
         if !view.members.iter().any(|view| view.member.name == owner) {
             return Err(Refusal::NoMember(owner.to_string()));
+        }
+        let parts = self.parts_of_sessions.load(Ordering::Relaxed);
+        if parts > 0 {
+            let calls = (0..limit.min(1_000))
+                .map(|n| (vec![b'x'; 100], owner.clone(), Duration::from_secs(1), n == 0));
+            return Ok(SessionsView {
+                bound: 0,
+                listed: calls.collect(),
+                next: (from + 1 < parts).then_some(from + 1),
+            });
         }
         let mut listed = vec![
             (b"a1@host".to_vec(), owner.clone(), Duration::from_secs(12), false),
             (b"b\n2".to_vec(), owner, Duration::from_secs(700), true),
         ];
         listed.truncate(limit);
-        Ok(SessionsView { bound: 2, listed })
+        Ok(SessionsView {
+            bound: 2,
+            listed,
+            next: None,
+        })
     }
 
     fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(Name, Duration)>, Refusal> {
-        let listed = self.sessions(cluster, None, 2)?.listed;
+        let listed = self.sessions(cluster, None, 0, 2)?.listed;
         Ok(listed
             .into_iter()
             .find(|entry| entry.0 == call_id)
             .map(|(_, owner, age, _)| (owner, age)))
+    }
+
+    fn watch(&self, wake: Wake) -> Result<Subscription<Event>, Refusal> {
+        Ok(self.events.listen(|_| true, wake).unwrap())
+    }
+
+    fn trace(
+        &self,
+        cluster: &str,
+        call_id: Option<Vec<u8>>,
+        wake: Wake,
+    ) -> Result<Subscription<Traced>, Refusal> {
+        self.cluster(cluster)?;
+        let wants = move |step: &Traced| call_id.as_ref().is_none_or(|id| *id == step.call_id);
+        Ok(self.steps.listen(wants, wake).unwrap())
+    }
+
+    fn traced_last(&self, cluster: &str) -> Result<Vec<Traced>, Refusal> {
+        self.cluster(cluster)?;
+        Ok(vec![traced("old", b"E50"), traced("new", b"E51")])
     }
 
     fn reload(&self) -> Result<Loaded, Refusal> {
@@ -324,6 +416,14 @@ impl Operator for Fake {
 
     fn file(&self) -> (PathBuf, Vec<u8>) {
         self.file.lock().clone()
+    }
+
+    fn take_over(&self, _successor: std::os::fd::OwnedFd) {
+        self.changes.lock().push("take over".into());
+    }
+
+    fn own_files(&self) -> Vec<PathBuf> {
+        self.own_files.clone()
     }
 
     fn saved(&self, contents: Vec<u8>) {

@@ -4,187 +4,14 @@
 use core::time::Duration;
 use std::path::PathBuf;
 
+use super::command::{
+    Command, ListForm, PAIRS_MAX, SESSIONS_LISTED, SESSIONS_LISTED_MAX, StatsForm, Trace, TracedCalls, Until,
+    WAIT_MAX, Wait,
+};
 use super::commands::{self, Entry, Kind};
 use super::reply::Reply;
-use crate::config::Setting;
-use crate::config::{fields, model};
-
-/// `key=value` pairs in one command. Three times what a member has.
-pub const PAIRS_MAX: usize = 32;
-/// Call-ids that `sessions` lists when it is not told how many.
-pub const SESSIONS_LISTED: usize = 100;
-/// Call-ids that `sessions` lists at most.
-pub const SESSIONS_LISTED_MAX: usize = 100_000;
-/// Longest `wait`, and how long it takes without `-t`: a drain may last as long as the longest call.
-pub const WAIT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// A command with its arguments, each checked as far as it can be without the server.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// All clusters, or one by name.
-    Ls {
-        /// By name; `None` is the list of all.
-        cluster: Option<String>,
-        /// How much, and how.
-        form: ListForm,
-    },
-    /// A new member.
-    Add {
-        /// Of this cluster.
-        cluster: String,
-        /// With this definition.
-        member: model::Member,
-    },
-    /// A member leaves.
-    Delete {
-        /// Of this cluster.
-        cluster: String,
-        /// By name.
-        name: String,
-        /// Without waiting for its sessions.
-        now: bool,
-    },
-    /// A member gets no new sessions.
-    Suspend {
-        /// Of this cluster.
-        cluster: String,
-        /// By name.
-        name: String,
-    },
-    /// A member is ACTIVE again.
-    Resume {
-        /// Of this cluster.
-        cluster: String,
-        /// By name.
-        name: String,
-    },
-    /// A member is changed in place.
-    Set {
-        /// Of this cluster.
-        cluster: String,
-        /// By name.
-        name: String,
-        /// At least one, each key once.
-        settings: Vec<Setting>,
-    },
-    /// A new cluster.
-    ClusterAdd(Box<model::Cluster>),
-    /// A cluster closes.
-    ClusterDelete {
-        /// By name.
-        name: String,
-        /// Without waiting for its sessions.
-        now: bool,
-    },
-    /// Bound call-ids.
-    Sessions {
-        /// Of this cluster.
-        cluster: String,
-        /// Of this member alone.
-        member: Option<String>,
-        /// How many are listed, at most [`SESSIONS_LISTED_MAX`].
-        limit: usize,
-        /// As one document.
-        json: bool,
-    },
-    /// Who serves a call.
-    Locate {
-        /// In this cluster.
-        cluster: String,
-        /// As typed.
-        call_id: String,
-        /// As one document.
-        json: bool,
-    },
-    /// The file is read again.
-    Reload,
-    /// A file is checked.
-    Check(PathBuf),
-    /// What runs is compared with the file.
-    Diff {
-        /// As one document.
-        json: bool,
-    },
-    /// What runs is written.
-    Save {
-        /// Another file than the one that was read.
-        file: Option<PathBuf>,
-        /// Whatever the file holds now.
-        force: bool,
-    },
-    /// Answered when it is so.
-    Wait(Wait),
-    /// Counters.
-    Stats {
-        /// Of this cluster alone.
-        cluster: Option<String>,
-        /// How.
-        form: StatsForm,
-    },
-    /// Of the daemon.
-    Version,
-    /// These rows of the table.
-    Help(Vec<&'static Entry>),
-    /// The connection closes.
-    Quit,
-}
-
-/// How `ls` lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ListForm {
-    /// The listing that scripts read since the first version.
-    Plain,
-    /// With further lines.
-    Verbose,
-    /// All there is.
-    Json,
-}
-
-/// How `stats` shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StatsForm {
-    /// For people.
-    Plain,
-    /// For programs.
-    Json,
-    /// For a scrape.
-    Prometheus,
-}
-
-/// What a `wait` waits for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wait {
-    /// Of this cluster.
-    pub cluster: String,
-    /// Member by name.
-    pub name: String,
-    /// This state.
-    pub until: Until,
-    /// How long, at most [`WAIT_MAX`].
-    pub limit: Duration,
-}
-
-/// A state to wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// It answers probes.
-    Online,
-    /// It does not.
-    Offline,
-    /// It is no longer in the cluster.
-    Gone,
-}
-
-impl Until {
-    /// The word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Online => "online",
-            Self::Offline => "offline",
-            Self::Gone => "gone",
-        }
-    }
-}
+use super::select::{Selection, SortKey};
+use crate::config::fields;
 
 /// Reads one line. `None` for a blank one, which gets no reply.
 ///
@@ -244,17 +71,7 @@ pub fn parse(line: &str) -> Result<Option<(&'static Entry, Command)>, Reply> {
 fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result<Command, Reply> {
     let mut args = Arguments { entry, words };
     let command = match entry.kind {
-        Kind::Ls => {
-            let form = match args.option(&["-v", "--verbose", "--json"])? {
-                None => ListForm::Plain,
-                Some("--json") => ListForm::Json,
-                Some(_) => ListForm::Verbose,
-            };
-            Command::Ls {
-                cluster: args.words.next().map(str::to_owned),
-                form,
-            }
-        }
+        Kind::Ls => args.ls()?,
         Kind::Add => {
             let member = fields::member_from_pairs(&args.pairs()?).map_err(Reply::error)?;
             Command::Add { cluster, member }
@@ -326,12 +143,26 @@ fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result
                 form,
             }
         }
+        Kind::Watch => Command::Watch {
+            json: args.option(&["--json"])?.is_some(),
+        },
+        Kind::Trace => args.trace()?,
         Kind::Version => Command::Version,
         Kind::Help => args.help()?,
         Kind::Quit => Command::Quit,
     };
     args.end()?;
     Ok(command)
+}
+
+/// The place of `word` among those that are known, in any case.
+fn one_of(what: &str, word: &str, known: &[&str]) -> Result<usize, Reply> {
+    let place = known.iter().position(|known| known.eq_ignore_ascii_case(word));
+    place.ok_or_else(|| {
+        let (last, first) = known.split_last().unwrap_or((&"", &[]));
+        let want = format!("want {} or {last}", first.join(", "));
+        Reply::error(format!("{what} \"{}\": {want}", shown(word)))
+    })
 }
 
 /// The words of a line that are not taken yet.
@@ -467,6 +298,39 @@ impl<'a> Arguments<'a> {
         Ok((!rest.is_empty()).then(|| PathBuf::from(rest)))
     }
 
+    fn ls(&mut self) -> Result<Command, Reply> {
+        let form = match self.option(&["-v", "--verbose", "--json"])? {
+            None => ListForm::Plain,
+            Some("--json") => ListForm::Json,
+            Some(_) => ListForm::Verbose,
+        };
+        let mut cluster = None;
+        let mut selection = Selection::default();
+        while let Some(word) = self.words.next() {
+            // A name has no `=`, so the two are never confused.
+            match word.split_once('=') {
+                Some((key, value)) if key.eq_ignore_ascii_case("state") && selection.online.is_none() => {
+                    let is_online = one_of("ls: state", value, &["online", "offline"])? == 0;
+                    selection.online = Some(is_online);
+                }
+                Some((key, value)) if key.eq_ignore_ascii_case("sort") && selection.sort.is_none() => {
+                    let place = one_of("ls: sort", value, &SortKey::ALL.map(SortKey::as_str))?;
+                    selection.sort = SortKey::ALL.get(place).copied();
+                }
+                None if cluster.is_none() => cluster = Some(word.to_owned()),
+                _ => return Err(self.unexpected(word)),
+            }
+        }
+        if cluster.is_none() && !selection.is_all() {
+            return Err(self.missing("CLUSTER"));
+        }
+        Ok(Command::Ls {
+            cluster,
+            form,
+            selection,
+        })
+    }
+
     fn sessions(&mut self) -> Result<Command, Reply> {
         let json = self.option(&["--json"])?.is_some();
         let cluster = self.word("CLUSTER")?;
@@ -502,33 +366,69 @@ impl<'a> Arguments<'a> {
         let name = self.word("NAME")?;
         let state = self.word("online, offline or gone")?;
         let until = [Until::Online, Until::Offline, Until::Gone];
-        let until = until
-            .into_iter()
-            .find(|until| until.as_str().eq_ignore_ascii_case(&state));
-        let until = until.ok_or_else(|| {
-            Reply::error(format!(
-                "wait: state \"{}\": want online, offline or gone",
-                shown(&state)
-            ))
-        })?;
-        let mut limit = WAIT_MAX;
-        if self.keyword("-t") {
-            let text = self.word("SECONDS")?;
-            let seconds = text
-                .parse()
-                .ok()
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-            limit = seconds.filter(|limit| *limit <= WAIT_MAX).ok_or_else(|| {
-                let want = format!("want a number from 0 to {}", WAIT_MAX.as_secs());
-                Reply::error(format!("wait: -t \"{}\": {want}", shown(&text)))
-            })?;
-        }
+        let place = one_of("wait: state", &state, &until.map(Until::as_str))?;
+        let until = until.get(place).copied().unwrap_or(Until::Gone);
+        let limit = if self.keyword("-t") {
+            self.seconds()?
+        } else {
+            WAIT_MAX
+        };
         Ok(Wait {
             cluster,
             name,
             until,
             limit,
         })
+    }
+
+    /// What follows `-t`.
+    fn seconds(&mut self) -> Result<Duration, Reply> {
+        let text = self.word("SECONDS")?;
+        let seconds = text
+            .parse()
+            .ok()
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+        seconds.filter(|limit| *limit <= WAIT_MAX).ok_or_else(|| {
+            let want = format!("want a number from 0 to {}", WAIT_MAX.as_secs());
+            Reply::error(format!("{}: -t \"{}\": {want}", self.entry.title(), shown(&text)))
+        })
+    }
+
+    fn trace(&mut self) -> Result<Command, Reply> {
+        let json = self.option(&["--json"])?.is_some();
+        let cluster = self.word("CLUSTER")?;
+        let calls = self.word("CALL-ID, * or last")?;
+        let (mut limit, mut lines) = (None, None);
+        while let Some(word) = self.words.next() {
+            match word.split_once('=') {
+                None if word.eq_ignore_ascii_case("-t") && limit.is_none() => limit = Some(self.seconds()?),
+                Some((key, value)) if key.eq_ignore_ascii_case("limit") && lines.is_none() => {
+                    let number = value.parse().ok().filter(|&n: &u64| n > 0);
+                    lines = Some(number.ok_or_else(|| {
+                        Reply::error(format!(
+                            "trace: limit \"{}\": want a whole number from 1 on",
+                            shown(value)
+                        ))
+                    })?);
+                }
+                _ => return Err(self.unexpected(word)),
+            }
+        }
+        let (lines, time) = (lines.unwrap_or(u64::MAX), limit.unwrap_or(WAIT_MAX));
+        if calls.eq_ignore_ascii_case("last") {
+            return Ok(Command::TraceLast { cluster, json, lines });
+        }
+        Ok(Command::Trace(Trace {
+            cluster,
+            calls: if calls == "*" {
+                TracedCalls::All
+            } else {
+                TracedCalls::One(calls)
+            },
+            limit: time,
+            lines,
+            json,
+        }))
     }
 
     fn help(&mut self) -> Result<Command, Reply> {
@@ -571,6 +471,7 @@ fn shown(word: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::model;
 
     fn command(line: &str) -> Command {
         match parse(line) {
@@ -624,6 +525,7 @@ mod tests {
         let ls = |cluster: Option<&str>, form| Command::Ls {
             cluster: cluster.map(str::to_owned),
             form,
+            selection: Selection::default(),
         };
         assert_eq!(command("ls"), ls(None, ListForm::Plain));
         assert_eq!(
@@ -633,9 +535,8 @@ mod tests {
         assert_eq!(command("ls -v C"), ls(Some("C"), ListForm::Verbose));
         assert_eq!(command("ls --json"), ls(None, ListForm::Json));
         assert_eq!(command("ls -- -v"), ls(Some("-v"), ListForm::Plain));
-        assert_eq!(
-            error("ls -x"),
-            "ERROR: ls: unknown option \"-x\": want ls [-v|--json] [CLUSTER]"
+        assert!(
+            error("ls -x").starts_with("ERROR: ls: unknown option \"-x\": want ls [-v|--json] [CLUSTER]")
         );
         assert!(error("ls -v --json").contains("exclude each other"));
         assert!(error("ls C D").starts_with("ERROR: ls: unexpected \"D\": want ls "));
@@ -776,6 +677,61 @@ mod tests {
             );
         }
         assert!(error("wait C R here").contains("\"here\": want online, offline or gone"));
+    }
+
+    #[test]
+    fn members_are_selected_by_state_and_order() {
+        let Command::Ls { selection, .. } = command("ls -v C Sort=DELAY state=OFFLINE") else {
+            panic!("no list")
+        };
+        assert_eq!(
+            (selection.online, selection.sort),
+            (Some(false), Some(SortKey::Delay))
+        );
+        assert_eq!(
+            error("ls C state=gone"),
+            "ERROR: ls: state \"gone\": want online or offline"
+        );
+        assert_eq!(
+            error("ls C sort=age"),
+            "ERROR: ls: sort \"age\": want load, name, delay or sessions"
+        );
+        assert!(error("ls state=online").contains("CLUSTER is missing"));
+        assert!(error("ls C sort=name sort=load").contains("unexpected \"sort=load\""));
+    }
+
+    #[test]
+    fn a_trace_has_a_call_and_bounds() {
+        let trace = |calls, limit, lines| {
+            Command::Trace(Trace {
+                cluster: "C".into(),
+                calls,
+                limit,
+                lines,
+                json: false,
+            })
+        };
+        let one = TracedCalls::One("a@b".into());
+        assert_eq!(command("trace C a@b"), trace(one.clone(), WAIT_MAX, u64::MAX));
+        let bounded = trace(one, Duration::from_secs(5), 9);
+        assert_eq!(command("trace C a@b limit=9 -t 5"), bounded);
+        assert_eq!(command("TRACE C a@b -T 5 LIMIT=9"), bounded);
+        assert_eq!(command("trace C *"), trace(TracedCalls::All, WAIT_MAX, u64::MAX));
+        assert_eq!(
+            command("trace --json C last limit=3"),
+            Command::TraceLast {
+                cluster: "C".into(),
+                json: true,
+                lines: 3
+            }
+        );
+        assert_eq!(command("watch --JSON"), Command::Watch { json: true });
+        assert!(error("trace C").contains("CALL-ID, * or last is missing"));
+        assert!(error("trace C * limit=0").contains("want a whole number from 1 on"));
+        assert_eq!(
+            error("trace C * -t soon"),
+            "ERROR: trace: -t \"soon\": want a number from 0 to 86400"
+        );
     }
 
     #[test]

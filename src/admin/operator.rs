@@ -2,11 +2,14 @@
 //! this room a fake of it.
 
 use core::time::Duration;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use crate::config::Setting;
 use crate::config::model;
+use crate::dispatch::event::{Event, Traced};
 use crate::dispatch::view::{ClusterView, SessionsView, Summary};
+use crate::rim::feed::{Subscription, Wake};
 
 /// Why the server would not do it; the text that follows `ERROR: `.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub struct Loaded {
     reason = "every refusal is a `Refusal`, described there"
 )]
 pub trait Operator: Send + Sync {
+    /// Something has come to its end, such as the last member of a cluster that is being deleted.
+    fn tidy(&self) {}
     /// All clusters, counted.
     fn summaries(&self) -> Vec<Summary>;
     /// All clusters with their members, a consistent snapshot of each cluster.
@@ -75,10 +80,28 @@ pub trait Operator: Send + Sync {
     fn add_cluster(&self, cluster: model::Cluster) -> Result<(), Refusal>;
     /// Drains and closes a cluster, or closes it `now`.
     fn delete_cluster(&self, name: &str, now: bool) -> Result<(), Refusal>;
-    /// Bound call-ids of a cluster or of one member.
-    fn sessions(&self, cluster: &str, member: Option<&str>, limit: usize) -> Result<SessionsView, Refusal>;
+    /// A part of the bound call-ids of a cluster or of one member: at most `limit` of them, from part `from` of the
+    /// table on. The first part is 0; each says where the next one begins.
+    fn sessions(
+        &self,
+        cluster: &str,
+        member: Option<&str>,
+        from: usize,
+        limit: usize,
+    ) -> Result<SessionsView, Refusal>;
     /// The member that serves a call, the age of its last command.
     fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(model::Name, Duration)>, Refusal>;
+    /// What happens from now on; `wake` is called when there is news.
+    fn watch(&self, wake: Wake) -> Result<Subscription<Event>, Refusal>;
+    /// What happens from now on to a call of a cluster, or to all.
+    fn trace(
+        &self,
+        cluster: &str,
+        call_id: Option<Vec<u8>>,
+        wake: Wake,
+    ) -> Result<Subscription<Traced>, Refusal>;
+    /// What has happened to the last commands of a cluster that came out badly, oldest first.
+    fn traced_last(&self, cluster: &str) -> Result<Vec<Traced>, Refusal>;
     /// Reads the configuration file again and applies the difference. `Refusal::Other` may hold several lines,
     /// one a fault.
     fn reload(&self) -> Result<Loaded, Refusal>;
@@ -86,6 +109,10 @@ pub trait Operator: Send + Sync {
     fn running(&self) -> model::Config;
     /// The configuration file that `reload` reads and `save` writes, and what it held when it was last read.
     fn file(&self) -> (PathBuf, Vec<u8>);
+    /// Another process asks to take over from the daemon, and goes on over this connection.
+    fn take_over(&self, successor: OwnedFd);
+    /// Files that the daemon writes itself, which nothing is saved over.
+    fn own_files(&self) -> Vec<PathBuf>;
     /// Told by `save` when it has written the file: what it holds now.
     fn saved(&self, contents: Vec<u8>);
 }

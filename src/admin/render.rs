@@ -91,8 +91,8 @@ fn block(n: usize, view: &MemberView, verbose: bool) -> String {
     );
     field(&mut text, 8, "status", member.status.as_str());
     if verbose {
-        field(&mut text, 8, "wan_address", or_none(member.wan_address));
-        field(&mut text, 8, "lan_address", or_none(member.lan_address));
+        field(&mut text, 8, "wan_address", or_none(member.wan_address.some()));
+        field(&mut text, 8, "lan_address", or_none(member.lan_address.some()));
         field(&mut text, 8, "cmd_out_address", or_none(member.cmd_out_address));
         field(&mut text, 8, "bound sessions", view.bound);
         field(
@@ -113,8 +113,27 @@ fn block(n: usize, view: &MemberView, verbose: bool) -> String {
             "reason",
             format_args!("{}, since {}", view.why, seconds(view.since)),
         );
+        if let Some(said) = &view.said {
+            field(&mut text, 8, "detail", one_line(said));
+        }
+        if let Some(next_try) = view.next_try {
+            field(
+                &mut text,
+                8,
+                "tried again",
+                format_args!("in {:.1} s", next_try.as_secs_f64()),
+            );
+        }
+        if let Some(lacks) = view.lacks.as_ref().filter(|lacks| !lacks.is_empty()) {
+            field(&mut text, 8, "lacks", lacks.join(", "));
+        }
     }
     text
+}
+
+/// Words of the system, which may be any: as one line.
+fn one_line(words: &str) -> String {
+    words.split(char::is_control).collect::<Vec<_>>().join(" ")
 }
 
 /// Sessions in percent of the capacity; `None` while they are not known.
@@ -137,12 +156,14 @@ fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs())
 }
 
-/// `sessions`: counts, then a line each.
-pub fn sessions(view: &SessionsView) -> String {
+/// A part of `sessions`: before the first one how many calls are bound, a line each, and after the last one how many
+/// were `listed` in all.
+pub fn sessions(part: &SessionsView, first: bool, listed: Option<usize>) -> String {
     let mut text = String::new();
-    field(&mut text, 0, "bound sessions", view.bound);
-    field(&mut text, 0, "listed", view.listed.len());
-    for (call_id, member, age, deleted) in &view.listed {
+    if first {
+        field(&mut text, 0, "bound sessions", part.bound);
+    }
+    for (call_id, member, age, deleted) in &part.listed {
         let deleted = if *deleted { ", deleted" } else { "" };
         let _ = writeln!(
             text,
@@ -150,6 +171,9 @@ pub fn sessions(view: &SessionsView) -> String {
             seconds(*age),
             call_id_text(call_id)
         );
+    }
+    if let Some(listed) = listed {
+        field(&mut text, 0, "listed", listed);
     }
     text
 }
@@ -372,7 +396,7 @@ Inactive members of the cluster #1:
     fn the_verbose_lines_come_after_the_status() {
         let mut view = member("A", 1, 100, 2500);
         (view.active_sessions, view.bound) = (Some(25), 24);
-        view.member.wan_address = Some([203, 0, 113, 4].into());
+        view.member.wan_address = [203, 0, 113, 4].into();
         let (plain, verbose) = (block(0, &view, false), block(0, &view, true));
         let more = verbose.strip_prefix(&plain).unwrap();
         let want = [
@@ -389,6 +413,22 @@ Inactive members of the cluster #1:
             .map(|line| line.strip_prefix("        ").unwrap())
             .collect();
         assert_eq!(more, want);
+    }
+
+    #[test]
+    fn an_offline_member_says_what_the_system_said_and_when_it_is_tried_again() {
+        let mut view = member("A", 1, 100, 2500);
+        view.online = false;
+        view.why = "no address for nosuch.invalid".into();
+        view.said = Some("Name or service\nnot known".into());
+        view.next_try = Some(Duration::from_millis(29_960));
+        view.lacks = Some(vec!["session counts", "notifications"]);
+        let text = block(0, &view, true);
+        let want = "        reason = no address for nosuch.invalid, since 90 s\n        \
+                    detail = Name or service not known\n        tried again = in 30.0 s\n        \
+                    lacks = session counts, notifications\n";
+        assert!(text.ends_with(want), "{text}");
+        assert!(!block(0, &view, false).contains("detail"));
     }
 
     #[test]

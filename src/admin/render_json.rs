@@ -4,16 +4,21 @@ use core::fmt::{Display, Write};
 use core::time::Duration;
 
 use super::render::{call_id_text, utilization};
-use crate::config::model::{self, CapacityLimit, NoMembers, Policy};
+use super::select::Selection;
+use crate::config::{self, Value, model};
 use crate::dispatch::view::{
     CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView,
 };
 
-/// `ls --json`: everything that is known of `clusters`, each with its number.
-pub fn clusters<'a>(clusters: impl Iterator<Item = (usize, &'a ClusterView)>, uptime: Duration) -> String {
+/// `ls --json`: everything that is known of `clusters`, each with its number, and of the members that are selected.
+pub fn clusters<'a>(
+    clusters: impl Iterator<Item = (usize, &'a ClusterView)>,
+    selection: Selection,
+    uptime: Duration,
+) -> String {
     document(uptime, |json| {
         json.key("clusters").array(clusters, |json, (n, view)| {
-            json.object(|json| cluster(json, n, view));
+            json.object(|json| cluster(json, n, view, selection));
         });
     })
 }
@@ -37,20 +42,28 @@ pub fn stats(clusters: &[(usize, ClusterView)], uptime: Duration) -> String {
     })
 }
 
-/// `sessions --json`. A call-id is shown as `sessions` shows it.
-pub fn sessions(view: &SessionsView) -> String {
-    alone(|json| {
-        json.key("bound").number(view.bound);
-        json.key("sessions")
-            .array(view.listed.iter(), |json, (call_id, member, age, deleted)| {
-                json.object(|json| {
-                    json.key("call_id").string(&call_id_text(call_id));
-                    json.key("member").string(member.as_str());
-                    json.key("age").seconds(Some(*age));
-                    json.key("deleted").bool(*deleted);
-                });
-            });
-    })
+/// A part of `sessions --json`, the `first` one or the `last` one: all parts in a row are one document. `begins`: no
+/// call was in an earlier part. A call-id is shown as `sessions` shows it.
+pub fn sessions(part: &SessionsView, first: bool, begins: bool, last: bool) -> String {
+    let mut json = Json::default();
+    if first {
+        json.text.push('{');
+        json.key("bound").number(part.bound);
+        json.key("sessions").text.push('[');
+    }
+    json.follows = !begins;
+    for (call_id, member, age, deleted) in &part.listed {
+        json.object(|json| {
+            json.key("call_id").string(&call_id_text(call_id));
+            json.key("member").string(member.as_str());
+            json.key("age").seconds(Some(*age));
+            json.key("deleted").bool(*deleted);
+        });
+    }
+    if last {
+        json.text.push_str("]}\n");
+    }
+    json.text
 }
 
 /// `locate --json`
@@ -84,7 +97,7 @@ fn alone(fill: impl FnOnce(&mut Json)) -> String {
     json.text
 }
 
-fn cluster(json: &mut Json, n: usize, view: &ClusterView) {
+fn cluster(json: &mut Json, n: usize, view: &ClusterView, selection: Selection) {
     let cluster = &view.cluster;
     json.key("number").number(n);
     json.key("name").string(cluster.name.as_str());
@@ -100,74 +113,51 @@ fn cluster(json: &mut Json, n: usize, view: &ClusterView) {
     json.key("clients").number(view.clients);
     json.key("settings").object(|json| settings(json, cluster));
     cluster_counters(json, view);
-    json.key("members").array(view.members.iter(), |json, view| {
+    let shown = view.members.iter().filter(|member| selection.shows(member));
+    json.key("members").array(shown, |json, view| {
         json.object(|json| member(json, view));
     });
 }
 
+/// As in a file; an element that is one attribute is its value, a relay that is not wanted `null`.
 fn settings(json: &mut Json, cluster: &model::Cluster) {
-    json.key("capacity_limit").string(match cluster.capacity_limit {
-        CapacityLimit::Soft => "soft",
-        CapacityLimit::Hard => "hard",
-    });
-    json.key("balancing").string(match cluster.policy {
-        Policy::Weighted => "weighted",
-        Policy::LeastLoaded => "least-loaded",
-        Policy::Hash => "hash",
-    });
-    json.key("failover").object(|json| {
-        json.key("timeout").seconds(Some(cluster.failover.timeout));
-        json.key("attempts").number(cluster.failover.attempts);
-    });
-    json.key("health").object(|json| {
-        let health = &cluster.health;
-        json.key("interval").seconds(Some(health.interval));
-        json.key("timeout").seconds(Some(health.timeout));
-        json.key("fall").number(health.fall);
-        json.key("rise").number(health.rise);
-        json.key("retry").seconds(Some(health.retry));
-        json.key("slow_start").seconds(Some(health.slow_start));
-    });
-    json.key("sessions").object(|json| {
-        json.key("max").number(cluster.sessions.max);
-        json.key("expire").seconds(Some(cluster.sessions.expire));
-    });
-    json.key("no_members").string(match cluster.no_members {
-        NoMembers::Error => "error",
-        NoMembers::Silent => "silent",
-    });
-    json.key("socket").object(|json| {
-        json.key("user").optional(cluster.socket.user.as_ref());
-        json.key("group").optional(cluster.socket.group.as_ref());
-        json.key("mode")
-            .optional(cluster.socket.mode.map(|mode| format!("{mode:04o}")));
-    });
-    json.key("disconnect_notify");
-    match &cluster.disconnect_notify {
-        None => json.null(),
-        Some(notify) => json.object(|json| {
-            json.key("inbound_address")
-                .string(&notify.inbound_address.to_string());
-            json.key("dest_socket_prefix").string(&notify.dest_socket_prefix);
-            json.key("on_member_loss").seconds(notify.on_member_loss);
-        }),
+    for element in config::children(config::CLUSTER).filter(|element| !element.attributes.is_empty()) {
+        json.key(element.name);
+        let leaves = element.children();
+        let leaves: Vec<_> = leaves
+            .filter_map(|leaf| Some((leaf.name, leaf.value(cluster)?)))
+            .collect();
+        match element.attributes {
+            [attribute] if leaves.is_empty() => json.value(&attribute.value(cluster)),
+            _ if !leaves.is_empty() && leaves.iter().all(|(_, value)| *value == Value::None) => json.null(),
+            attributes => json.object(|json| {
+                let attributes = attributes.iter().map(|a| (a.name, a.value(cluster)));
+                for (name, value) in leaves.into_iter().chain(attributes) {
+                    json.key(name).value(&value);
+                }
+            }),
+        }
     }
 }
 
 fn member(json: &mut Json, view: &MemberView) {
     let member = &view.member;
-    json.key("name").string(member.name.as_str());
-    json.key("protocol").string(member.protocol.as_str());
-    json.key("address").string(&member.address.to_string());
-    json.key("weight").number(member.weight);
-    json.key("capacity").number(member.capacity);
+    // That it drains no file can say.
+    for element in config::children(config::MEMBER).filter(|element| element.name != "status") {
+        json.key(element.name)
+            .value(&element.value(member).unwrap_or(Value::None));
+    }
     json.key("status").string(member.status.as_str());
-    json.key("wan_address").optional(member.wan_address);
-    json.key("lan_address").optional(member.lan_address);
-    json.key("cmd_out_address").optional(member.cmd_out_address);
     json.key("state")
         .string(if view.online { "online" } else { "offline" });
     json.key("reason").string(&view.why);
+    json.key("detail").optional(view.said.as_ref());
+    json.key("tried_again_in").seconds(view.next_try);
+    json.key("lacks");
+    match &view.lacks {
+        Some(lacks) => json.array(lacks.iter(), |json, lack| json.string(lack)),
+        None => json.null(),
+    }
     json.key("since").seconds(Some(view.since));
     json.key("active_sessions");
     match view.active_sessions {
@@ -220,13 +210,18 @@ fn member_counters(json: &mut Json, view: &MemberView) {
 
 /// Writes a document from its beginning to its end; commas come by themselves.
 #[derive(Default)]
-struct Json {
+pub(super) struct Json {
     text: String,
     /// The next value or key follows another one.
     follows: bool,
 }
 
 impl Json {
+    /// One object, as a line.
+    pub(super) fn line(fill: impl FnOnce(&mut Self)) -> String {
+        alone(fill)
+    }
+
     fn comma(&mut self) {
         if core::mem::replace(&mut self.follows, true) {
             self.text.push(',');
@@ -251,14 +246,14 @@ impl Json {
     }
 
     /// The key of the value that is written next.
-    fn key(&mut self, key: &str) -> &mut Self {
+    pub(super) fn key(&mut self, key: &str) -> &mut Self {
         self.string(key);
         self.text.push(':');
         self.follows = false;
         self
     }
 
-    fn string(&mut self, value: &str) {
+    pub(super) fn string(&mut self, value: &str) {
         self.comma();
         self.text.push('"');
         for c in value.chars() {
@@ -275,7 +270,7 @@ impl Json {
     }
 
     /// A number as Rust prints it; one that JSON cannot say is `null`.
-    fn number(&mut self, value: impl Display) {
+    pub(super) fn number(&mut self, value: impl Display) {
         self.comma();
         let before = self.text.len();
         let _ = write!(self.text, "{value}");
@@ -294,20 +289,29 @@ impl Json {
         let _ = write!(self.text, "{value}");
     }
 
-    fn null(&mut self) {
+    pub(super) fn null(&mut self) {
         self.comma();
         self.text.push_str("null");
     }
 
     /// A string, or `null`.
-    fn optional(&mut self, value: Option<impl Display>) {
+    pub(super) fn optional(&mut self, value: Option<impl Display>) {
         match value {
             Some(value) => self.string(&value.to_string()),
             None => self.null(),
         }
     }
 
-    fn seconds(&mut self, time: Option<Duration>) {
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::None | Value::Off => self.null(),
+            Value::Whole(number) => self.number(number),
+            Value::Time(time) => self.seconds(Some(*time)),
+            Value::Text(text) => self.string(text),
+        }
+    }
+
+    pub(super) fn seconds(&mut self, time: Option<Duration>) {
         match time {
             Some(time) => self.number(time.as_secs_f64()),
             None => self.null(),
@@ -325,15 +329,13 @@ impl Json {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::admin::fake::{Fake, cluster, member};
     use crate::admin::operator::Operator;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn parsed(text: &str) -> Value {
+    fn parsed(text: &str) -> serde_json::Value {
         assert_eq!(text.lines().count(), 1, "one line: {text}");
         serde_json::from_str(text).unwrap()
     }
@@ -341,7 +343,7 @@ mod tests {
     #[test]
     fn the_list_says_everything() {
         let all = Fake::of_the_manual().clusters();
-        let json = parsed(&clusters(all.iter().enumerate(), HOUR));
+        let json = parsed(&clusters(all.iter().enumerate(), Selection::default(), HOUR));
         assert_eq!(json["uptime"], 3600.0);
         let first = &json["clusters"][0];
         assert_eq!(
@@ -351,7 +353,7 @@ mod tests {
         assert_eq!(first["address"], "/var/run/rtpproxy.sock");
         assert_eq!(first["active_members"], 2);
         assert_eq!(first["settings"]["failover"]["timeout"], 0.25);
-        assert_eq!(first["settings"]["disconnect_notify"], Value::Null);
+        assert_eq!(first["settings"]["disconnect_notify"], serde_json::Value::Null);
         assert_eq!(first["commands"]["U"]["errors"], 1);
         assert_eq!(first["counters"]["failovers"], 5);
         let proxy = &first["members"][1];
@@ -372,22 +374,27 @@ mod tests {
         assert_eq!(buckets.len(), DELAY_BUCKETS.len() + 1);
         assert_eq!(
             (&buckets[0]["up_to"], &buckets[14]["up_to"]),
-            (&0.0001.into(), &Value::Null)
+            (&0.0001.into(), &serde_json::Value::Null)
         );
         // What is not known is not zero.
         let away = &json["clusters"][1]["members"][0];
         assert_eq!(
             (&away["state"], &away["active_sessions"]),
-            (&"offline".into(), &Value::Null)
+            (&"offline".into(), &serde_json::Value::Null)
         );
-        assert_eq!(away["average_delay"], Value::Null);
+        assert_eq!(away["average_delay"], serde_json::Value::Null);
         assert_eq!(away["reason"], "2 probes unanswered");
+        assert_eq!(
+            (&away["detail"], &away["tried_again_in"]),
+            (&serde_json::Value::Null, &serde_json::Value::Null)
+        );
+        assert_eq!(away["lacks"], serde_json::json!([]));
     }
 
     #[test]
     fn one_cluster_keeps_its_number() {
         let all = Fake::of_the_manual().clusters();
-        let json = parsed(&clusters([(1, &all[1])].into_iter(), HOUR));
+        let json = parsed(&clusters([(1, &all[1])].into_iter(), Selection::default(), HOUR));
         assert_eq!(json["clusters"].as_array().unwrap().len(), 1);
         assert_eq!(json["clusters"][0]["number"], 1);
     }
@@ -405,7 +412,8 @@ mod tests {
     #[test]
     fn sessions_and_their_places_are_documents() {
         let fake = Fake::of_the_manual();
-        let json = parsed(&sessions(&fake.sessions("Supercluster#1", None, 9).unwrap()));
+        let part = fake.sessions("Supercluster#1", None, 0, 9).unwrap();
+        let json = parsed(&sessions(&part, true, true, true));
         assert_eq!(json["bound"], 2);
         let second = serde_json::json!(
             {"call_id": "b\\x0a2", "member": "RTPPROXY1", "age": 700, "deleted": true}
@@ -428,7 +436,7 @@ mod tests {
         let mut proxy = member(odd, 1, 1, 1);
         proxy.why = "line\nend \u{1} \u{7f} tab\t \u{2028}".into();
         let all = [cluster(odd, "/tmp/a\"b\\c", vec![proxy])];
-        let json = parsed(&clusters(all.iter().enumerate(), HOUR));
+        let json = parsed(&clusters(all.iter().enumerate(), Selection::default(), HOUR));
         assert_eq!(json["clusters"][0]["name"], odd);
         assert_eq!(json["clusters"][0]["address"], "/tmp/a\"b\\c");
         assert_eq!(
@@ -440,7 +448,7 @@ mod tests {
     #[test]
     fn no_clusters_and_no_members_are_empty_lists() {
         assert_eq!(
-            parsed(&clusters([].into_iter(), HOUR))["clusters"],
+            parsed(&clusters([].into_iter(), Selection::default(), HOUR))["clusters"],
             serde_json::json!([])
         );
         let all = [(0, cluster("C", "/c", vec![]))];
@@ -457,7 +465,7 @@ mod tests {
         let values = parsed(&json.text);
         assert_eq!(
             (&values[0], &values[1], &values[2]),
-            (&Value::Null, &Value::Null, &1.5.into())
+            (&serde_json::Value::Null, &serde_json::Value::Null, &1.5.into())
         );
     }
 }

@@ -60,6 +60,16 @@ pub(super) fn save(operator: &dyn Operator, file: Option<PathBuf>, force: bool) 
     // A link stays one: what it points to is replaced.
     let path = fs::canonicalize(&named).unwrap_or_else(|_| named.clone());
     let is_own = path == fs::canonicalize(&own).unwrap_or(own);
+    let written = [path.clone(), beside(&path, ".bak"), beside(&path, ".new")];
+    for ours in operator.own_files() {
+        if written.iter().any(|path| is_same_file(path, &ours)) {
+            return Err(Reply::error(format!(
+                "{}: the daemon's own {} would be written over: want another file",
+                named.display(),
+                ours.display()
+            )));
+        }
+    }
     let failed = |what: &str, error: io::Error| {
         let remedy = match error.kind() {
             io::ErrorKind::PermissionDenied => {
@@ -252,6 +262,14 @@ fn give(file: &File, path: &Path, rights: Rights, mode: &mut u32) -> io::Result<
     Ok(notes)
 }
 
+/// Whether both name one file, or the same that is not there yet.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    match (fs::metadata(one), fs::metadata(other)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => one == other,
+    }
+}
+
 /// The name of a file beside `path`.
 fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -292,6 +310,26 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn nothing_is_saved_over_what_the_daemon_writes_itself() {
+        let (place, _, mut fake) = running();
+        let (pid, log) = (place.path("pid"), place.path("conf.bak"));
+        fake.own_files = vec![pid.clone(), log.clone()];
+        fs::write(&pid, "1\n").unwrap();
+        let link = place.path("link");
+        std::os::unix::fs::symlink(&pid, &link).unwrap();
+        let before = names(&place);
+        for path in [pid.clone(), link, place.path("conf")] {
+            let said = sent(save(&fake, Some(path), true));
+            assert!(
+                said.contains("ERROR: ") && said.contains("the daemon's own"),
+                "{said}"
+            );
+        }
+        assert_eq!(fs::read_to_string(&pid).unwrap(), "1\n");
+        assert_eq!(names(&place), before);
     }
 
     #[test]

@@ -1,19 +1,15 @@
 //! One command from the command line, or one a line from a file or a pipe: replies go to standard output as they
 //! come.
 
-use std::io::{self, BufRead, ErrorKind, Read as _, Write as _};
+use std::io::{self, BufRead, ErrorKind, IsTerminal as _, Read as _, Write as _};
 
 use super::Ending;
 use super::daemon::{Daemon, Trouble};
+use super::shown::shown;
 use crate::admin::commands::{self, Kind};
 use crate::admin::lines::LINE_MAX;
 
-/// Runs one command.
-pub(super) fn one(daemon: &mut Daemon, line: &str, quiet: bool) -> Result<Ending, Trouble> {
-    ask(daemon, line.as_bytes(), quiet)
-}
-
-/// Runs each line of `input`, also after one that was refused. Blank lines are passed over.
+/// Runs each line of `input`, also after one that was refused. Blank lines and comments are passed over.
 pub(super) fn script(daemon: &mut Daemon, mut input: impl BufRead, quiet: bool) -> Result<Ending, Trouble> {
     let mut worst = Ending::Good;
     let mut line = Vec::new();
@@ -32,14 +28,23 @@ pub(super) fn script(daemon: &mut Daemon, mut input: impl BufRead, quiet: bool) 
             return Err(Trouble::Streams(io::Error::new(ErrorKind::InvalidInput, error)));
         }
         let command = line.trim_ascii();
-        if command.is_empty() {
+        if is_no_command(command) {
             continue;
         }
         if is_quit(command) {
             return Ok(worst);
         }
-        worst = worst.max(ask(daemon, command, quiet)?);
+        worst = worst.max(super::carry_out(
+            daemon,
+            &String::from_utf8_lossy(command),
+            quiet,
+        )?);
     }
+}
+
+/// Whether a line asks for nothing: it is blank, or a comment.
+pub(super) fn is_no_command(line: &[u8]) -> bool {
+    matches!(line.first(), None | Some(b'#'))
 }
 
 /// Whether the command is one of those that end a conversation.
@@ -47,8 +52,12 @@ pub(super) fn is_quit(command: &[u8]) -> bool {
     str::from_utf8(command).is_ok_and(|word| commands::forms(word).any(|entry| entry.kind == Kind::Quit))
 }
 
-fn ask(daemon: &mut Daemon, command: &[u8], quiet: bool) -> Result<Ending, Trouble> {
-    let good = daemon.ask(command, |line, is_last| {
+/// Asks the daemon one command and prints the reply, with `more` before its last line.
+pub(super) fn ask(daemon: &mut Daemon, command: &str, more: &str, quiet: bool) -> Result<Ending, Trouble> {
+    let good = daemon.ask(command.as_bytes(), |line, is_last| {
+        if is_last {
+            print(more.as_bytes())?;
+        }
         let is_wanted = !(quiet && is_last && line == b"OK\n");
         if is_wanted { print(line) } else { Ok(()) }
     });
@@ -63,8 +72,14 @@ pub(super) fn say(text: &str) -> Result<(), Trouble> {
     tolerate(io::stdout().flush())
 }
 
+/// A terminal gets nothing that it would act upon, a program every byte.
 fn print(bytes: &[u8]) -> Result<(), Trouble> {
-    tolerate(io::stdout().write_all(bytes))
+    let mut out = io::stdout();
+    tolerate(if out.is_terminal() {
+        out.write_all(shown(&String::from_utf8_lossy(bytes)).as_bytes())
+    } else {
+        out.write_all(bytes)
+    })
 }
 
 /// A reader that has seen enough (`| head`) is no failure: the reply is read to its end for the exit status.
@@ -103,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_script_goes_on_after_an_error_and_tells_of_it_at_the_end() {
-        let good = b"modify Supercluster#1 suspend RTPPROXY1\r\n\n  \nmodify Supercluster#1 resume RTPPROXY1";
+        let good = b"# away\nmodify Supercluster#1 suspend RTPPROXY1\r\n\n  # and\n  \nmodify Supercluster#1 resume RTPPROXY1";
         let changes = vec!["suspend RTPPROXY1".to_owned(), "resume RTPPROXY1".to_owned()];
         assert_eq!(run(good), (Ok(Ending::Good), changes));
         let bad = b"modify Supercluster#1 suspend X\nmodify Supercluster#1 suspend RTPPROXY1\n";

@@ -1,20 +1,10 @@
 //! What can come next on the prompt, by the table of commands and the names that the daemon knows. Pure: the names
 //! come in through [`Names`].
 
-use super::top;
-use crate::admin::commands::{self, Entry};
+use super::own;
+use crate::admin::commands;
+use crate::config::fields::setting_keys;
 use crate::config::model::{Protocol, Status};
-
-/// Keys of `modify … set`; those of `add` stand in its usage.
-const SETTABLE: &[&str] = &[
-    "weight",
-    "capacity",
-    "wan_address",
-    "lan_address",
-    "cmd_out_address",
-    "protocol",
-    "address",
-];
 
 /// Where the names come from.
 pub(super) trait Names {
@@ -34,12 +24,14 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
     let Some((first, words)) = words.split_first() else {
         return (
             start,
-            starting_with(unfinished, commands::names().chain([top::NAME]).map(whole)),
+            starting_with(unfinished, commands::names().chain(own_names()).map(whole)),
         );
     };
     // Forms of one command share slots: each is asked for once.
     let mut slots: Vec<Slot> = Vec::new();
-    for slot in commands::forms(first).flat_map(|entry| next_slots(entry, words)) {
+    let daemons = commands::forms(first).map(|entry| (entry.usage, entry.actions));
+    let forms = daemons.chain(own::find(first).map(|entry| (entry.usage, &[][..])));
+    for slot in forms.flat_map(|(usage, actions)| next_slots(usage, actions, words)) {
         if slots.iter().all(|earlier| earlier.bare() != slot.bare()) {
             slots.push(slot);
         }
@@ -48,7 +40,7 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
     for slot in slots {
         match slot.kind() {
             Kind::Words(options) => found.extend(options),
-            Kind::Command => found.extend(commands::names().map(whole)),
+            Kind::Command => found.extend(commands::names().chain(own_names()).map(whole)),
             Kind::Cluster => found.extend(names.clusters().iter().map(whole)),
             Kind::Member => {
                 let cluster = words.iter().find(|word| !word.starts_with('-'));
@@ -64,6 +56,10 @@ pub(super) fn complete(line: &str, names: &mut impl Names) -> (usize, Vec<String
         }
     }
     (start, starting_with(unfinished, found.into_iter()))
+}
+
+fn own_names() -> impl Iterator<Item = &'static str> {
+    own::OWN.iter().map(|entry| entry.name)
 }
 
 /// A word that needs nothing behind it: the next one can be typed at once.
@@ -92,7 +88,8 @@ fn starting_with(beginning: &str, options: impl Iterator<Item = String>) -> Vec<
 #[derive(Clone, Copy)]
 struct Slot {
     text: &'static str,
-    entry: &'static Entry,
+    /// The words that tell forms of its command apart.
+    actions: &'static [&'static str],
 }
 
 enum Kind {
@@ -121,7 +118,11 @@ impl Slot {
             "NAME" => Kind::Member,
             "COMMAND" => Kind::Command,
             "limit=N" => Kind::Words(vec!["limit=".to_owned()]),
-            bare if bare.starts_with("KEY=") => Kind::Pairs(SETTABLE.to_vec()),
+            bare if bare.starts_with("KEY=") => Kind::Pairs(setting_keys()),
+            bare if bare.contains('|') && bare.contains('=') => {
+                let (key, values) = bare.split_once('=').unwrap_or_default();
+                Kind::Words(values.split('|').map(|value| format!("{key}={value} ")).collect())
+            }
             bare if bare.contains('=') => {
                 let pairs = bare.split(',').filter_map(|pair| pair.split('=').next());
                 Kind::Pairs(pairs.map(|key| key.trim_matches(['[', ']'])).collect())
@@ -137,8 +138,8 @@ impl Slot {
     fn takes(self, word: &str) -> bool {
         match self.kind() {
             Kind::Words(options) => {
-                let is_action = self.entry.actions.first() == Some(&self.text);
-                (is_action && commands::is_one_of(word, self.entry.actions))
+                let is_action = self.actions.first() == Some(&self.text);
+                (is_action && commands::is_one_of(word, self.actions))
                     || options
                         .iter()
                         .any(|option| option.trim_end().eq_ignore_ascii_case(word))
@@ -149,13 +150,12 @@ impl Slot {
     }
 }
 
-/// The slots of `entry` that the word after `words` may fill.
-fn next_slots(entry: &'static Entry, words: &[&str]) -> Vec<Slot> {
-    let mut slots = entry
-        .usage
+/// The slots of a usage that the word after `words` may fill.
+fn next_slots(usage: &'static str, actions: &'static [&'static str], words: &[&str]) -> Vec<Slot> {
+    let mut slots = usage
         .split_whitespace()
         .skip(1)
-        .map(|text| Slot { text, entry });
+        .map(|text| Slot { text, actions });
     for word in words {
         loop {
             match slots.next() {
@@ -228,8 +228,8 @@ mod tests {
     fn commands_come_first() {
         assert_eq!(lines("s"), ["sessions ", "save ", "stats "]);
         assert_eq!(lines("MOD"), ["modify "]);
-        assert_eq!(lines("").len(), commands::names().count() + 1);
-        assert_eq!(lines("t"), ["top "]);
+        assert_eq!(lines("").len(), commands::names().count() + own::OWN.len());
+        assert_eq!(lines("to"), ["top "]);
         assert_eq!(lines("frob "), Vec::<String>::new());
     }
 
@@ -269,15 +269,24 @@ mod tests {
     #[test]
     fn options_may_be_left_out() {
         assert_eq!(
-            lines("ls "),
+            lines("ls ")[..4],
             ["ls -v ", "ls --json ", "ls Super#1 ", "ls Super#2 "]
         );
-        assert_eq!(lines("ls -v S"), ["ls -v Super#1 ", "ls -v Super#2 "]);
+        assert_eq!(lines("ls Super#1 state=of"), ["ls Super#1 state=offline "]);
+        assert_eq!(lines("ls Super#1 so").len(), 4);
+        assert_eq!(lines("ls -v S")[..2], ["ls -v Super#1 ", "ls -v Super#2 "]);
         assert_eq!(
             lines("sessions --json Super#1 R"),
             ["sessions --json Super#1 R1 "]
         );
         assert_eq!(lines("stats --p"), ["stats --prometheus "]);
+        assert_eq!(
+            lines("test Super#1 "),
+            ["test Super#1 R1 ", "test Super#1 S1 ", "test Super#1 --from "]
+        );
+        assert_eq!(lines("test Super#1 R1 --from "), Vec::<String>::new());
+        assert_eq!(lines("te"), ["test "]);
+        assert_eq!(lines("doctor Super#2"), ["doctor Super#2 "]);
         assert_eq!(lines("help mod"), ["help modify "]);
     }
 

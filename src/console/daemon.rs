@@ -1,14 +1,16 @@
 //! The connection to the daemon: a command goes, the lines of its reply come. Part of the rim; it blocks, but never
-//! longer than it was told to.
+//! longer than it was told to, nor after it was told to give up.
 
 use core::fmt;
 use core::time::Duration;
-use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Write as _};
+use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -26,6 +28,8 @@ pub(crate) struct Daemon {
     stream: BufReader<UnixStream>,
     /// A reply did not come in time. If it still does, it would be taken for that of the next command.
     gave_up: bool,
+    /// Whatever comes here ends the wait for a reply: a byte of a signal, or the end of who asked for it.
+    interrupt: Option<UnixStream>,
 }
 
 /// Why there is no reply, or no whole one.
@@ -37,6 +41,8 @@ pub(crate) enum Trouble {
     Cut(PathBuf, Option<io::Error>),
     /// It did not end in time.
     Late(PathBuf, Duration),
+    /// The user has given up waiting for it.
+    GivenUp,
     /// Standard input or output failed, or the terminal did.
     Streams(io::Error),
 }
@@ -64,10 +70,11 @@ impl fmt::Display for Trouble {
             Self::Cut(path, Some(error)) => write!(f, "{}: the reply was cut short: {error}", path.display()),
             Self::Late(path, limit) => write!(
                 f,
-                "{}: no whole reply within {} s",
+                "{}: the daemon does not answer: no whole reply within {} s",
                 path.display(),
                 limit.as_secs_f64()
             ),
+            Self::GivenUp => f.write_str("given up; a change that was asked for may still be made"),
             Self::Streams(error) => error.fmt(f),
         }
     }
@@ -89,17 +96,41 @@ impl Daemon {
             timeout,
             stream: BufReader::new(stream),
             gave_up: false,
+            interrupt: None,
         })
     }
 
+    /// The same, whose waits for a reply end when something comes over `interrupt`, or its other end closes.
+    pub(super) fn interruptible(self, interrupt: UnixStream) -> Self {
+        let interrupt = Some(interrupt);
+        Self { interrupt, ..self }
+    }
+
+    /// Of the admin socket.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What ends its waits, where something does.
+    pub(super) fn interrupt(&self) -> io::Result<Option<UnixStream>> {
+        self.interrupt.as_ref().map(UnixStream::try_clone).transpose()
+    }
+
+    /// A further connection to the same daemon.
+    pub(super) fn another(&self, timeout: Duration) -> Result<Self, Trouble> {
+        Self::connect(&self.path, Some(timeout))
+    }
+
     /// The same connection anew, after a restart of the daemon.
-    pub(crate) fn reconnect(&mut self) -> Result<(), Trouble> {
-        *self = Self::connect(&self.path, self.timeout)?;
+    pub(super) fn reconnect(&mut self) -> Result<(), Trouble> {
+        let anew = Self::connect(&self.path, self.timeout)?;
+        let interrupt = self.interrupt.take();
+        *self = Self { interrupt, ..anew };
         Ok(())
     }
 
     /// Whether we no longer wait for a reply that may still come.
-    pub(crate) fn has_given_up(&self) -> bool {
+    pub(super) fn has_given_up(&self) -> bool {
         self.gave_up
     }
 
@@ -129,8 +160,13 @@ impl Daemon {
         command: &[u8],
         each: impl FnMut(&[u8], bool) -> Result<(), Trouble>,
     ) -> Result<bool, Trouble> {
+        self.forget_interrupts();
         let answer = self.exchange(command, each);
-        self.gave_up |= matches!(answer, Err(Trouble::Late(..)));
+        if matches!(answer, Err(Trouble::Late(..) | Trouble::GivenUp)) {
+            self.gave_up = true;
+            // So that the daemon no longer waits on our behalf. It fails where the connection is gone already.
+            let _ = self.stream.get_ref().shutdown(Shutdown::Both);
+        }
         answer
     }
 
@@ -142,10 +178,9 @@ impl Daemon {
         let word = String::from_utf8_lossy(command);
         let word = word.split_whitespace().next().unwrap_or_default();
         let kind = commands::forms(word).next().map(|entry| entry.kind);
-        // A wait has its own limit, which the daemon keeps.
-        let limit = self
-            .timeout
-            .or((kind != Some(Kind::Wait)).then_some(DEFAULT_TIMEOUT));
+        // What waits for something to happen has its own limit, which the daemon keeps.
+        let waits = matches!(kind, Some(Kind::Wait | Kind::Watch | Kind::Trace));
+        let limit = self.timeout.or((!waits).then_some(DEFAULT_TIMEOUT));
         let until = limit.map(|limit| (rim::now() + limit, limit));
 
         let line = [command, b"\n"].concat();
@@ -176,25 +211,78 @@ impl Daemon {
     /// Appends one line with its end; without it where the connection ended.
     fn read_line(&mut self, line: &mut Vec<u8>, until: Option<(Instant, Duration)>) -> Result<(), Trouble> {
         loop {
-            if let Some((until, limit)) = until {
-                let left = until.saturating_duration_since(rim::now());
-                if left.is_zero() {
-                    return Err(Trouble::Late(self.path.clone(), limit));
-                }
-                self.stream
-                    .get_ref()
-                    .set_read_timeout(Some(left))
-                    .map_err(Trouble::Streams)?;
+            if self.stream.buffer().is_empty() {
+                self.wait(until)?;
             }
-            // One document of JSON is one line, so a line may be as long as a reply.
-            let room = (REPLY_MAX + 1).saturating_sub(line.len());
-            let room = u64::try_from(room).unwrap_or(u64::MAX);
-            match (&mut self.stream).take(room).read_until(b'\n', line) {
-                Ok(_) => return Ok(()),
-                // The time is looked at above; what was read so far is kept in `line`.
-                Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => {}
+            let come = match self.stream.fill_buf() {
+                Ok(come) => come,
+                Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(Trouble::Cut(self.path.clone(), Some(error))),
+            };
+            let end = come.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(come.len(), |end| end + 1);
+            line.extend_from_slice(come.get(..taken).unwrap_or(come));
+            self.stream.consume(taken);
+            // One document of JSON is one line, so a line may be as long as a reply.
+            if taken == 0 || end.is_some() || line.len() > REPLY_MAX {
+                return Ok(());
             }
+        }
+    }
+
+    /// Returns when there is something to read.
+    fn wait(&self, until: Option<(Instant, Duration)>) -> Result<(), Trouble> {
+        loop {
+            let left = until.map(|(until, limit)| (until.saturating_duration_since(rim::now()), limit));
+            if let Some((left, limit)) = left
+                && left.is_zero()
+            {
+                return Err(Trouble::Late(self.path.clone(), limit));
+            }
+            let left = left.and_then(|(left, _)| Timespec::try_from(left).ok());
+            let socket = self.stream.get_ref();
+            // Without an interrupt the socket stands in its place, too.
+            let interrupt = self.interrupt.as_ref().unwrap_or(socket);
+            let mut polled = [
+                PollFd::new(socket, PollFlags::IN),
+                PollFd::new(interrupt, PollFlags::IN),
+            ];
+            match poll(&mut polled, left.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(Trouble::Streams(error.into())),
+            }
+            let [socket, interrupt] = polled.map(|polled| !polled.revents().is_empty());
+            if self.interrupt.is_some() && interrupt {
+                return Err(Trouble::GivenUp);
+            }
+            if socket {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits for that long; whether an interrupt has ended the wait.
+    #[cfg(feature = "console")]
+    pub(super) fn pause(&self, time: Duration) -> bool {
+        let Some(interrupt) = &self.interrupt else {
+            std::thread::sleep(time);
+            return false;
+        };
+        let mut polled = [PollFd::new(interrupt, PollFlags::IN)];
+        // A signal ends the wait with an error, and its byte has come before.
+        let interrupted = poll(&mut polled, Timespec::try_from(time).ok().as_ref()) != Ok(0);
+        self.forget_interrupts();
+        interrupted
+    }
+
+    /// An interrupt that came while nothing was asked is none of the next reply.
+    fn forget_interrupts(&self) {
+        let mut bytes = [0_u8; 64];
+        if let Some(interrupt) = &self.interrupt {
+            while matches!(
+                rustix::net::recv(interrupt, &mut bytes, RecvFlags::DONTWAIT),
+                Ok((1.., _))
+            ) {}
         }
     }
 
@@ -313,6 +401,24 @@ mod tests {
         );
         drop(done);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_wait_for_a_reply_can_be_given_up() {
+        let (_place, daemon, thread) = with(None, |mut socket| {
+            command(&socket);
+            // Until the client has given up, which closes the connection.
+            std::io::Read::read_to_end(&mut socket, &mut Vec::new()).unwrap()
+        });
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let mut daemon = daemon.interruptible(theirs);
+        ours.write_all(b"x").unwrap();
+        daemon.forget_interrupts();
+        ours.write_all(b"x").unwrap();
+        let given_up = daemon.exchange(b"wait C R gone", |_, _| Ok(()));
+        assert!(matches!(given_up, Err(Trouble::GivenUp)), "{given_up:?}");
+        drop(daemon);
+        assert_eq!(thread.join().unwrap(), 0);
     }
 
     #[test]

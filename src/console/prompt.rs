@@ -3,17 +3,28 @@
 
 use std::io;
 
+use std::os::unix::net::UnixStream;
+
+use signal_hook::consts::SIGINT;
+
 use super::daemon::{Daemon, Trouble};
-use super::{Ending, batch, complain, top};
+use super::signal_thread::{self, Restore};
+use super::{Ending, batch, carry_out, complain};
 
 const PROMPT: &str = "rtp_cluster> ";
 
 /// Runs commands until there are no more.
 pub(super) fn run(daemon: Daemon) -> Result<Ending, Trouble> {
+    let _restore = Restore::on(signal_thread::LEAVING).map_err(Trouble::Streams)?;
+    // While a line is typed Ctrl-C is a key, of the line editor; while a reply is waited for it is a signal.
+    let (interrupted, interrupt) = UnixStream::pair().map_err(Trouble::Streams)?;
+    signal_hook::low_level::pipe::register(SIGINT, interrupt).map_err(Trouble::Streams)?;
+    let daemon = daemon.interruptible(interrupted);
     let mut prompt = source::Prompt::new(daemon).map_err(Trouble::Streams)?;
     while let Some(text) = prompt.next().map_err(Trouble::Streams)? {
         // What is pasted may be several lines, of which each has a reply.
-        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let lines = text.lines().map(str::trim);
+        for line in lines.filter(|line| !batch::is_no_command(line.as_bytes())) {
             if batch::is_quit(line.as_bytes()) {
                 return Ok(Ending::Good);
             }
@@ -41,18 +52,15 @@ fn ask(daemon: &mut Daemon, line: &str) -> Result<(), Trouble> {
         daemon.reconnect()?;
         complain("the daemon had closed the connection; this is a new one");
     }
-    if top::is_asked(line) {
-        return top::run(daemon, line).map(drop);
-    }
-    batch::one(daemon, line, false).map(drop)
+    carry_out(daemon, line, false).map(drop)
 }
 
 #[cfg(feature = "console")]
 mod source {
-    use std::cell::RefCell;
+    use core::time::Duration;
     use std::path::PathBuf;
 
-    use rustyline::completion::Completer;
+    use rustyline::completion::{Completer, Pair};
     use rustyline::error::ReadlineError;
     use rustyline::highlight::Highlighter;
     use rustyline::hint::Hinter;
@@ -61,10 +69,13 @@ mod source {
     use rustyline::{CompletionType, Config, Context, Editor, Helper};
 
     use super::super::completion::{self, Names};
-    use super::{Daemon, PROMPT, io};
+    use super::super::shown::shown;
+    use super::{Daemon, PROMPT, Trouble, io};
 
     /// Commands that are remembered from one prompt to the next.
     const HISTORY_MAX: usize = 1_000;
+    /// How long Tab waits for names: as long as a hand pauses before the next key.
+    const TAB: Duration = Duration::from_millis(500);
 
     /// A line editor whose completion asks the daemon.
     pub(super) struct Prompt {
@@ -72,37 +83,63 @@ mod source {
         history: Option<PathBuf>,
     }
 
-    struct Asking(RefCell<Daemon>);
+    struct Asking(Daemon);
 
     impl Completer for Asking {
-        type Candidate = String;
+        type Candidate = Pair;
 
-        fn complete(
-            &self,
-            line: &str,
-            at: usize,
-            _: &Context<'_>,
-        ) -> rustyline::Result<(usize, Vec<String>)> {
+        fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<Pair>)> {
             let line = line.get(..at).unwrap_or(line);
-            Ok(completion::complete(line, &mut Live(&mut self.0.borrow_mut())))
+            let mut names = Live {
+                daemon: &self.0,
+                trouble: None,
+            };
+            let (start, found) = completion::complete(line, &mut names);
+            let Some(trouble) = names.trouble.filter(|_| found.is_empty()) else {
+                let pair = |found: String| Pair {
+                    display: found.clone(),
+                    replacement: found,
+                };
+                return Ok((start, found.into_iter().map(pair).collect()));
+            };
+            // Two candidates that change nothing are listed: so the editor shows why there are none.
+            let unfinished = line.get(start..).unwrap_or_default();
+            let told = [trouble.as_str(), ""].map(|display| Pair {
+                display: display.to_owned(),
+                replacement: unfinished.to_owned(),
+            });
+            Ok((start, told.into()))
         }
     }
 
-    /// The names that completion offers, asked for when they are needed. Without an answer there are none.
-    struct Live<'a>(&'a mut Daemon);
+    /// The names that completion offers, asked for when they are needed, over a connection of their own: one that is
+    /// given up is not missed.
+    struct Live<'a> {
+        daemon: &'a Daemon,
+        trouble: Option<String>,
+    }
 
     impl Live<'_> {
         fn names(&mut self, command: &str) -> Vec<String> {
             let mut names = Vec::new();
-            if self.0.has_ended() && self.0.reconnect().is_err() {
-                return names;
-            }
-            let asked = self.0.ask(command.as_bytes(), |line, _| {
-                let line = String::from_utf8_lossy(line);
-                names.extend(line.trim().strip_prefix("name = ").map(str::to_owned));
-                Ok(())
+            let asked = self.daemon.another(TAB).and_then(|mut daemon| {
+                daemon.ask(command.as_bytes(), |line, _| {
+                    let line = String::from_utf8_lossy(line);
+                    // A name that a terminal would act upon is typed by nobody.
+                    let name = line
+                        .trim()
+                        .strip_prefix("name = ")
+                        .filter(|name| shown(name) == *name);
+                    names.extend(name.map(str::to_owned));
+                    Ok(())
+                })
             });
-            if asked.is_err() { Vec::new() } else { names }
+            match asked {
+                Ok(_) => return names,
+                Err(Trouble::Late(..)) => self.trouble = Some("(the daemon does not answer)".to_owned()),
+                Err(trouble) => self.trouble = Some(format!("({})", shown(&trouble.to_string()))),
+            }
+            Vec::new()
         }
     }
 
@@ -130,9 +167,10 @@ mod source {
                 .max_history_size(HISTORY_MAX)
                 .map_err(io::Error::other)?
                 .completion_type(CompletionType::List)
+                .completion_show_all_if_ambiguous(true)
                 .auto_add_history(true);
             let mut editor = Editor::with_config(config.build()).map_err(io::Error::other)?;
-            editor.set_helper(Some(Asking(RefCell::new(daemon))));
+            editor.set_helper(Some(Asking(daemon)));
             let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
             let history = home.map(|home| PathBuf::from(home).join(".rtp_cluster_history"));
             if let Some(history) = &history {
@@ -159,7 +197,7 @@ mod source {
         pub(super) fn daemon<T>(&mut self, with: impl FnOnce(&mut Daemon) -> T) -> T {
             #[expect(clippy::expect_used, reason = "set where the editor is made")]
             let helper = self.editor.helper_mut().expect("the editor has its helper");
-            with(helper.0.get_mut())
+            with(&mut helper.0)
         }
     }
 

@@ -3,6 +3,8 @@
 #[cfg(feature = "console")]
 mod layout;
 #[cfg(feature = "console")]
+mod look_thread;
+#[cfg(feature = "console")]
 mod picture;
 #[cfg(feature = "console")]
 mod screen;
@@ -17,19 +19,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// The shortest and the longest that can be asked for, in seconds.
 const INTERVALS: core::ops::RangeInclusive<f64> = 0.1..=3600.0;
 
-/// The word for it, at the prompt as on the command line.
-pub(super) const NAME: &str = "top";
-
-/// Whether the command is the live view, which the daemon knows nothing of.
-pub(super) fn is_asked(command: &str) -> bool {
-    command
-        .split_whitespace()
-        .next()
-        .is_some_and(|word| word.eq_ignore_ascii_case(NAME))
-}
-
 /// `top [SECONDS]`
-pub(super) fn run(daemon: &mut Daemon, command: &str) -> Result<Ending, Trouble> {
+pub(super) fn run(daemon: &Daemon, command: &str) -> Result<Ending, Trouble> {
     match interval(command) {
         Ok(interval) => show(daemon, interval),
         Err(wrong) => {
@@ -55,19 +46,22 @@ fn interval(command: &str) -> Result<Duration, String> {
 }
 
 #[cfg(feature = "console")]
-fn show(daemon: &mut Daemon, interval: Duration) -> Result<Ending, Trouble> {
+fn show(daemon: &Daemon, interval: Duration) -> Result<Ending, Trouble> {
     use std::io::{self, IsTerminal as _};
 
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         complain("top: want a terminal; ls and stats are for programs");
         return Ok(Ending::Usage);
     }
+    if super::is_dumb_terminal() {
+        return screen::print(daemon, interval);
+    }
     screen::run(daemon, interval)
 }
 
 #[cfg(not(feature = "console"))]
 #[expect(clippy::unnecessary_wraps, reason = "the same call as the live view's")]
-fn show(_: &mut Daemon, _: Duration) -> Result<Ending, Trouble> {
+fn show(_: &Daemon, _: Duration) -> Result<Ending, Trouble> {
     complain("top: this program was built without it; ls and stats say the same");
     Ok(Ending::Usage)
 }
@@ -78,7 +72,6 @@ mod tests {
 
     #[test]
     fn the_interval_comes_after_the_word() {
-        assert!(is_asked("TOP 5") && is_asked("top") && !is_asked("topology") && !is_asked("ls top"));
         assert_eq!(interval("top"), Ok(INTERVAL));
         assert_eq!(interval("top 0.5"), Ok(Duration::from_millis(500)));
         for wrong in ["top 0", "top soon", "top NaN", "top 1e9", "top 1 2"] {

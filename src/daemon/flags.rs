@@ -156,7 +156,14 @@ pub const FLAGS: &[Flag] = &[
     flag(
         "T",
         "takeover",
-        "not in this version: take over from the running daemon",
+        "take sockets and pid file over from the running daemon",
+    ),
+    valued(
+        "",
+        "log-format",
+        "FORMAT",
+        "text",
+        "lines of the log as text, json or logfmt",
     ),
     flag(
         "v",

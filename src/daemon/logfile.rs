@@ -4,17 +4,20 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Stderr, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use env_logger::{Target, WriteStyle};
-use log::LevelFilter;
-use parking_lot::Mutex;
+use log::{Level, LevelFilter, Record};
 use rustix::event::{PollFd, PollFlags, poll};
 
+use super::options::LogFormat;
+use super::privileges::Identity;
+use super::record;
 use super::syslog::{Syslog, severity};
+use crate::rim::lock::{Ranked, rank};
 
 /// Longest line, in bytes. A pipe takes so much whole or not at all, and syslog takes no more in one datagram.
 const LINE_MAX: usize = 4096;
@@ -26,7 +29,7 @@ const MODE: u32 = 0o640;
 /// The log of this process; its copies are one log.
 #[derive(Clone)]
 pub(crate) struct Log {
-    lines: Arc<Mutex<Lines>>,
+    lines: Arc<Ranked<Lines, { rank::LOG }>>,
 }
 
 impl Log {
@@ -41,9 +44,10 @@ impl Log {
         })
     }
 
-    /// Logs to the file `path`; one that we create belongs to `owner` (user and group), who will reopen it.
-    pub(crate) fn to_file(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
-        Ok(Self::of(Sink::File(LogFile::open(path, owner)?)))
+    /// Logs to the file `path`, opened with the rights of `user`, whom we become, so that one that we create is its
+    /// own and none is written that it may not write.
+    pub(crate) fn to_file(path: &Path, user: Option<&Identity>) -> io::Result<Self> {
+        Ok(Self::of(Sink::File(LogFile::open(path, user)?)))
     }
 
     /// Logs to the syslog of this machine.
@@ -53,16 +57,18 @@ impl Log {
 
     fn of(sink: Sink) -> Self {
         Self {
-            lines: Arc::new(Mutex::new(Lines {
+            lines: Arc::new(Ranked::new(Lines {
                 sink,
+                format: LogFormat::Text,
                 lost: 0,
                 why: String::new(),
             })),
         }
     }
 
-    /// Makes this the log of the whole process. `verbosity` counts `-v`; `RUST_LOG` wins where it is set.
-    pub(crate) fn install(&self, verbosity: usize) {
+    /// Makes this the log of the whole process, its lines in `format`. `verbosity` counts `-v`; `RUST_LOG` wins where
+    /// it is set.
+    pub(crate) fn install(&self, verbosity: usize, format: LogFormat) {
         let level = match verbosity {
             0 => LevelFilter::Info,
             1 => LevelFilter::Debug,
@@ -76,14 +82,25 @@ impl Log {
         if let Ok(filters) = std::env::var("RUST_LOG") {
             builder.parse_filters(&filters);
         }
-        let form = self.lines.lock().sink.form();
+        let form = {
+            let mut lines = self.lines.lock();
+            lines.format = format;
+            lines.sink.form()
+        };
         builder.format(move |line, record| {
+            let time = line.timestamp_millis().to_string();
+            let mut head = Vec::new();
             match form {
-                Form::Dated => write!(line, "{} {} ", line.timestamp_millis(), record.level())?,
-                Form::Journal => write!(line, "<{}>", severity(record.level()))?,
-                Form::Syslog(facility) => Syslog::write_head(line, facility, record.level())?,
+                // A line of fields has both among these.
+                Form::Dated if format == LogFormat::Text => write!(head, "{time} {} ", record.level())?,
+                Form::Dated => {}
+                Form::Journal => write!(head, "<{}>", severity(record.level()))?,
+                Form::Syslog(facility) => Syslog::write_head(&mut head, facility, record.level())?,
             }
-            writeln!(line, "{}", one_line(record.args().to_string()))
+            // With its head and end it is no longer than a line may be; a longer text is cut where it is written.
+            let room = LINE_MAX.saturating_sub(head.len() + 1);
+            line.write_all(&head)?;
+            writeln!(line, "{}", record::render(format, &time, record, room))
         });
         // Only a second call in one process fails, and the log that is there will do.
         let _ = builder.try_init();
@@ -116,6 +133,7 @@ impl Write for Log {
 /// Lines on their way to a sink that may fail.
 struct Lines {
     sink: Sink,
+    format: LogFormat,
     /// Lines lost since the last one that got through.
     lost: u64,
     /// What the system said of the last of them.
@@ -140,37 +158,32 @@ impl Lines {
         if self.lost == 0 {
             return Ok(());
         }
-        let mut report = match self.sink.form() {
-            Form::Journal => format!("<{}>", severity(log::Level::Warn)).into_bytes(),
+        let message = format!("{} log lines were lost: {}", self.lost, self.why);
+        let next = String::from_utf8_lossy(next);
+        let report = match self.sink.form() {
+            _ if self.format != LogFormat::Text => {
+                let (head, time) = record::head_of(self.format, &next);
+                let line = record::render(
+                    self.format,
+                    time,
+                    &Record::builder()
+                        .level(Level::Warn)
+                        .args(format_args!("{message}"))
+                        .build(),
+                    LINE_MAX,
+                );
+                format!("{head}{line}\n")
+            }
+            Form::Journal => format!("<{}>{message}\n", severity(Level::Warn)),
             Form::Dated | Form::Syslog(_) => {
-                let head = next.split(|&byte| byte == b' ').next().unwrap_or_default();
-                [head, b" WARN "].concat()
+                let head = next.split(' ').next().unwrap_or_default();
+                format!("{head} WARN {message}\n")
             }
         };
-        let _ = writeln!(report, "{} log lines were lost: {}", self.lost, self.why);
-        self.sink.line(&report)?;
+        self.sink.line(report.as_bytes())?;
         self.lost = 0;
         Ok(())
     }
-}
-
-/// The message with control characters escaped: whatever an outsider put into a name, he forges no next line.
-fn one_line(message: String) -> String {
-    if !message.contains(char::is_control) {
-        return message;
-    }
-    message
-        .split_inclusive(char::is_control)
-        .fold(String::new(), |mut text, part| {
-            let plain = part.trim_end_matches(char::is_control);
-            text.push_str(plain);
-            text.extend(
-                part.chars()
-                    .skip(plain.chars().count())
-                    .flat_map(char::escape_default),
-            );
-            text
-        })
 }
 
 /// The beginning of a line that is too long, marked as such.
@@ -263,24 +276,24 @@ fn writable(stream: &Stderr, wait: Duration) -> io::Result<bool> {
 /// A log file that is found again by its path.
 struct LogFile {
     path: PathBuf,
-    owner: Option<(u32, u32)>,
+    user: Option<Identity>,
     file: File,
     /// The last line went out in part: the next one begins with a line end.
     torn: bool,
 }
 
 impl LogFile {
-    fn open(path: &Path, owner: Option<(u32, u32)>) -> io::Result<Self> {
+    fn open(path: &Path, user: Option<&Identity>) -> io::Result<Self> {
         Ok(Self {
             path: path.into(),
-            owner,
-            file: append(path, owner)?,
+            user: user.cloned(),
+            file: append(path, user)?,
             torn: false,
         })
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        self.file = append(&self.path, self.owner)?;
+        self.file = append(&self.path, self.user.as_ref())?;
         self.torn = false;
         Ok(())
     }
@@ -311,21 +324,28 @@ impl LogFile {
 }
 
 /// Opens `path` to append to. A FIFO or terminal is opened too, and never waited for.
-fn append(path: &Path, owner: Option<(u32, u32)>) -> io::Result<File> {
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let mut options = OpenOptions::new();
-    options.append(true).mode(MODE).custom_flags(flags);
-    match options.clone().create_new(true).open(path) {
-        Ok(file) => {
-            // Only a file that we made is given away: one that was there may be a trap, a link to another's.
-            if let (Some((uid, gid)), true) = (owner, rustix::process::geteuid().is_root()) {
-                fchown(&file, Some(uid), Some(gid))?;
-            }
-            Ok(file)
+fn append(path: &Path, user: Option<&Identity>) -> io::Result<File> {
+    let open = || {
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let mut options = OpenOptions::new();
+        options.append(true).mode(MODE).custom_flags(flags);
+        match options.clone().create_new(true).open(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(path),
+            other => other,
         }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.create(true).open(path),
-        Err(error) => Err(error),
-    }
+    };
+    let opened = match user {
+        Some(user) => user.acting(open)?,
+        None => open(),
+    };
+    opened.map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound && path.is_symlink() {
+            // Whoever placed the link would say where we make a file.
+            io::Error::new(error.kind(), "it is a link to a file that is not there")
+        } else {
+            error
+        }
+    })
 }
 
 #[cfg(test)]
@@ -384,6 +404,38 @@ mod tests {
         fs::remove_file(room.0.join("log")).unwrap();
         write(&log, "T INFO two\n");
         assert_eq!(room.read("log"), "T INFO two\n");
+    }
+
+    #[test]
+    fn lost_lines_are_reported_in_the_format_of_the_others() {
+        let room = Room::new();
+        let path = room.0.join("log");
+        let log = Log::to_file(&path, None).unwrap();
+        for (format, next, want) in [
+            (
+                LogFormat::Json,
+                r#"{"time":"T1","level":"info"}"#,
+                r#"{"time":"T1","level":"warn","message":"2 log lines"#,
+            ),
+            (
+                LogFormat::Logfmt,
+                "time=T1 level=info",
+                "time=T1 level=warn msg=\"2 log lines were lost: full\"\n",
+            ),
+        ] {
+            log.reopen();
+            {
+                let mut lines = log.lines.lock();
+                (lines.lost, lines.why, lines.format) = (2, "full".into(), format);
+            }
+            write(&log, &format!("{next}\n"));
+            let text = room.read("log");
+            assert!(
+                text.starts_with(want) && text.ends_with(&format!("\n{next}\n")),
+                "{text}"
+            );
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]
@@ -467,21 +519,25 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_one_line() {
-        assert_eq!(one_line("größe 1".into()), "größe 1");
-        assert_eq!(
-            one_line("a\nT INFO forged\r\x1b[1mé\n".into()),
-            "a\\nT INFO forged\\r\\u{1b}[1mé\\n"
-        );
-    }
-
-    #[test]
     fn a_long_line_is_cut_between_two_characters() {
         let long = format!("x{}\n", "é".repeat(LINE_MAX));
         let short = cut(long.as_bytes()).unwrap();
         assert!(short.len() <= LINE_MAX && short.ends_with(b"...\n"));
         assert!(String::from_utf8(short).is_ok());
         assert_eq!(cut(b"short\n"), None);
+    }
+
+    #[test]
+    fn no_file_is_made_through_a_link_and_one_that_is_there_is_used() {
+        let room = Room::new();
+        let (link, file) = (room.0.join("log"), room.0.join("elsewhere"));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let refused = Log::to_file(&link, None).err().unwrap();
+        assert!(refused.to_string().contains("link"), "{refused}");
+        assert!(!file.exists());
+        fs::write(&file, "").unwrap();
+        write(&Log::to_file(&link, None).unwrap(), "T INFO one\n");
+        assert_eq!(room.read("elsewhere"), "T INFO one\n");
     }
 
     #[test]

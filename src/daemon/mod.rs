@@ -1,12 +1,14 @@
 //! The process around the service: command line, background, log, pid file, privileges, signals, service manager.
 //! It knows nothing of RTPproxy; what it runs is a [`Service`].
 
+mod ending_thread;
 pub mod flags;
 mod logfile;
 pub mod options;
 mod pidfile;
 mod privileges;
 mod ready;
+mod record;
 pub mod rights;
 mod signal_thread;
 mod start;
@@ -109,7 +111,6 @@ pub fn main<S: Service>() -> ExitCode {
 /// The flag that is asked for and that the service does not implement.
 fn not_built(options: &Options) -> Option<&'static str> {
     match options {
-        Options { takeover: true, .. } => Some("--takeover"),
         Options {
             state_dir: Some(_), ..
         } => Some("--state-dir"),

@@ -9,6 +9,7 @@ use super::flags::{
     DEFAULT_ADMIN_MODE, DEFAULT_CONFIG, DEFAULT_LOG_FILE, DEFAULT_MODE, DEFAULT_PID_FILE,
     DEFAULT_READONLY_MODE, DEFAULT_READONLY_SOCKET, DEFAULT_SOCKET, FLAGS, help,
 };
+use crate::config::fields::user_and_group;
 
 /// A user, a group, or both, by name or number; resolved where it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,22 +21,10 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Takes `USER`, `USER:GROUP` or `:GROUP`.
+    /// Takes `USER`, `USER:GROUP` or `:GROUP`, as an attribute of the configuration does.
     pub fn new(text: &str) -> Option<Self> {
-        let good = |name: &str| !name.contains(|c: char| c == ':' || c.is_whitespace() || c.is_control());
-        let (user, group) = match text.split_once(':') {
-            None => (text, None),
-            Some((_, "")) => return None,
-            Some((user, group)) => (user, Some(group)),
-        };
-        let user = (!user.is_empty()).then_some(user);
-        if (user.is_none() && group.is_none()) || !user.is_none_or(good) || !group.is_none_or(good) {
-            return None;
-        }
-        Some(Self {
-            user: user.map(str::to_owned),
-            group: group.map(str::to_owned),
-        })
+        let (user, group) = user_and_group(text)?;
+        Some(Self { user, group })
     }
 }
 
@@ -77,6 +66,37 @@ pub enum LogTarget {
     Syslog(Facility),
 }
 
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object of JSON a line.
+    Json,
+    /// `name=value` pairs.
+    Logfmt,
+}
+
+impl LogFormat {
+    /// The format of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            "logfmt" => Some(Self::Logfmt),
+            _ => None,
+        }
+    }
+
+    /// What the field of the message is called there.
+    pub(super) const fn message(self) -> &'static str {
+        match self {
+            Self::Text | Self::Json => "message",
+            Self::Logfmt => "msg",
+        }
+    }
+}
+
 /// How the daemon is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
@@ -108,27 +128,42 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Take over from the running daemon.
     pub takeover: bool,
+    /// How a line of the log is written.
+    pub log_format: LogFormat,
     /// How many `-v` there were: 0 is info, 1 debug, more trace.
     pub verbosity: usize,
 }
 
 impl Options {
     /// The same with every path made absolute from `here`: a daemon leaves the directory that it was started in.
-    #[must_use]
-    pub fn absolute(mut self, here: &Path) -> Self {
-        for path in [&mut self.config, &mut self.pid_file, &mut self.admin_socket] {
-            *path = here.join(&*path);
-        }
-        for path in [&mut self.readonly_socket, &mut self.state_dir]
+    ///
+    /// # Errors
+    /// A path that is relative, where there is no directory `here` any more.
+    pub fn absolute(mut self, here: Option<&Path>) -> Result<Self, PathBuf> {
+        let log = match &mut self.log_file {
+            LogTarget::File(path) => Some(path),
+            LogTarget::Syslog(_) => None,
+        };
+        let paths = [&mut self.config, &mut self.pid_file, &mut self.admin_socket];
+        let optional = [&mut self.readonly_socket, &mut self.state_dir];
+        let optional = optional.into_iter().flatten().chain(log);
+        for path in paths
             .into_iter()
-            .flatten()
+            .chain(optional)
+            .filter(|path| path.is_relative())
         {
-            *path = here.join(&*path);
+            *path = here.ok_or_else(|| path.clone())?.join(&*path);
         }
-        if let LogTarget::File(path) = &mut self.log_file {
-            *path = here.join(&*path);
-        }
-        self
+        Ok(self)
+    }
+
+    /// The files that the daemon writes beside its configuration, sockets apart.
+    pub fn own_files(&self) -> impl Iterator<Item = &Path> {
+        let log = match &self.log_file {
+            LogTarget::File(path) if !self.foreground => Some(path),
+            LogTarget::File(_) | LogTarget::Syslog(_) => None,
+        };
+        log.into_iter().chain([&self.pid_file]).map(PathBuf::as_path)
     }
 }
 
@@ -203,6 +238,9 @@ pub fn parse(args: &[OsString]) -> Result<Asked, UsageError> {
         user,
         state_dir: found.optional("state-dir", "a directory", path)?,
         takeover: found.has("takeover"),
+        log_format: found
+            .optional("log-format", "text, json or logfmt", LogFormat::from_name)?
+            .unwrap_or(LogFormat::Text),
         verbosity: found.0.opt_count("verbose"),
     };
     if options.readonly_socket.as_ref() == Some(&options.admin_socket) {
@@ -400,7 +438,7 @@ mod tests {
         ] {
             assert!(refused(bad).contains("octal"), "{bad}");
         }
-        for bad in ["-o :", "-o a:", "--admin-owner a:b:c"] {
+        for bad in ["-o :", "--admin-owner a:b:c"] {
             assert!(refused(bad).contains("USER"), "{bad}");
         }
         assert_eq!(refused("-u :staff"), "--user \":staff\": want USER or USER:GROUP");
@@ -423,6 +461,7 @@ mod tests {
             Some((Some("sip".into()), Some("media".into())))
         );
         assert_eq!(owner(":media"), Some((None, Some("media".into()))));
+        assert_eq!(owner("sip:"), owner("sip"));
         assert_eq!(owner(""), None);
         assert_eq!(Owner::new("sip:media").unwrap().to_string(), "sip:media");
     }
@@ -436,11 +475,16 @@ mod tests {
 
     #[test]
     fn paths_become_absolute_once() {
-        let options = run("-c a.xml -P /run/p -L log -r ro").absolute(Path::new("/home/me"));
+        let options = run("-c a.xml -P /run/p -L log -r ro")
+            .absolute(Some(Path::new("/home/me")))
+            .unwrap();
         assert_eq!(options.config, Path::new("/home/me/a.xml"));
         assert_eq!(options.pid_file, Path::new("/run/p"));
         assert_eq!(options.log_file, LogTarget::File("/home/me/log".into()));
         assert_eq!(options.readonly_socket.as_deref(), Some(Path::new("/home/me/ro")));
+        assert_eq!(run("-c /c -P /p -s /s -L log").absolute(None), Err("log".into()));
+        let syslog = run("-c /c -P /p -s /s -L syslog:user");
+        assert_eq!(syslog.clone().absolute(None), Ok(syslog));
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use core::fmt;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::FlockOperation;
 
@@ -18,6 +20,8 @@ const ATTEMPTS: u32 = 10;
 pub(crate) struct PidFile {
     path: PathBuf,
     file: File,
+    /// It is another's to remove: a predecessor's that serves on, or a successor's.
+    not_ours: AtomicBool,
 }
 
 /// Why the pid file is not ours.
@@ -74,7 +78,9 @@ impl PidFile {
         let failed = |error| PidError::System(path.into(), error);
         for _ in 0..ATTEMPTS {
             let mut file = open(path).map_err(failed)?;
-            if !file.metadata().map_err(failed)?.is_file() {
+            let found = file.metadata().map_err(failed)?;
+            // One with a second name may be another's, linked here by who owns the directory.
+            if !found.is_file() || found.nlink() > 1 {
                 return Err(PidError::NotAPidFile(path.into()));
             }
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -95,9 +101,10 @@ impl PidFile {
             if !found.trim_matches(blank).is_empty() && pid(&found).is_none() {
                 return Err(PidError::NotAPidFile(path.into()));
             }
-            let mut ours = Self {
+            let ours = Self {
                 path: path.into(),
                 file,
+                not_ours: AtomicBool::new(false),
             };
             ours.fill(owner).map_err(failed)?;
             return Ok(ours);
@@ -107,27 +114,53 @@ impl PidFile {
         )))
     }
 
-    fn fill(&mut self, owner: Option<(u32, u32)>) -> io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.rewind()?;
-        writeln!(self.file, "{}", std::process::id())?;
+    /// Takes over the locked file of a predecessor, if that is the one at `path`. Its content is the other's still.
+    pub(crate) fn inherit(path: &Path, file: File) -> Option<Self> {
+        is_at(&file, path).then(|| Self {
+            path: path.into(),
+            file,
+            not_ours: AtomicBool::new(true),
+        })
+    }
+
+    /// A successor has it.
+    pub(crate) fn give_away(&self) {
+        self.not_ours.store(true, Ordering::Release);
+    }
+
+    /// The same file once more, for a successor.
+    pub(crate) fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.file.try_clone()?.into())
+    }
+
+    /// Makes it ours: our pid, and `owner` who will start it again.
+    pub(crate) fn fill(&self, owner: Option<(u32, u32)>) -> io::Result<()> {
+        let mut file = &self.file;
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", std::process::id())?;
         self.file.set_permissions(Permissions::from_mode(0o644))?;
         if let (Some((uid, gid)), true) = (owner, rustix::process::geteuid().is_root()) {
             fchown(&self.file, Some(uid), Some(gid))?;
         }
+        self.not_ours.store(false, Ordering::Release);
         Ok(())
     }
-}
 
-impl Drop for PidFile {
     /// Removes the file while the lock is still held, so that it is never a successor's.
-    fn drop(&mut self) {
-        if !is_at(&self.file, &self.path) {
+    pub(crate) fn remove(&self) {
+        if self.not_ours.load(Ordering::Acquire) || !is_at(&self.file, &self.path) {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
             log::warn!("{}: cannot remove the pid file: {error}", self.path.display());
         }
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        self.remove();
     }
 }
 
@@ -170,7 +203,7 @@ fn blank(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
 
@@ -230,6 +263,13 @@ mod tests {
         let link = place();
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(matches!(PidFile::take(&link, None), Err(PidError::System(..))));
+        fs::remove_file(&link).unwrap();
+        fs::write(&path, "").unwrap();
+        fs::hard_link(&path, &link).unwrap();
+        assert!(matches!(
+            PidFile::take(&link, None),
+            Err(PidError::NotAPidFile(_))
+        ));
         fs::remove_file(&link).unwrap();
         fs::remove_file(&path).unwrap();
         assert!(PidFile::take(Path::new("/dev/null"), None).is_err());

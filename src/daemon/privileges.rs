@@ -11,7 +11,7 @@ use crate::config::model::{Address, Config};
 use crate::rim::sys;
 
 /// The user that the daemon becomes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Identity {
     account: sys::Account,
     gid: u32,
@@ -75,11 +75,26 @@ impl Identity {
         }
     }
 
-    /// Becomes this user. To be called while the process has one thread.
+    /// Does `what` with this user's rights. To be called while the process has one thread, or after [`Self::assume`].
+    ///
+    /// # Errors
+    /// When the system lets us not take these rights; the process must end then.
+    pub(crate) fn acting<T>(&self, what: impl FnOnce() -> T) -> io::Result<T> {
+        if self.account.uid != 0 && rustix::process::geteuid().is_root() {
+            sys::acting_as(&self.account, self.gid, what)
+        } else {
+            Ok(what())
+        }
+    }
+
+    /// Becomes this user, for good: also no program that we might be made to start gets more. To be called while the
+    /// process has one thread.
     ///
     /// # Errors
     /// When the system refuses, or leaves a way back.
     pub(crate) fn assume(&self) -> Result<(), String> {
+        sys::give_up_privileges()
+            .map_err(|error| format!("-u {}: cannot give up privileges: {error}", self.spelled))?;
         sys::become_user(&self.account, self.gid)
             .map_err(|error| format!("-u {}: cannot become that user: {error}", self.spelled))?;
         let user = (

@@ -32,9 +32,9 @@ pub(crate) enum Side {
 }
 
 impl Caller {
-    /// Everything serves: the caller may go.
-    pub(crate) fn ready(self) {
-        self.tell(0, &[]);
+    /// Everything serves: the caller may go, with `notes` on its terminal.
+    pub(crate) fn ready(self, notes: &[String]) {
+        self.tell(0, notes);
     }
 
     /// The start has failed; the status is for our own end as well.
@@ -120,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_caller_exits_with_the_status_of_the_start() {
-        assert_eq!(told(Caller::ready), 0);
+        assert_eq!(told(|caller| caller.ready(&[])), 0);
         let error = StartError::new(75, "another instance lives".to_owned());
         assert_eq!(told(|caller| assert_eq!(caller.failed(&error), 75)), 75);
     }

@@ -70,8 +70,15 @@ pub(super) fn identity(owner: &Owner) -> Result<(sys::Account, u32), String> {
 }
 
 fn numbers(user: Option<&str>, group_name: Option<&str>) -> Result<(Option<u32>, Option<u32>), String> {
-    let uid = user.map(account).transpose()?.map(|account| account.uid);
-    Ok((uid, group_name.map(group).transpose()?))
+    Ok((user.map(uid).transpose()?, group_name.map(group).transpose()?))
+}
+
+fn uid(name: &str) -> Result<u32, String> {
+    match sys::uid(name) {
+        Ok(Some(uid)) => Ok(uid),
+        // Says why there is none.
+        Ok(None) | Err(_) => account(name).map(|account| account.uid),
+    }
 }
 
 fn account(name: &str) -> Result<sys::Account, String> {
@@ -114,6 +121,10 @@ mod tests {
         assert_eq!(resolve_owner("root:daemon"), Ok((Some(0), Some(1))));
         assert_eq!(resolve_owner("root"), Ok((Some(0), None)));
         assert_eq!(resolve_owner(":daemon"), Ok((None, Some(1))));
+        assert_eq!(
+            resolve_owner("4000000001:4000000002"),
+            Ok((Some(4_000_000_001), Some(4_000_000_002)))
+        );
         assert!(resolve_owner("nobody-here").unwrap_err().contains("nobody-here"));
         assert!(resolve_owner("root:nobody-here").unwrap_err().contains("group"));
         assert!(resolve_owner("a:b:c").unwrap_err().contains("USER:GROUP"));

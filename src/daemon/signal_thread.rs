@@ -1,6 +1,6 @@
 //! The main thread, once all serve: it waits for signals and does what they ask. SIGTERM and SIGINT end it, and the
-//! daemon with it; a second one, or SIGQUIT, ends the process in the handler itself, whatever any thread waits for.
-//! SIGPIPE is ignored by Rust's runtime.
+//! daemon with it; a second one is the [ending thread's](super::ending_thread). SIGQUIT ends the process in the handler
+//! itself, whatever any thread waits for. SIGPIPE is ignored by Rust's runtime.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::flag::{register, register_conditional_shutdown};
+use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
@@ -22,7 +22,7 @@ use crate::sockets::systemd::Systemd;
 /// Between two reloads, or two status dumps: a storm of signals costs one a second.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Exit status of a process that is told to end at once.
-const AT_ONCE: i32 = 1;
+pub(super) const AT_ONCE: i32 = 1;
 
 /// Signals as they arrive. What arrives before [`Self::wait`] is kept for it.
 pub(crate) struct Signals {
@@ -32,12 +32,6 @@ pub(crate) struct Signals {
 impl Signals {
     /// From now on no signal ends the process by itself. To be called after the last fork.
     pub(crate) fn register() -> io::Result<Self> {
-        let ending = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT] {
-            // In this order: the first one sets what the second one finds set.
-            register_conditional_shutdown(signal, AT_ONCE, Arc::clone(&ending))?;
-            register(signal, Arc::clone(&ending))?;
-        }
         register_conditional_shutdown(SIGQUIT, AT_ONCE, Arc::new(AtomicBool::new(true)))?;
         let (read, write) = UnixStream::pair()?;
         let signals = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];

@@ -6,6 +6,7 @@ use std::panic;
 use std::process;
 use std::sync::Arc;
 
+use super::ending_thread::{Ending, Endings};
 use super::logfile::Log;
 use super::options::{LogTarget, Options};
 use super::pidfile::PidFile;
@@ -17,6 +18,7 @@ use super::{Service, StartError};
 use crate::config::{self, Parsed};
 use crate::rim::sys;
 use crate::sockets::Sockets;
+use crate::sockets::handover::Predecessor;
 use crate::sockets::systemd::{self, Given, Systemd};
 
 /// File descriptors that are asked for: more than the connections that are served at most. The hard limit stays.
@@ -67,10 +69,15 @@ pub(super) fn run<S: Service>(options: Options) -> u8 {
                 .collect::<Vec<_>>(),
         );
     }
-    let options = match std::env::current_dir() {
-        Ok(here) => options.absolute(&here),
-        Err(error) => {
-            ready::print(&[format!("cannot find the current directory: {error}")]);
+    let here = std::env::current_dir();
+    let options = match options.absolute(here.as_deref().ok()) {
+        Ok(options) => options,
+        Err(path) => {
+            let why = here.err().map(|error| format!(": {error}")).unwrap_or_default();
+            ready::print(&[format!(
+                "{}: want an absolute path: there is no current directory{why}",
+                path.display()
+            )]);
             return 1;
         }
     };
@@ -94,27 +101,31 @@ fn serve<S: Service>(
     let Daemon {
         service,
         mut signals,
+        ending,
         log,
         systemd,
         sockets,
         pid_file,
+        notes,
     } = match start::<S>(parsed, contents, options, given) {
         Ok(daemon) => daemon,
         Err(error) => return caller.failed(&error),
     };
     systemd.ready();
-    log::info!(
-        "rtp_cluster {} serves, pid {}",
-        env!("CARGO_PKG_VERSION"),
-        process::id()
-    );
-    caller.ready();
+    let pid = process::id();
+    let version = env!("CARGO_PKG_VERSION");
+    log::info!(version, pid; "rtp_cluster {version} serves, pid {pid}");
+    caller.ready(&notes);
     signal_thread::run(&service, |at_most| signals.wait(at_most), &log, &systemd);
     systemd.stopping();
     sockets.leave();
     service.stop();
+    ending.stop();
+    if sockets.pid_file_is_given_away() {
+        pid_file.give_away();
+    }
     drop(pid_file);
-    log::info!("rtp_cluster stopped, pid {}", process::id());
+    log::info!(pid; "rtp_cluster stopped, pid {pid}");
     0
 }
 
@@ -122,10 +133,13 @@ fn serve<S: Service>(
 struct Daemon<S> {
     service: S,
     signals: Signals,
+    ending: Ending,
     log: Log,
     systemd: Arc<Systemd>,
     sockets: Arc<Sockets>,
-    pid_file: PidFile,
+    pid_file: Arc<PidFile>,
+    /// For the caller's terminal.
+    notes: Vec<String>,
 }
 
 /// Opens everything, in this order: what needs the super-user before the privileges go, threads only afterwards,
@@ -146,48 +160,118 @@ fn start<S: Service>(
             .map_err(|messages| StartError { exit: 1, messages })?;
     }
     raise_descriptors();
-    let log = open_log(options, owner).map_err(failed)?;
+    let (log, note) = open_log(options, identity.as_ref()).map_err(failed)?;
+    let mut predecessor = if options.takeover {
+        Some(ask_predecessor(options).map_err(failed)?)
+    } else {
+        None
+    };
+    let inherited = predecessor
+        .as_mut()
+        .and_then(|daemon| PidFile::inherit(&options.pid_file, daemon.pid_file.take()?));
+    let has_its_file = inherited.is_some();
     // Another instance is found before its log hears of us.
-    let pid_file = PidFile::take(&options.pid_file, owner)
-        .map_err(|error| StartError::new(error.exit(), error.to_string()))?;
-    let signals = Signals::register().map_err(|error| failed(format!("cannot handle signals: {error}")))?;
-    log.install(options.verbosity);
+    let pid_file = match inherited {
+        Some(file) => file,
+        None => PidFile::take(&options.pid_file, owner)
+            .map_err(|error| StartError::new(error.exit(), error.to_string()))?,
+    };
+    let (endings, signals) = Endings::register()
+        .and_then(|endings| {
+            // A file at the limit of its size is an error of the write, and no reason to die.
+            signal_hook::flag::register(libc::SIGXFSZ, Arc::default())?;
+            Ok((endings, Signals::register()?))
+        })
+        .map_err(|error| failed(format!("cannot handle signals: {error}")))?;
+    log.install(options.verbosity, options.log_format);
     abort_on_panic();
     parsed.warnings.iter().for_each(|warning| log::warn!("{warning}"));
     let systemd = Arc::new(Systemd::from_environment());
     let sockets = Arc::new(Sockets::new(&systemd, given));
+    if let Some(daemon) = &mut predecessor {
+        sockets.inherit(core::mem::take(&mut daemon.sockets));
+    }
     let mut service = S::bind(parsed, contents, options, &sockets)?;
     if let Some(identity) = &identity {
         identity.assume().map_err(failed)?;
     }
-    service
-        .start()
-        .map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+    let no_thread = |error| failed(format!("cannot start a thread: {error}"));
+    let pid_file = Arc::new(pid_file);
+    let ours = (Arc::clone(&sockets), Arc::clone(&pid_file));
+    let ending = Ending::start(endings, move || {
+        ours.0.remove_files();
+        if !ours.0.pid_file_is_given_away() {
+            ours.1.remove();
+        }
+    })
+    .map_err(no_thread)?;
+    service.start().map_err(no_thread)?;
+    if let Some(daemon) = predecessor {
+        let pid = daemon.pid;
+        daemon
+            .ready(has_its_file)
+            .map_err(|error| failed(takeover_failed(options, &error)))?;
+        log::info!(predecessor = pid; "took over from process {pid}, which answers what is in flight and leaves");
+        if let Err(error) = pid_file.fill(owner) {
+            log::error!("{}: cannot write our pid: {error}", options.pid_file.display());
+        }
+    }
+    match pid_file.share() {
+        Ok(file) => sockets.share_pid_file(file),
+        Err(error) => log::warn!("the pid file cannot be handed over later: {error}"),
+    }
     sockets.serve();
     Ok(Daemon {
         service,
         signals,
+        ending,
         log,
         systemd,
         sockets,
         pid_file,
+        notes: note.into_iter().collect(),
     })
 }
 
-fn open_log(options: &Options, owner: Option<(u32, u32)>) -> Result<Log, String> {
+/// Everything of the daemon that runs, with which it goes on until we serve.
+fn ask_predecessor(options: &Options) -> Result<Predecessor, String> {
+    Predecessor::ask(&options.admin_socket).map_err(|error| takeover_failed(options, &error))
+}
+
+fn takeover_failed(options: &Options, error: &io::Error) -> String {
+    let socket = options.admin_socket.display();
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            "; no daemon is there (-s): start this one without -T"
+        }
+        io::ErrorKind::InvalidData => "; it may be a version without takeover: stop it, and start this one",
+        _ => "",
+    };
+    format!("{socket}: cannot take over from the daemon there, which goes on: {error}{remedy}")
+}
+
+/// The log, and what is to be told of it.
+fn open_log(options: &Options, user: Option<&Identity>) -> Result<(Log, Option<String>), String> {
     if options.foreground {
-        return Ok(Log::to_stderr());
+        return Ok((Log::to_stderr(), None));
     }
     match &options.log_file {
-        LogTarget::File(path) => Log::to_file(path, owner).map_err(|error| {
-            format!(
+        LogTarget::File(path) => match Log::to_file(path, user) {
+            Ok(log) => Ok((log, None)),
+            Err(error) => Err(format!(
                 "{}: cannot open the log: {error}; choose another with -L",
                 path.display()
-            )
-        }),
-        LogTarget::Syslog(facility) => Syslog::open(*facility)
-            .map(Log::to_syslog)
-            .map_err(|error| format!("cannot reach syslog at {}: {error}", PLACES.join(", "))),
+            )),
+        },
+        LogTarget::Syslog(facility) => {
+            let mut syslog = Syslog::new(*facility);
+            // It may be started after us, and is then found by the next line.
+            let note = syslog.connect().err().map(|error| {
+                let places = PLACES.join(", ");
+                format!("no syslog at {places} ({error}): what is logged is lost until there is one")
+            });
+            Ok((Log::to_syslog(syslog), note))
+        }
     }
 }
 

@@ -11,33 +11,38 @@ use super::options::Facility;
 /// Where syslog daemons listen: Linux and OpenBSD, FreeBSD, macOS.
 pub(crate) const PLACES: [&str; 3] = ["/dev/log", "/var/run/log", "/var/run/syslog"];
 
-/// A connection to the syslog daemon, made anew when that was restarted.
+/// Lines for the syslog daemon, which may be started after us and be restarted.
 pub(crate) struct Syslog {
-    place: PathBuf,
+    places: Vec<PathBuf>,
     facility: Facility,
-    socket: UnixDatagram,
+    socket: Option<UnixDatagram>,
 }
 
 impl Syslog {
-    /// Connects to the system's syslog.
-    pub(crate) fn open(facility: Facility) -> io::Result<Self> {
+    /// For the system's syslog; nothing is connected yet.
+    pub(crate) fn new(facility: Facility) -> Self {
+        Self {
+            places: PLACES.map(PathBuf::from).to_vec(),
+            facility,
+            socket: None,
+        }
+    }
+
+    /// Connects to the first place where somebody listens.
+    pub(crate) fn connect(&mut self) -> io::Result<()> {
         let mut failed = io::Error::from(io::ErrorKind::NotFound);
-        for place in PLACES {
-            match Self::at(Path::new(place), facility) {
-                Ok(syslog) => return Ok(syslog),
+        self.socket = None;
+        for place in &self.places {
+            match connect(place) {
+                Ok(socket) => {
+                    self.socket = Some(socket);
+                    return Ok(());
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => failed = error,
             }
         }
         Err(failed)
-    }
-
-    fn at(place: &Path, facility: Facility) -> io::Result<Self> {
-        Ok(Self {
-            place: place.into(),
-            facility,
-            socket: connect(place)?,
-        })
     }
 
     /// Its number.
@@ -55,15 +60,16 @@ impl Syslog {
     /// Sends one line, without its end.
     pub(crate) fn line(&mut self, line: &[u8]) -> io::Result<()> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        match self.socket.send(line) {
-            Ok(_) => Ok(()),
+        match self.socket.as_ref().map(|socket| socket.send(line)) {
+            Some(Ok(_)) => return Ok(()),
             // The daemon is busy; waiting for it would stop us with it.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
-            // It was restarted: another socket stands at the path.
-            Err(_) => {
-                self.socket = connect(&self.place)?;
-                self.socket.send(line).map(drop)
-            }
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            // It was started or restarted: another socket stands at the path.
+            Some(Err(_)) | None => self.connect()?,
+        }
+        match &self.socket {
+            Some(socket) => socket.send(line).map(drop),
+            None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 }
@@ -101,8 +107,12 @@ mod tests {
     fn a_line_has_priority_and_tag_and_survives_a_restart_of_the_daemon() {
         let place = std::env::temp_dir().join(format!("rtpc-syslog-{}", std::process::id()));
         let _ = fs::remove_file(&place);
+        let mut syslog = Syslog {
+            places: vec![place.clone()],
+            ..Syslog::new(Facility(3))
+        };
+        assert!(syslog.line(b"nobody is there yet\n").is_err());
         let daemon = UnixDatagram::bind(&place).unwrap();
-        let mut syslog = Syslog::at(&place, Facility(3)).unwrap();
         let mut line = Vec::new();
         Syslog::write_head(&mut line, syslog.facility(), Level::Warn).unwrap();
         line.extend_from_slice(b"hello\n");

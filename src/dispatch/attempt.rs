@@ -1,14 +1,16 @@
 //! One command's life: what it is for, to whom it has been sent, what came back, when to do something again.
-//! Pure. The decisions are taken in `mod.rs`; this is what they are taken on.
+//! Pure. The decisions are taken in `jobs/`; this is what they are taken on.
 
 use core::ops::Range;
 use core::time::Duration;
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::pending::Slot;
 use super::rewrite::Origin;
 use super::session::MemberId;
 use crate::protocol::command::{Command, Verb};
+use crate::protocol::cookie::Cookie;
 
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +37,6 @@ pub enum Job {
     Quiet,
     /// The losers of a new session: a positive answer that comes late is undone.
     Late,
-    /// A health probe; what was asked tells how to read the answer.
-    Probe(Ask),
 }
 
 impl Job {
@@ -46,17 +46,6 @@ impl Job {
         // A second play, record or copy starts anew; a second delete only says E50.
         !matches!(verb, Verb::Play | Verb::Record | Verb::Copy) || self == Self::Seek
     }
-}
-
-/// What a probe asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// `V`
-    Version,
-    /// `VF n`
-    Capability(u64),
-    /// `Ib`, or `Ibl`; the member had so many sessions bound when it was sent.
-    Counts(u64),
 }
 
 /// How one exchange with one member stands.
@@ -85,7 +74,7 @@ pub struct Exchange {
     pub pause: Duration,
     /// Whether it has been sent again: its delay then says nothing.
     pub resent: bool,
-    /// When the next member is tried beside it; `None` when this is the last attempt.
+    /// When its member has had its time: it is suspected, and a new session tried at the next one as well.
     pub patience: Option<Instant>,
     /// How it stands.
     pub fate: Fate,
@@ -140,6 +129,8 @@ pub struct Transaction<C> {
     pub origin: Origin,
     /// Whether its text has something that may have to be written in another way for a member.
     pub rewritten: bool,
+    /// What the relay is told of the call's socket, where a sub-command has a tag for it and the command names none.
+    pub suffix: Vec<u8>,
     /// When the client's command came.
     pub started: Instant,
     /// When the client gets an answer, whatever happens.
@@ -148,8 +139,14 @@ pub struct Transaction<C> {
     pub alarm: Option<Instant>,
     /// To whom it has been sent.
     pub exchanges: Vec<Exchange>,
-    /// Attempts of a new session, all counted.
+    /// Attempts of a new session that were waited for.
     pub attempts: u32,
+    /// Who is asked for the home of the call in further steps, the next ones first.
+    pub unasked: VecDeque<MemberId>,
+    /// Steps of that question so far.
+    pub steps: u32,
+    /// When the next step is due.
+    pub step: Option<Instant>,
     /// Commands of the same call that wait for what this one finds.
     pub followers: Vec<Slot>,
     /// The best answer that is not positive.
@@ -158,8 +155,8 @@ pub struct Transaction<C> {
     pub mixed: bool,
     /// Whether a delete came from the list of its member, whose next one is to follow.
     pub chained: bool,
-    /// Whether a delete came while its call was still on the way to a member: it follows the call if that moves on.
-    pub follows: bool,
+    /// Whether a delete of this new session came before its answer: whoever makes it is to end it.
+    pub deleted: bool,
 }
 
 impl<C> Transaction<C> {
@@ -178,16 +175,20 @@ impl<C> Transaction<C> {
             },
             origin: Origin::Unix,
             rewritten: false,
+            suffix: Vec::new(),
             started: now,
             give_up: now,
             alarm: None,
             exchanges: Vec::new(),
             attempts: 0,
+            unasked: VecDeque::new(),
+            steps: 0,
+            step: None,
             followers: Vec::new(),
             verdict: Vec::new(),
             mixed: false,
             chained: false,
-            follows: false,
+            deleted: false,
         }
     }
 
@@ -211,13 +212,17 @@ impl<C> Transaction<C> {
         self.alarm = None;
         self.attempts = 0;
         self.rewritten = false;
+        self.suffix.clear();
         self.mixed = false;
         self.chained = false;
-        self.follows = false;
+        self.deleted = false;
         self.text.clear();
         self.text.shrink_to(512);
         self.exchanges.clear();
         self.exchanges.shrink_to(8);
+        self.unasked.clear();
+        self.steps = 0;
+        self.step = None;
         self.followers.clear();
         self.followers.shrink_to(8);
         self.verdict.clear();
@@ -228,6 +233,16 @@ impl<C> Transaction<C> {
     pub fn call_id(&self) -> &[u8] {
         let range = usize::from(self.key.call_id.start)..usize::from(self.key.call_id.end);
         self.text.get(range).unwrap_or_default()
+    }
+
+    /// The cookie of one of its exchanges.
+    pub fn cookie(&self, place: usize) -> Option<Cookie> {
+        Some(Cookie {
+            slot: self.slot.index,
+            serial: self.slot.short_serial(),
+            index: u16::try_from(place).ok()?,
+            nonce: self.exchanges.get(place)?.nonce,
+        })
     }
 
     /// Whether somebody has still to answer.
@@ -255,7 +270,7 @@ impl<C> Transaction<C> {
 
     /// The earliest moment at which something is to be done.
     pub fn due(&self) -> Instant {
-        let mut due = self.give_up;
+        let mut due = self.step.map_or(self.give_up, |step| step.min(self.give_up));
         for exchange in self
             .exchanges
             .iter()

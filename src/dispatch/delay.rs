@@ -3,7 +3,7 @@
 //!
 //! Only an exchange that was sent once is measured: of one that was sent again nobody knows which copy the reply
 //! answers. A member that became slower than the first pause would thus never be measured again, so a pause that
-//! had to grow is kept until a measurement succeeds (the rule of TCP, RFC 6298).
+//! had to grow is kept until a measurement succeeds (the rule of TCP, RFC 6298); and not for ever, see [`Delay::resent`].
 
 use core::time::Duration;
 
@@ -19,6 +19,8 @@ pub const PAUSE_UNKNOWN: Duration = Duration::from_millis(50);
 pub const IN_TIME_UNKNOWN: Duration = Duration::from_millis(250);
 /// An attempt is never given up sooner.
 pub const IN_TIME_MIN: Duration = Duration::from_millis(100);
+/// Replies to commands that had been sent again, in a row, that say nothing.
+pub const UNSURE_MAX: u32 = 3;
 /// The new sample's part of the estimate is 1 in so many: 0.95 old, 0.05 new.
 const SMOOTHING: u64 = 20;
 
@@ -29,6 +31,8 @@ pub struct Delay {
     smoothed: Option<u64>,
     /// The pause that was reached when a reply came to a command that had been sent again.
     backed_off: Option<Duration>,
+    /// Replies in a row to commands that had been sent again.
+    unsure: u32,
     sum: Duration,
     histogram: [u64; DELAY_BUCKETS.len() + 1],
 }
@@ -42,7 +46,7 @@ impl Delay {
             Some(old) if new >= old => old + (new - old) / SMOOTHING,
             Some(old) => old - (old - new) / SMOOTHING,
         });
-        self.backed_off = None;
+        (self.backed_off, self.unsure) = (None, 0);
         self.sum = self.sum.saturating_add(delay);
         let bucket = DELAY_BUCKETS.partition_point(|&bound| u128::from(bound) * 1_000 < delay.as_nanos());
         if let Some(count) = self.histogram.get_mut(bucket) {
@@ -50,16 +54,23 @@ impl Delay {
         }
     }
 
-    /// A command that had been sent again has been answered while `pause` was running before the next copy.
-    pub fn resent(&mut self, pause: Duration) {
+    /// A command that had been sent again has been answered `delay` after its first copy, while `pause` was running
+    /// before the next one. A member that is slower than the longest pause would never be measured, so after
+    /// [`UNSURE_MAX`] such replies in a row the time from the first copy is taken for the delay: it is no less.
+    pub fn resent(&mut self, pause: Duration, delay: Duration) {
         let pause = pause.min(PAUSE_MAX);
-        self.backed_off = Some(self.backed_off.map_or(pause, |before| before.max(pause)));
+        let backed_off = self.backed_off.map_or(pause, |before| before.max(pause));
+        let unsure = self.unsure.saturating_add(1);
+        if unsure > UNSURE_MAX {
+            self.sample(delay);
+        }
+        (self.backed_off, self.unsure) = (Some(backed_off), unsure);
     }
 
     /// The member is another RTPproxy from now on: its delay is not known. What was measured stays counted, since a
     /// counter never goes back.
     pub fn forget(&mut self) {
-        (self.smoothed, self.backed_off) = (None, None);
+        (self.smoothed, self.backed_off, self.unsure) = (None, None, 0);
     }
 
     /// The smoothed delay; `None` before the first measurement.
@@ -202,7 +213,7 @@ mod tests {
             if copies == 1 {
                 delay.sample(truth);
             } else {
-                delay.resent(pause);
+                delay.resent(pause, truth);
             }
         }
         let smoothed = delay.smoothed().unwrap();
@@ -214,12 +225,29 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_is_slower_than_every_pause_is_measured_all_the_same() {
+        let mut delay = Delay::default();
+        for _ in 0..UNSURE_MAX {
+            delay.resent(ms(250), ms(900));
+            assert_eq!(delay.smoothed(), None);
+        }
+        delay.resent(ms(250), ms(900));
+        assert_eq!(delay.smoothed(), Some(ms(900)));
+        assert_eq!(
+            delay.in_time(ms(1_500)),
+            ms(1_500),
+            "it is waited for as long as may be"
+        );
+        assert_eq!(delay.first_retransmission(), ms(250));
+    }
+
+    #[test]
     fn a_pause_that_grew_is_given_up_at_the_next_measurement() {
         let mut delay = measured(ms(1));
-        delay.resent(ms(40));
-        delay.resent(ms(20));
+        delay.resent(ms(40), ms(50));
+        delay.resent(ms(20), ms(50));
         assert_eq!(delay.first_retransmission(), ms(40));
-        delay.resent(ms(4000));
+        delay.resent(ms(4000), ms(50));
         assert_eq!(delay.first_retransmission(), ms(250));
         delay.sample(ms(1));
         assert_eq!(delay.first_retransmission(), ms(10));

@@ -11,12 +11,13 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::Dispatch;
+use super::attempt::Transaction;
 use super::outbox::{Note, Outbox};
-use super::pending::Slot;
 use super::rewrite::{self, Notice};
 use super::session::{MemberId, SHARDS};
-use super::{Dispatch, Throttle};
 use crate::protocol::command::{self, Command, Verb};
+use crate::rim::throttle::Throttle;
 
 /// Notifications in one step: with [`STEP`], 200 a second.
 pub const PER_STEP: usize = 10;
@@ -81,27 +82,25 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// A member has done a U: what is to be told when it is lost is what that U says.
-    pub(super) fn remember_wish(&mut self, now: Instant, slot: Slot, at: MemberId, out: &mut Outbox<C, L>) {
-        if self.gives_up_after().is_none() {
+    pub(super) fn remember_wish(
+        &mut self,
+        now: Instant,
+        t: &Transaction<C>,
+        at: MemberId,
+        out: &mut Outbox<C, L>,
+    ) {
+        let key = &t.key;
+        if self.gives_up_after().is_none() || key.verb != Verb::Update || key.ends {
             return;
         }
-        let Some(transaction) = self.pending.get_mut(slot) else {
-            return;
-        };
-        let key = &transaction.key;
-        if key.verb != Verb::Update || key.ends {
-            return;
-        }
-        let Ok(command) = command::parse(&transaction.text) else {
-            return;
-        };
-        let Some(member) = self.members.get(usize::from(at.index)) else {
+        let (Ok(command), Some(member)) = (command::parse(&t.text), self.members.get(usize::from(at.index)))
+        else {
             return;
         };
         let relay = super::relay_of(&self.rules);
         let notice = command
             .notify
-            .and_then(|notify| rewrite::notice(&notify, transaction.origin, relay, member.notifier()));
+            .and_then(|notify| rewrite::notice(&notify, t.origin, relay, member.notifier()));
         let kept = self
             .sessions
             .set_wish(key.hash, command.from_tag, command.to_tag, notice.as_ref());
@@ -119,7 +118,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// A member is taken out while it is offline: its calls are told of as soon as may be.
-    pub(super) fn give_up_member(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) {
+    pub(super) fn give_up_member(&mut self, now: Instant, id: MemberId) {
         self.losses.found(id);
         if self.gives_up_after().is_none() {
             return;
@@ -132,20 +131,23 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         if !owed.is_empty() {
             self.losses.next_step.get_or_insert(now);
-            out.wake_timer = true;
         }
     }
 
-    /// Tells what is due, and gives the moment for the next step.
-    pub(super) fn tell_losses(&mut self, now: Instant, out: &mut Outbox<C, L>) -> Option<Instant> {
+    /// When there is something to tell next.
+    pub(super) fn next_loss(&self) -> Option<Instant> {
+        self.losses.due(self.gives_up_after()?)
+    }
+
+    /// Tells what is due.
+    pub(super) fn tell_losses(&mut self, now: Instant, out: &mut Outbox<C, L>) {
         let Some(after) = self.gives_up_after() else {
             self.losses.owed.clear();
             self.losses.next_step = None;
-            return None;
+            return;
         };
-        let due = self.losses.due(after)?;
-        if due > now {
-            return Some(due);
+        if self.losses.due(after).is_none_or(|due| due > now) {
+            return;
         }
         let tick = self.tick(now);
         let losses = &mut self.losses;
@@ -170,11 +172,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
         }
         losses.next_step = Some(now + STEP);
-        let next = losses.due(after);
-        if next.is_none() {
+        if losses.due(after).is_none() {
             losses.next_step = None;
         }
-        next
     }
 }
 
@@ -193,6 +193,7 @@ mod tests {
                 inbound_address: "192.0.2.1:12131".parse().unwrap(),
                 dest_socket_prefix: "/run/sip".to_owned(),
                 on_member_loss: after,
+                tcp: crate::config::model::NotifyTcp::default(),
             }),
             ..rules()
         };
@@ -259,6 +260,30 @@ mod tests {
         bench.online(home, false);
         bench.pass(2 * AFTER);
         assert_eq!(told(&mut bench), Vec::<String>::new(), "once");
+    }
+
+    #[test]
+    fn a_tag_in_a_later_command_goes_where_the_call_s_notifications_go() {
+        let mut bench = bench(None);
+        bench.command("U c1 192.0.2.1 4000 from /run/sip.7 tag");
+        let (member, cookie, _) = bench.one_sent();
+        bench.answer(member, cookie, "35000 192.0.2.9");
+        for (text, want) in [
+            (
+                "L c1 192.0.2.2 5000 from to && M3:1 Dd1",
+                "L c1 192.0.2.2 5000 from to && M3:1 .7%20Dd1",
+            ),
+            (
+                "U c1 192.0.2.2 5000 from to && M3:1 Dd1",
+                "U c1 192.0.2.2 5000 from to && M3:1 .7%20Dd1",
+            ),
+            ("L c1 192.0.2.2 5000 from to", "L c1 192.0.2.2 5000 from to"),
+        ] {
+            bench.command(text);
+            let (member, cookie, sent) = bench.one_sent();
+            assert_eq!(sent, want);
+            bench.answer(member, cookie, "35000 192.0.2.9");
+        }
     }
 
     #[test]

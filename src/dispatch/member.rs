@@ -5,13 +5,15 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::Throttle;
 use super::choose::Candidate;
 use super::delay::Delay;
+use super::load::Load;
 use super::rewrite::Notifier;
 use super::session::MemberId;
 use crate::config::model::{self, Status};
-use crate::dispatch::view::MEMBER_COUNTERS;
-use crate::protocol::reply::{SessionCounts, Statistics};
+use crate::dispatch::counters::{Count, MEMBER_COUNTERS};
+use crate::protocol::reply::Statistics;
 
 /// Deletes that wait for one member at most. Each is a call that ended while the member was away: at 100 calls
 /// a second, more than a minute and a half of them, after which the sessions time out by themselves.
@@ -23,27 +25,6 @@ pub const DEFERRED_FOR: Duration = Duration::from_secs(600);
 const STATISTICS_MAX: usize = 16;
 /// Capabilities remembered; RTPproxy has some twenty.
 const CAPABILITIES_MAX: usize = 64;
-
-/// The counters of a member, in the order of [`MEMBER_COUNTERS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is described in MEMBER_COUNTERS")]
-pub enum Count {
-    Commands,
-    Retransmissions,
-    Replies,
-    Errors,
-    Timeouts,
-    Refused,
-    LateReplies,
-    SpoofedReplies,
-    GarbageReplies,
-    Sessions,
-    Undone,
-    Probes,
-    ProbesFailed,
-    WentOffline,
-    WentOnline,
-}
 
 /// A delete that waits for its member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,20 +59,22 @@ pub struct Member<L> {
     pub since: Instant,
     /// Its delay.
     pub delay: Delay,
-    /// Its newest heartbeat; kept while it is offline, for the sums.
-    pub counts: Option<SessionCounts>,
-    /// `bound_ever` when the newest answered heartbeat was sent.
-    counted_at: u64,
-    /// Sessions bound to it since start.
-    bound_ever: u64,
+    /// Its newest heartbeat and what has been bound to it since; kept while it is offline.
+    pub load: Load,
+    /// Calls bound to it when a member was last chosen: its load, while nothing else is known.
+    pub bound: u64,
     /// Share of its weight that it gets while it comes back slowly, above 0 to 1.
     pub share: f64,
     /// What it said to `VF`.
     capabilities: Vec<(u64, bool)>,
     /// What it last said to `G`, by the names asked for.
     statistics: VecDeque<(Box<[u8]>, Statistics)>,
+    /// Whether a command has gone unanswered for as long as one may take, and nothing has been answered since.
+    pub suspect: bool,
     /// Deletes that wait for its return.
     pub deferred: VecDeque<Deferred>,
+    /// Those that were dropped for want of room.
+    pub(super) deletes_dropped: Throttle,
     /// Whether it missed an `X`.
     pub owes_delete_all: bool,
     /// Commands in flight to it.
@@ -117,13 +100,14 @@ impl<L> Member<L> {
             why: "not probed yet".to_owned(),
             since: now,
             delay: Delay::default(),
-            counts: None,
-            counted_at: 0,
-            bound_ever: 0,
+            load: Load::default(),
+            bound: 0,
             share: 1.0,
             capabilities: Vec::new(),
             statistics: VecDeque::new(),
+            suspect: false,
             deferred: VecDeque::new(),
+            deletes_dropped: Throttle::default(),
             owes_delete_all: false,
             in_flight: 0,
             garbage: 0,
@@ -160,20 +144,9 @@ impl<L> Member<L> {
     }
 
     /// A session is bound to it from now on.
-    pub fn took_session(&mut self) {
-        self.bound_ever += 1;
+    pub fn took_session(&mut self, now: Instant) {
+        self.load.bind(now);
         self.count(Count::Sessions);
-    }
-
-    /// What to remember when a heartbeat is sent, for [`Member::heartbeat`].
-    pub fn bound_ever(&self) -> u64 {
-        self.bound_ever
-    }
-
-    /// A heartbeat that was sent when `bound_ever` was `counted_at` has been answered.
-    pub fn heartbeat(&mut self, counts: SessionCounts, counted_at: u64) {
-        self.counts = Some(counts);
-        self.counted_at = counted_at;
     }
 
     /// What it said to `VF n`, if it has been asked since it came back.
@@ -221,21 +194,20 @@ impl<L> Member<L> {
             .map(|(_, statistics)| statistics)
     }
 
-    /// Keeps a delete until the member is back; gives the number of older ones that had to go for it.
-    pub fn defer(&mut self, now: Instant, text: &[u8]) -> u64 {
+    /// Keeps a delete until the member is back. Says whether the oldest one had to go for it.
+    pub fn defer(&mut self, now: Instant, text: &[u8]) -> bool {
         while self.deferred.front().is_some_and(|first| first.expires <= now) {
             self.deferred.pop_front();
         }
-        let mut dropped = 0;
-        while self.deferred.len() >= DEFERRED_MAX {
+        let full = self.deferred.len() >= DEFERRED_MAX;
+        if full {
             self.deferred.pop_front();
-            dropped += 1;
         }
         self.deferred.push_back(Deferred {
             expires: now + DEFERRED_FOR,
             text: text.into(),
         });
-        dropped
+        full
     }
 
     /// The next delete that still makes sense.
@@ -263,8 +235,7 @@ impl<L> Candidate for Member<L> {
     }
 
     fn sessions(&self) -> u64 {
-        let counted = self.counts.as_ref().map_or(0, |counts| counts.active);
-        counted.saturating_add(self.bound_ever.saturating_sub(self.counted_at))
+        self.load.sessions(self.bound)
     }
 
     fn share(&self) -> f64 {

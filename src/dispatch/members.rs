@@ -4,15 +4,14 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::attempt::{Fate, Job};
-use super::choose::Candidate as _;
+use super::attempt::{Fate, Job, Transaction};
 use super::member::Member;
 use super::outbox::Outbox;
-use super::pending::Slot;
 use super::session::{MemberId, Stage};
 use super::{Dispatch, Outcomes};
 use crate::config::model::{self, Status};
 use crate::dispatch::view::{CLUSTER_COUNTERS, Listed, MemberView};
+use crate::protocol::command::Verb;
 
 /// Members of one cluster at most: an exchange names its place among all members in 16 bits.
 pub const MEMBERS_MAX: usize = 10_000;
@@ -54,14 +53,15 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Takes a member out at once: what is in flight to it fails, what is bound to it is forgotten. Gives its
     /// link, to be closed.
     pub fn remove_member(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) -> Option<L> {
+        self.end_what_is_being_made(now, id, out);
         let member = self.member_mut(id)?;
         let was_online = core::mem::replace(&mut member.online, false);
         let link = member.link.clone();
-        self.fail_all(now, id, true, out);
+        self.fail_all(now, id, out);
         if was_online {
             self.losses.found(id);
         } else {
-            self.give_up_member(now, id, out);
+            self.give_up_member(now, id);
         }
         let member = self.member_mut(id)?;
         member.present = false;
@@ -69,6 +69,26 @@ impl<C, L: Clone> Dispatch<C, L> {
         self.sessions.forget_member(id);
         self.look_at_early(now, out);
         Some(link)
+    }
+
+    /// A member is about to leave: the sessions that it may be making have nobody who would end them later.
+    fn end_what_is_being_made(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) {
+        let makes = |t: &&Transaction<C>| {
+            matches!(t.job, Job::Create | Job::Late)
+                && t.asks() == Verb::Update
+                && t.exchanges
+                    .iter()
+                    .any(|e| e.member == id && e.fate == Fate::Waiting)
+        };
+        let texts: Vec<Vec<u8>> = self
+            .pending
+            .iter()
+            .filter(makes)
+            .map(|t| t.text.clone())
+            .collect();
+        for text in texts {
+            self.delete_created(now, id, &text, out);
+        }
     }
 
     /// The member of that name.
@@ -100,7 +120,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             let cut = self.tick(now + Duration::from_millis(100));
             self.sessions.forget_before(id, cut);
             let member = self.member_mut(id)?;
-            member.counts = None;
+            member.load.forget();
             member.deferred.clear();
             member.delay.forget();
         }
@@ -124,38 +144,23 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// Whether a command is on its way to a member, probes aside.
-    pub fn is_asked(&mut self, id: MemberId) -> bool {
-        if self.member(id).is_none_or(|member| member.in_flight == 0) {
-            return false;
-        }
-        let slots: Vec<Slot> = self.pending.slots().collect();
-        slots.into_iter().any(|slot| {
-            self.pending.get_mut(slot).is_some_and(|transaction| {
-                !matches!(transaction.job, Job::Probe(_))
-                    && transaction
-                        .exchanges
-                        .iter()
-                        .any(|exchange| exchange.member == id && exchange.fate == Fate::Waiting)
-            })
-        })
+    /// Whether a command is on its way to a member.
+    pub fn is_asked(&self, id: MemberId) -> bool {
+        self.member(id).is_some_and(|member| member.in_flight > 0)
     }
 
     /// Whether a member has nothing to finish: no session by its newest count, none bound since, no command on its
     /// way. One that has not been counted yet may have sessions of a time before us.
-    pub fn is_free(&mut self, id: MemberId) -> bool {
+    pub fn is_free(&self, id: MemberId) -> bool {
         let counted = self
             .member(id)
-            .is_some_and(|member| member.counts.is_some() && member.sessions() == 0);
+            .is_some_and(|member| member.load.is_known() && member.load.sessions(0) == 0);
         counted && self.bound_to(id) == 0 && !self.is_asked(id)
     }
 
     /// Whether a command of a client is in flight.
-    pub fn clients_waiting(&mut self) -> bool {
-        let slots: Vec<Slot> = self.pending.slots().collect();
-        slots
-            .into_iter()
-            .any(|slot| self.pending.get_mut(slot).is_some_and(|t| t.client.is_some()))
+    pub fn clients_waiting(&self) -> bool {
+        self.pending.iter().any(|t| t.client.is_some())
     }
 
     /// Members in the order of listings.
@@ -250,10 +255,13 @@ impl<C, L: Clone> Dispatch<C, L> {
             member: member.config.clone(),
             online: member.online,
             why: member.why.clone(),
+            said: None,
+            next_try: None,
+            lacks: None,
             since: now.saturating_duration_since(member.since),
             active_sessions: member
-                .counts
-                .as_ref()
+                .load
+                .counts()
                 .filter(|_| member.online)
                 .map(|counts| counts.active),
             bound: self.sessions.bound(member.id),
@@ -294,12 +302,12 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// The member that serves a call and the age of its last command.
-    pub fn locate(&mut self, now: Instant, call_id: &[u8]) -> Option<(model::Name, Duration)> {
+    pub fn locate(&self, now: Instant, call_id: &[u8]) -> Option<(model::Name, Duration)> {
         let tick = self.tick(now);
         let hash = self.sessions.hash(call_id);
         let (id, used) = self
             .sessions
-            .find(tick, hash, call_id)
+            .peek(tick, hash, call_id)
             .map(|binding| (binding.member, binding.used))?;
         let member = self.member(id)?;
         Some((member.config.name.clone(), tick.since(used)))

@@ -6,9 +6,11 @@
 //! | a client's command | [`Dispatch::command`] | `commands.rs` |
 //! | a member's reply | [`Dispatch::reply`] | `answers.rs` |
 //! | time passed | [`Dispatch::expire`] | `alarms.rs`, and for members that are lost `losses.rs` |
-//! | a member's link or state changed | [`Dispatch::refused`], [`Dispatch::set_online`], … | here |
-//! | the health thread wants to know | [`Dispatch::probe`] | here |
+//! | a member's link or state changed | [`Dispatch::refused`], [`Dispatch::set_online`], … | `alarms.rs` |
+//! | who watches over a member has learned something | [`Dispatch::counted`], [`Dispatch::capability`], … | here |
 //! | an operator's change | [`Dispatch::add_member`], … | `members.rs` |
+//!
+//! What a command in flight is for is its job: `jobs/` has a file for each, with all that may happen to it.
 //!
 //! Two types come from the rim and mean nothing here: `C`, a client that waits for one reply, and `L`, the link
 //! to a member. Tests use numbers for both.
@@ -18,40 +20,48 @@ pub mod answers;
 pub mod attempt;
 pub mod choose;
 pub mod commands;
+pub mod counters;
 pub mod delay;
-pub mod gather;
+pub mod event;
+pub mod jobs;
+pub mod key;
+pub mod load;
 pub mod losses;
 pub mod member;
 pub mod members;
 pub mod outbox;
 pub mod pending;
 pub mod random;
-pub mod repeat;
 pub mod rewrite;
 pub mod route;
 pub mod session;
+mod suffixes;
 #[cfg(test)]
 mod tests;
 pub mod view;
 
 use core::time::Duration;
 use std::collections::HashMap;
-use std::hash::RandomState;
 use std::time::Instant;
 
-use self::attempt::{Ask, Exchange, Fate, Job, Transaction};
+use self::attempt::{Exchange, Fate, Job, Transaction};
 use self::choose::{Choice, choose};
+pub use self::counters::{Count, Total};
+use self::jobs::Next;
+use self::key::Key;
 use self::losses::Losses;
-use self::member::{Count, Member};
-use self::outbox::{Note, Outbox, Probed};
+use self::member::Member;
+use self::outbox::Outbox;
 use self::pending::{Pending, Slot};
 use self::random::Rng;
-use self::rewrite::Towards;
+use self::rewrite::{RelayTo, Towards};
 use self::session::{MemberId, Sessions, Tick};
-use crate::config::model;
-use crate::dispatch::view::CLUSTER_COUNTERS;
+use self::suffixes::Suffixes;
+use crate::config::model::{self, Policy};
+use crate::dispatch::counters::CLUSTER_COUNTERS;
 use crate::protocol::command::{self, Verb};
-use crate::protocol::cookie::Cookie;
+use crate::protocol::reply::SessionCounts;
+use crate::rim::throttle::Throttle;
 
 /// A client gets an answer after this time, whatever happens; SIP servers over UDP wait 5 s in all.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -59,53 +69,10 @@ pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 pub const SEEK_FOR: Duration = Duration::from_millis(300);
 /// How long members are asked for other commands of an unknown call.
 pub const ASK_FOR: Duration = Duration::from_secs(1);
-/// Between two looks at a part of the session table for bindings that have aged out: 256 parts in 13 s.
-pub const SWEEP_EVERY: Duration = Duration::from_millis(50);
-/// What may repeat with every call is told so often at most.
-pub const TELL_EVERY: Duration = Duration::from_secs(60);
-
-/// The counters of a cluster, in the order of [`CLUSTER_COUNTERS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is described in CLUSTER_COUNTERS")]
-pub enum Total {
-    Commands,
-    RefusedCommands,
-    Repeated,
-    Failovers,
-    AskedAll,
-    SessionsBound,
-    SessionsExpired,
-    SessionsUnbound,
-    ClientsAccepted,
-    ClientsSlow,
-    ClientsClosed,
-    Notifications,
-    NotificationsDropped,
-}
-
-/// Counts what would be told too often, and says when it is time.
-#[derive(Debug, Default)]
-pub(crate) struct Throttle {
-    told: Option<Instant>,
-    count: u64,
-}
-
-impl Throttle {
-    /// One more; gives how many there were since the last telling when it is time to tell.
-    pub(crate) fn hit(&mut self, now: Instant) -> Option<u64> {
-        self.count += 1;
-        if self.told.is_some_and(|told| now < told + TELL_EVERY) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(core::mem::take(&mut self.count))
-    }
-
-    /// `n` more that are told with the next hit.
-    pub(crate) fn count_many(&mut self, n: u64) {
-        self.count += n;
-    }
-}
+/// In this time the whole session table is looked through for bindings that have aged out, a part at a time.
+pub const SWEEP_ROUND: Duration = Duration::from_secs(13);
+/// Bindings that one such look takes at least, if there are as many: a few dozen microseconds.
+pub const SWEEP_PART: usize = 4096;
 
 /// Outcomes of commands by letter: positive, error of a member, error of ours.
 pub type Outcomes = [[u64; 3]; Verb::ALL.len()];
@@ -120,18 +87,22 @@ pub struct Dispatch<C, L> {
     sessions: Sessions,
     pending: Pending<C>,
     /// Who is looking for the home of a call, by the call-id's hash.
-    questions: HashMap<u64, Slot>,
+    questions: HashMap<u64, Slot, Key>,
     /// Commands that wait for the first round of probes.
     early: Vec<Slot>,
     /// What was last said for the cluster to `VF n`.
     capabilities: Vec<(u64, bool)>,
     rng: Rng,
     epoch: Instant,
-    next_sweep: Instant,
+    /// When a part of the session table was last swept.
+    swept: Instant,
     losses: Losses,
-    timer_at: Option<Instant>,
+    suffixes: Suffixes,
+    /// When a call last found no room in the session table.
+    unbound: Option<Instant>,
     table_full: Throttle,
     overloaded: Throttle,
+    two_homes: Throttle,
     totals: [u64; CLUSTER_COUNTERS.len()],
     outcomes: Outcomes,
 }
@@ -139,24 +110,26 @@ pub struct Dispatch<C, L> {
 impl<C, L: Clone> Dispatch<C, L> {
     /// A cluster without members; `rules.members` is not looked at. `seed` decides every choice, `key` hashes
     /// call-ids and makes cookies unpredictable.
-    pub fn new(now: Instant, mut rules: model::Cluster, seed: u64, key: RandomState) -> Self {
+    pub fn new(now: Instant, mut rules: model::Cluster, seed: u64, key: Key) -> Self {
         rules.members.clear();
         Self {
             members: Vec::new(),
             orders: 0,
             generation: 0,
-            sessions: Sessions::new(rules.sessions, key.clone()),
+            sessions: Sessions::new(rules.sessions, key),
             pending: Pending::new(key),
-            questions: HashMap::new(),
+            questions: HashMap::with_hasher(key),
             early: Vec::new(),
             capabilities: Vec::new(),
             rng: Rng::from_seed(seed),
             epoch: now,
-            next_sweep: now,
+            swept: now,
             losses: Losses::default(),
-            timer_at: None,
+            suffixes: Suffixes::new(key),
+            unbound: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
+            two_homes: Throttle::default(),
             totals: [0; CLUSTER_COUNTERS.len()],
             outcomes: Outcomes::default(),
             rules,
@@ -199,92 +172,121 @@ impl<C, L: Clone> Dispatch<C, L> {
             .collect()
     }
 
-    /// Chooses a member for a new session, one that `slot` has not tried.
-    fn choose(&mut self, now: Instant, slot: Option<Slot>, call_id: &[u8]) -> Choice {
+    /// Chooses a member for a new session, one that has not been tried for it.
+    fn choose(&mut self, now: Instant, t: &Transaction<C>) -> Choice {
         let ramp = self.rules.health.slow_start;
-        if !ramp.is_zero() {
-            for member in &mut self.members {
+        for member in &mut self.members {
+            if !ramp.is_zero() {
                 member.share = slow_share(now.saturating_duration_since(member.since), ramp);
             }
+            if member.load.counts().is_none() {
+                member.bound = self.sessions.bound(member.id);
+            }
         }
-        let tried = slot
-            .and_then(|slot| self.pending.get_mut(slot))
-            .map_or(&[][..], |t| &t.exchanges[..]);
-        choose(
-            self.rules.policy,
-            self.rules.capacity_limit,
-            &self.members,
-            |_, member| {
-                member.takes_sessions()
-                    && !tried
-                        .iter()
-                        .any(|tried| tried.member == member.id && !tried.asked)
-            },
-            call_id,
-            &mut self.rng,
-        )
+        // What cannot be bound is kept together by its name alone.
+        let unbound = self.sessions.is_full()
+            && self
+                .sessions
+                .peek(self.tick(now), t.key.hash, t.call_id())
+                .is_none();
+        let policy = if unbound { Policy::Hash } else { self.rules.policy };
+        let mut choose = |suspects: bool| {
+            choose(
+                policy,
+                self.rules.capacity_limit,
+                &self.members,
+                |_, member| {
+                    member.takes_sessions() && (suspects || !member.suspect) && !t.has_tried(member.id)
+                },
+                t.call_id(),
+                &mut self.rng,
+            )
+        };
+        // One that has missed an answer is passed over while others are there.
+        match choose(false) {
+            Choice::Member(index) => Choice::Member(index),
+            Choice::NoneEligible | Choice::AllFull => choose(true),
+        }
+    }
+
+    /// A member has not answered for as long as it may take: it is passed over while others are there, and whoever
+    /// watches over it is told when that is new.
+    fn suspect(&mut self, id: MemberId, out: &mut Outbox<C, L>) {
+        if let Some(member) = self.member_mut(id)
+            && !core::mem::replace(&mut member.suspect, true)
+        {
+            out.suspects.push(id);
+        }
     }
 
     /// Sends the text of a transaction to one member, as the next exchange.
-    fn send(
-        &mut self,
-        now: Instant,
-        slot: Slot,
-        to: MemberId,
-        patience: Option<Duration>,
-        out: &mut Outbox<C, L>,
-    ) {
-        let Some(index) = self
-            .pending
-            .get_mut(slot)
-            .and_then(|t| u16::try_from(t.exchanges.len()).ok())
-        else {
+    fn send(&mut self, now: Instant, t: &mut Transaction<C>, to: MemberId, out: &mut Outbox<C, L>) {
+        let Ok(index) = u16::try_from(t.exchanges.len()) else {
             return;
         };
-        let nonce = self.pending.nonce(slot, index);
-        let rules = &self.rules;
         let Some(member) = self.members.get_mut(usize::from(to.index)).filter(|m| m.id == to) else {
-            return;
-        };
-        let Some(transaction) = self.pending.get_mut(slot) else {
             return;
         };
         let pause = member.delay.first_retransmission();
         let datagram = member.config.protocol.is_datagram();
-        transaction.exchanges.push(Exchange {
+        t.exchanges.push(Exchange {
             member: to,
-            nonce,
+            nonce: self.pending.nonce(t.slot, index),
             sent: now,
             resend: datagram.then(|| now + pause),
             pause,
             resent: false,
-            patience: patience.map(|patience| now + patience),
+            patience: Some(now + member.delay.in_time(self.rules.failover.timeout)),
             fate: Fate::Waiting,
-            asked: transaction.job == Job::Seek,
+            asked: t.job == Job::Seek,
         });
         member.in_flight += 1;
         member.count(Count::Commands);
-        let cookie = Cookie {
-            slot: slot.index,
-            serial: slot.short_serial(),
-            index,
-            nonce,
-        };
-        let again = transaction.job.may_repeat(transaction.key.verb);
-        out.send(member.link.clone(), to, cookie, again, |bytes| {
-            write_command(transaction, rules, member, bytes);
-        });
-        self.arm(slot, out);
+        let again = t.job.may_repeat(t.key.verb);
+        if let Some(cookie) = t.cookie(usize::from(index)) {
+            out.send(member.link.clone(), to, cookie, again, |bytes| {
+                write_command(t, &self.rules, member, bytes);
+            });
+        }
     }
 
-    /// Sets the alarm of a transaction, and wakes the timer thread if it sleeps longer than that.
-    fn arm(&mut self, slot: Slot, out: &mut Outbox<C, L>) {
-        if let Some(due) = self.pending.set_alarm(slot)
-            && self.timer_at.is_none_or(|at| due < at)
-        {
-            self.timer_at = Some(due);
-            out.wake_timer = true;
+    /// A transaction was worked on: it goes on, is over, or its command is routed anew.
+    fn settle(&mut self, now: Instant, mut t: Box<Transaction<C>>, next: Next, out: &mut Outbox<C, L>) {
+        match next {
+            Next::Waits => {
+                self.pending.put_back(t);
+            }
+            Next::Over => self.close(t),
+            Next::Again(asked) => {
+                let text = core::mem::take(&mut t.text);
+                let (started, origin, client) = (t.started, t.origin, t.client.take());
+                self.close(t);
+                if let (Ok(command), Some(client)) = (command::parse(&text), client) {
+                    self.route(now, started, &command, origin, client, asked, out);
+                }
+            }
         }
+    }
+
+    /// The transaction is over; whatever is still unanswered counts for nobody.
+    fn close(&mut self, mut t: Box<Transaction<C>>) {
+        self.end_question(&mut t);
+        self.abandon(&mut t);
+        self.pending.close(t);
+    }
+
+    /// What has not been answered is not waited for any more. Its exchanges stay in the list, since their cookies must
+    /// never be used again.
+    fn abandon(&mut self, t: &mut Transaction<C>) -> Vec<MemberId> {
+        let mut silent = Vec::new();
+        for exchange in t.exchanges.iter_mut().filter(|e| e.fate == Fate::Waiting) {
+            exchange.fate = Fate::Failed;
+            if let Some(member) = self.members.get_mut(usize::from(exchange.member.index)) {
+                member.in_flight = member.in_flight.saturating_sub(1);
+            }
+            silent.push(exchange.member);
+        }
+        silent
     }
 
     /// Opens a transaction of our own, with no client behind it.
@@ -295,93 +297,62 @@ impl<C, L: Clone> Dispatch<C, L> {
         verb: Verb,
         within: Duration,
         text: &[u8],
-    ) -> Option<Slot> {
-        let slot = self.pending.open(now)?;
-        let transaction = self.pending.get_mut(slot)?;
-        transaction.job = job;
-        transaction.key.verb = verb;
-        transaction.key.ends = false;
-        transaction.give_up = now + within;
-        transaction.text.extend_from_slice(text);
-        Some(slot)
+    ) -> Option<Box<Transaction<C>>> {
+        let mut t = self.pending.open(now)?;
+        t.job = job;
+        t.key.verb = verb;
+        t.key.ends = false;
+        t.give_up = now + within;
+        t.text.extend_from_slice(text);
+        Some(t)
     }
 
-    /// Sends a delete that nobody waits for; when it stays unanswered, it is kept for the member.
-    fn send_quietly(
-        &mut self,
-        now: Instant,
-        to: MemberId,
-        text: &[u8],
-        chained: bool,
-        out: &mut Outbox<C, L>,
-    ) {
-        let online = self.member(to).is_some_and(Member::serves);
-        let slot = online
-            .then(|| self.open_own(now, Job::Quiet, Verb::Delete, ANSWER_WITHIN, text))
-            .flatten();
-        let Some(slot) = slot else {
-            self.defer(now, to, text, out);
-            return;
-        };
-        if let Some(transaction) = self.pending.get_mut(slot) {
-            transaction.chained = chained;
-        }
-        self.send(now, slot, to, None, out);
-    }
-
-    /// Keeps a delete for a member until it is back.
-    fn defer(&mut self, now: Instant, to: MemberId, text: &[u8], out: &mut Outbox<C, L>) {
-        if let Some(member) = self.member_mut(to) {
-            let deletes = member.defer(now, text);
-            if deletes > 0 {
-                out.notes.push(Note::DeletesDropped {
-                    member: member.config.name.clone(),
-                    deletes,
-                });
-            }
-        }
-    }
-
-    /// Undoes what a U may have created at a member that lost.
-    fn undo(&mut self, now: Instant, at: MemberId, text: &[u8], out: &mut Outbox<C, L>) {
-        let mut delete = Vec::new();
-        let Ok(command) = command::parse(text) else { return };
-        rewrite::delete_for(&command, &mut delete);
-        if let Some(member) = self.member_mut(at) {
-            member.count(Count::Undone);
-        }
-        self.send_quietly(now, at, &delete, false, out);
-    }
-
-    /// A health probe. Its result comes back in [`Outbox::probed`]. False when there is no such member any more.
-    pub fn probe(
+    /// A heartbeat that was sent when `asked` has been answered: the member has so many sessions, or refuses to be
+    /// counted (`None`), and then what is bound to it is its load. What went unanswered while nobody knew that it was
+    /// away is sent now. Whether it is online is told by [`Dispatch::set_online`].
+    pub fn counted(
         &mut self,
         now: Instant,
         id: MemberId,
-        ask: Ask,
-        timeout: Duration,
+        asked: Instant,
+        counts: Option<SessionCounts>,
         out: &mut Outbox<C, L>,
-    ) -> bool {
-        let Some(member) = self.member_mut(id) else {
-            return false;
-        };
-        member.count(Count::Probes);
-        let mut ask = ask;
-        let (verb, text) = match &mut ask {
-            Ask::Version => (Verb::Version, "V".to_owned()),
-            Ask::Capability(number) => (Verb::Capability, format!("VF {number}")),
-            Ask::Counts(counted_at) => {
-                *counted_at = member.bound_ever();
-                // Its load is for the `Il` of our clients; one too old for it would refuse to be asked.
-                let tells_load = member.capability(20_140_323) == Some(true);
-                (Verb::Info, if tells_load { "Ibl" } else { "Ib" }.to_owned())
-            }
-        };
-        match self.open_own(now, Job::Probe(ask), verb, timeout, text.as_bytes()) {
-            Some(slot) => self.send(now, slot, id, None, out),
-            None => out.probed.push((id, Probed::Missed)),
+    ) {
+        if let Some(member) = self.member_mut(id) {
+            member.load.counted(asked, counts);
+            member.suspect = false;
+            self.send_all_deferred(now, id, out);
         }
-        true
+    }
+
+    /// A member said, asked by who watches over it, whether it has a capability.
+    pub fn capability(&mut self, id: MemberId, number: u64, has: bool) {
+        if let Some(member) = self.member_mut(id) {
+            member.set_capability(number, has);
+        }
+    }
+
+    /// A health probe that was sent once was answered after `delay`.
+    pub fn measured(&mut self, id: MemberId, delay: Duration) {
+        if let Some(member) = self.member_mut(id) {
+            member.delay.sample(delay);
+        }
+    }
+
+    /// Counts one more `what` of a member, of what others do for it: probes.
+    pub fn count(&mut self, id: MemberId, what: Count) {
+        if let Some(member) = self.member_mut(id) {
+            member.count(what);
+        }
+    }
+
+    /// Whether a member that has not been probed yet may still wait for its name.
+    pub fn awaits_name(&self) -> bool {
+        let mut unprobed = self
+            .members
+            .iter()
+            .filter(|member| member.present && !member.probed);
+        unprobed.any(|member| matches!(member.config.address, model::Address::Host(..)))
     }
 
     /// Whether every member has been probed once.
@@ -396,10 +367,14 @@ fn slow_share(back: Duration, ramp: Duration) -> f64 {
     (back.as_secs_f64() / ramp.as_secs_f64()).clamp(0.01, 1.0)
 }
 
-/// Prefix and port of a cluster's relay.
-fn relay_of(rules: &model::Cluster) -> Option<(&str, u16)> {
+/// A cluster's relay.
+fn relay_of(rules: &model::Cluster) -> Option<RelayTo<'_>> {
     let relay = rules.disconnect_notify.as_ref()?;
-    Some((relay.dest_socket_prefix.as_str(), relay.inbound_address.port()))
+    Some(RelayTo {
+        prefix: &relay.dest_socket_prefix,
+        port: relay.inbound_address.port(),
+        tcp: relay.tcp == model::NotifyTcp::Relay,
+    })
 }
 
 /// Writes the command of a transaction as one member is to get it.
@@ -420,12 +395,15 @@ fn write_command<C, L>(
         Ok(command) => {
             let socket = command.notify.map_or(&b""[..], |notify| notify.socket);
             let relay = relay_of(rules);
-            let notify = rewrite::notify_plan(socket, transaction.origin, relay, member.notifier());
+            let notifier = member.notifier();
+            let notify = rewrite::notify_plan(socket, transaction.origin, relay, notifier);
+            let recalled = !transaction.suffix.is_empty() && notifier.tells_relay();
             rewrite::command(
                 &command,
                 &Towards {
-                    lan: member.config.lan_address,
+                    lan: member.config.lan_address.addresses().collect(),
                     notify,
+                    tags: recalled.then_some(&transaction.suffix),
                 },
                 bytes,
             );

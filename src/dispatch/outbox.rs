@@ -7,7 +7,6 @@ use super::rewrite::Notice;
 use super::session::MemberId;
 use crate::config::model::Name;
 use crate::protocol::cookie::Cookie;
-use crate::protocol::reply::SessionCounts;
 
 /// One command to one member: `COOKIE SP COMMAND LF`. A datagram goes without the line end, a stream without
 /// the cookie; both are slices of the same bytes.
@@ -22,25 +21,6 @@ pub struct Send<L> {
     /// Whether it may be sent again on a fresh connection when the first broke before a byte of its reply.
     pub again: bool,
     text: Range<usize>,
-}
-
-/// What became of a probe.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Probed {
-    /// `V` said 20040107.
-    Version,
-    /// `V` said something else: not an RTPproxy that we can talk to.
-    WrongVersion,
-    /// `VF n` was answered.
-    Capability(u64, bool),
-    /// `Ib` was answered.
-    Counts(SessionCounts),
-    /// An error, or something that is no reply to the probe.
-    Odd,
-    /// No reply within the time of a probe.
-    Missed,
-    /// The socket refused.
-    Refused,
 }
 
 /// Something that an operator may want to read in the log; the rim writes it.
@@ -62,6 +42,8 @@ pub enum Note {
         bound: Name,
         /// The other one.
         also: Name,
+        /// How many such calls since the last such note.
+        calls: u64,
     },
     /// A member's reply could be no reply to its command.
     Garbage {
@@ -94,18 +76,14 @@ pub struct Outbox<C, L> {
     replies: Vec<(C, Range<usize>)>,
     /// Clients that get no reply: their connection is closed, their datagram dropped.
     pub dropped: Vec<C>,
-    /// Results for the health thread.
-    pub probed: Vec<(MemberId, Probed)>,
     /// Members that should be probed at once, since they are silent to commands.
     pub suspects: Vec<MemberId>,
-    /// Members whose socket refused a command, not a probe.
+    /// Members whose socket refused a command.
     pub refused: Vec<MemberId>,
     /// Disconnect notifications in a lost member's place.
     pub notices: Vec<Notice>,
     /// For the log.
     pub notes: Vec<Note>,
-    /// The timer thread sleeps longer than it may now.
-    pub wake_timer: bool,
 }
 
 impl<C, L> Default for Outbox<C, L> {
@@ -115,12 +93,10 @@ impl<C, L> Default for Outbox<C, L> {
             sends: Vec::new(),
             replies: Vec::new(),
             dropped: Vec::new(),
-            probed: Vec::new(),
             suspects: Vec::new(),
             refused: Vec::new(),
             notices: Vec::new(),
             notes: Vec::new(),
-            wake_timer: false,
         }
     }
 }
@@ -177,14 +153,10 @@ impl<C, L> Outbox<C, L> {
         self.bytes.clear();
         // One huge reply must not hold its memory for ever.
         self.bytes.shrink_to(64 * 1024);
-        self.wake_timer = false;
     }
 
     /// Whether there is something for the health thread or the log.
     pub fn has_news(&self) -> bool {
-        !(self.probed.is_empty()
-            && self.suspects.is_empty()
-            && self.refused.is_empty()
-            && self.notes.is_empty())
+        !(self.suspects.is_empty() && self.refused.is_empty() && self.notes.is_empty())
     }
 }

@@ -5,25 +5,68 @@
 
 mod notify;
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::io::Write as _;
 
 pub use self::notify::{
-    Addressee, Notice, Notifier, NotifyPlan, Origin, Undeliverable, notice, notify_plan, quote,
-    split_notification, unquote,
+    Addressee, Notice, Notifier, NotifyPlan, Origin, RelayTo, Undeliverable, notice, notify_plan, quote,
+    split_notification, suffix, unquote,
 };
 use crate::protocol::command::{COMMAND_MAX, Command, Verb};
 use crate::protocol::modifiers::{Kind, Modifiers};
+use crate::protocol::parts::Part;
 use crate::protocol::reply::{Media, Results};
-use crate::protocol::{trim_end, trim_start, write_decimal};
+use crate::protocol::{Words, decimal, trim_end, trim_start, write_decimal};
+
+/// The number of RTPproxy's module that catches digits.
+const CATCH_DTMF: u64 = 3;
+
+/// Addresses that take the place of others: at most one of each family, since one of the other family would be of no
+/// use to whoever gets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Addresses {
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+}
+
+impl Addresses {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn of(&self, ipv6: bool) -> Option<IpAddr> {
+        if ipv6 {
+            self.v6.map(IpAddr::V6)
+        } else {
+            self.v4.map(IpAddr::V4)
+        }
+    }
+}
+
+/// The first of each family.
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        let mut all = Self::default();
+        for address in addresses {
+            match address {
+                IpAddr::V4(address) => all.v4 = all.v4.or(Some(address)),
+                IpAddr::V6(address) => all.v6 = all.v6.or(Some(address)),
+            }
+        }
+        all
+    }
+}
 
 /// How a command is to be written for one member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Towards<'a> {
-    /// The local address of each U and L there.
-    pub lan: Option<IpAddr>,
+    /// The local addresses of each U and L there.
+    pub lan: Addresses,
     /// What becomes of the notify pair.
     pub notify: NotifyPlan<'a>,
+    /// What the relay is told of the call's socket, where the command has no notify pair.
+    pub tags: Option<&'a [u8]>,
 }
 
 /// Appends the command as that member is to get it, without a line end. Only a U or an L is ever changed.
@@ -31,12 +74,13 @@ pub fn command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>) 
     let start = out.len();
     write_command(command, towards, out);
     // Rewriting makes it longer. A member would cut it off; the call matters more than the notification.
-    if out.len() - start > COMMAND_MAX && towards.notify != NotifyPlan::Keep {
+    if out.len() - start > COMMAND_MAX && (towards.notify != NotifyPlan::Keep || towards.tags.is_some()) {
         out.truncate(start);
         write_command(
             command,
             &Towards {
                 notify: NotifyPlan::Drop,
+                tags: None,
                 ..*towards
             },
             out,
@@ -51,7 +95,8 @@ fn write_command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>
         out.extend_from_slice(text);
         return;
     }
-    if let Some(lan) = towards.lan {
+    let address = Words::new(text).nth(2).unwrap_or_default();
+    if let Some(lan) = towards.lan.of(is_ipv6(command.modifiers, address)) {
         write_first(text, command.modifiers, lan, out);
         done = 1 + command.modifiers.len();
     }
@@ -60,16 +105,55 @@ fn write_command(command: &Command<'_>, towards: &Towards<'_>, out: &mut Vec<u8>
         notify::write_pair(&notify, towards.notify, out);
         done = notify.end;
     }
-    if let Some(lan) = towards.lan {
-        let parts_at = text.len() - command.parts.len();
-        for part in command.parts().filter(|part| part.letter() == b'L') {
-            let at = parts_at + part.at;
+    let of_pair = match (command.notify, towards.notify) {
+        (Some(notify), NotifyPlan::Relay(relay)) => suffix(notify.socket, relay),
+        _ => None,
+    };
+    let suffix = of_pair
+        .as_deref()
+        .or(towards.tags.filter(|_| command.notify.is_none()));
+    let parts_at = text.len() - command.parts.len();
+    for part in command.parts() {
+        let at = parts_at + part.at;
+        let behind = at + part.first().len();
+        if part.letter() == b'L'
+            && let Some(lan) = towards.lan.of(is_ipv6(part.modifiers(), part.word(1)))
+        {
             out.extend_from_slice(text.get(done..at).unwrap_or_default());
             write_first(part.first(), part.modifiers(), lan, out);
-            done = at + part.first().len();
+            done = behind;
+        } else if let (Some(tag), Some(suffix)) = (tag_of(&part), suffix) {
+            let rest = text.get(behind..).unwrap_or_default();
+            let tag_at = behind + rest.len() - trim_start(rest).len();
+            out.extend_from_slice(text.get(done..tag_at).unwrap_or_default());
+            notify::write_tag(suffix, tag, out);
+            done = tag_at + tag.len();
         }
     }
     out.extend_from_slice(text.get(done..).unwrap_or_default());
+}
+
+/// The tag of a sub-command that has RTPproxy's `catch_dtmf` send what it catches to the target of the call's
+/// notifications.
+fn tag_of<'a>(part: &Part<'a>) -> Option<&'a [u8]> {
+    let module = part
+        .modifiers()
+        .split(|byte| *byte == b':')
+        .next()
+        .and_then(decimal);
+    let tag = part.word(1);
+    (part.letter() == b'M' && module == Some(CATCH_DTMF) && !tag.is_empty()).then_some(tag)
+}
+
+/// Whether a U or an L has a tag of that kind.
+pub fn has_tags(command: &Command<'_>) -> bool {
+    matches!(command.verb, Verb::Update | Verb::Lookup) && command.parts().any(|part| tag_of(&part).is_some())
+}
+
+/// Whether a U or an L is about media over IPv6.
+fn is_ipv6(modifiers: &[u8], address: &[u8]) -> bool {
+    let mut kinds = Modifiers::new(modifiers).flatten();
+    address.contains(&b':') || kinds.any(|(kind, _)| kind == Kind::Ipv6)
 }
 
 /// The first word of a U or an L with that local address and no other. It comes last, in brackets when it is
@@ -88,38 +172,38 @@ fn write_first(word: &[u8], modifiers: &[u8], lan: IpAddr, out: &mut Vec<u8>) {
     };
 }
 
-/// Appends the reply as the client is to get it, without a line end. `command` is what the client sent; `wan` is
-/// the member's public address, which takes the place of the address in the reply to a U or an L, unless the
-/// member `has_lan` not and the client itself named a local address (`L…`) and none to be reached (`R…`).
-pub fn reply(command: &Command<'_>, reply: &[u8], wan: Option<IpAddr>, has_lan: bool, out: &mut Vec<u8>) {
+/// Appends the reply as the client is to get it, without a line end. `command` is what the client sent; `wan` are
+/// the member's public addresses: that of its family takes the place of the address in the reply to a U or an L, unless
+/// the member has no `lan` address and the client itself named a local one (`L…`) and none to be reached (`R…`).
+pub fn reply(command: &Command<'_>, reply: &[u8], wan: Addresses, lan: Addresses, out: &mut Vec<u8>) {
     let reply = trim_end(trim_start(reply));
-    let wan = wan.filter(|_| matches!(command.verb, Verb::Update | Verb::Lookup));
-    let media = |result: &[u8]| {
-        Media::parse(result)
-            .map(|media| media.port)
-            .filter(|port| *port > 0)
-    };
-    let is_media = Results::new(reply).next().and_then(media).is_some();
-    let Some(wan) = wan.filter(|_| is_media) else {
+    let media = |result| Media::parse(result).filter(|media| media.port > 0);
+    let is_media = matches!(command.verb, Verb::Update | Verb::Lookup)
+        && Results::new(reply).next().and_then(media).is_some();
+    if !is_media {
         out.extend_from_slice(reply);
         return;
-    };
+    }
+    let address = Words::new(command.text).nth(2).unwrap_or_default();
     let mut parts = command.parts();
     for (index, result) in Results::new(reply).enumerate() {
-        let modifiers = if index == 0 {
-            Some(command.modifiers)
+        let asked = if index == 0 {
+            Some((command.modifiers, address))
         } else {
             out.extend_from_slice(b" && ");
-            parts
-                .next()
-                .filter(|part| part.letter() == b'L')
-                .map(|part| part.modifiers())
+            let part = parts.next().filter(|part| part.letter() == b'L');
+            part.map(|part| (part.modifiers(), part.word(1)))
         };
-        match modifiers
-            .filter(|modifiers| replaces(modifiers, has_lan))
-            .and_then(|_| media(result))
-        {
-            Some(port) => write_media(port, wan, out),
+        let new = asked.zip(media(result)).and_then(|((modifiers, asked), media)| {
+            let ipv6 = match media.address {
+                Some(address) => media.ipv6 || address.contains(&b':'),
+                None => is_ipv6(modifiers, asked),
+            };
+            let wan = wan.of(ipv6)?;
+            replaces(modifiers, lan.of(ipv6).is_some()).then_some((media.port, wan))
+        });
+        match new {
+            Some((port, wan)) => write_media(port, wan, out),
             None => out.extend_from_slice(result),
         }
     }
@@ -192,8 +276,6 @@ fn write_words<'a>(first: &[u8], words: impl IntoIterator<Item = &'a [u8]>, out:
 
 #[cfg(test)]
 mod tests {
-    use core::net::{Ipv4Addr, Ipv6Addr};
-    use std::path::PathBuf;
 
     use proptest::prelude::*;
 
@@ -205,16 +287,21 @@ mod tests {
     const WAN4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 4));
     const WAN6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 4));
     const PREFIX: &str = "/var/run/b2bua.sock";
-    const RELAY: NotifyPlan<'_> = NotifyPlan::Relay {
+    const RELAY: NotifyPlan<'_> = NotifyPlan::Relay(RelayTo {
         prefix: PREFIX,
         port: 12131,
-    };
+        tcp: false,
+    });
 
     fn written(text: &str, lan: Option<IpAddr>, notify: NotifyPlan<'_>) -> String {
         let mut out = b"before ".to_vec();
         command(
             &parse(text.as_bytes()).unwrap(),
-            &Towards { lan, notify },
+            &Towards {
+                lan: lan.into_iter().collect(),
+                notify,
+                tags: None,
+            },
             &mut out,
         );
         String::from_utf8(out)
@@ -234,7 +321,13 @@ mod tests {
     fn the_lan_address_comes_last_and_alone() {
         for (text, want) in [
             ("U c 1.2.3.4 5 f", "UL10.0.0.4 c 1.2.3.4 5 f"),
-            ("u6 c ::1 5 f", "u6L10.0.0.4 c ::1 5 f"),
+            // It is of no use to the other family.
+            ("u6 c ::1 5 f", "u6 c ::1 5 f"),
+            ("UR[::2] c ::1 5 f", "UR[::2] c ::1 5 f"),
+            (
+                "U c 1.2.3.4 5 f t && L6 ::1 6",
+                "UL10.0.0.4 c 1.2.3.4 5 f t && L6 ::1 6",
+            ),
             (
                 "Uz20R192.0.2.9wc0,8 c 1.2.3.4 5  f",
                 "Uz20wc0,8L10.0.0.4 c 1.2.3.4 5  f",
@@ -257,6 +350,25 @@ mod tests {
             written("U6 c ::1 5 f", Some(LAN6), NotifyPlan::Keep),
             "U6L[fd00::4] c ::1 5 f"
         );
+    }
+
+    #[test]
+    fn each_family_has_its_own_address() {
+        let both: Addresses = [LAN6, LAN4, WAN4].into_iter().collect();
+        let towards = Towards {
+            lan: both,
+            notify: NotifyPlan::Keep,
+            tags: None,
+        };
+        for (text, want) in [
+            ("U c 1.2.3.4 5 f", "UL10.0.0.4 c 1.2.3.4 5 f"),
+            ("U6 c ::1 5 f", "U6L[fd00::4] c ::1 5 f"),
+            ("U c ::1 5 f", "UL[fd00::4] c ::1 5 f"),
+        ] {
+            let mut out = Vec::new();
+            command(&parse(text.as_bytes()).unwrap(), &towards, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), want);
+        }
     }
 
     #[test]
@@ -289,6 +401,30 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_for_the_same_socket_gets_its_suffix_too() {
+        let text = "Uc0,101 c1 127.0.0.1 4000 ft;1 /var/run/b2bua.sock.9 T1.1 && M3:1  Dd1.1 && M1:1 Dx";
+        assert_eq!(
+            written(text, Some(LAN4), RELAY),
+            "Uc0,101L10.0.0.4 c1 127.0.0.1 4000 ft;1 tcp:%%CC_SELF%%:12131 .9%20T1.1 && M3:1  .9%20Dd1.1 && M1:1 Dx"
+        );
+        for plan in [NotifyPlan::Keep, NotifyPlan::Client(Ipv4Addr::LOCALHOST)] {
+            assert!(written(text, None, plan).ends_with(" && M3:1  Dd1.1 && M1:1 Dx"));
+        }
+        let mut out = Vec::new();
+        let towards = Towards {
+            lan: Addresses::default(),
+            notify: NotifyPlan::Drop,
+            tags: Some(b".9"),
+        };
+        let text = "L c1 127.0.0.1 4000 ft tt && M3:1 Dd1.1 96 && D";
+        command(&parse(text.as_bytes()).unwrap(), &towards, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "L c1 127.0.0.1 4000 ft tt && M3:1 .9%20Dd1.1 96 && D"
+        );
+    }
+
+    #[test]
     fn a_pair_that_has_become_too_long_is_left_out() {
         let tag = "/".repeat(3000);
         let text = format!("U c 1.2.3.4 5 f {PREFIX} {tag}");
@@ -300,8 +436,8 @@ mod tests {
         reply(
             &parse(text.as_bytes()).unwrap(),
             answer.as_bytes(),
-            wan,
-            has_lan,
+            wan.into_iter().collect(),
+            has_lan.then_some(LAN4).into_iter().collect(),
             &mut out,
         );
         String::from_utf8(out).unwrap()
@@ -312,8 +448,17 @@ mod tests {
         let plain = "U c 1.2.3.4 5 f";
         for (text, answer, wan, has_lan, want) in [
             (plain, "40000 10.0.0.4\n", Some(WAN4), false, "40000 203.0.113.4"),
-            (plain, "40000 10.0.0.4", Some(WAN6), false, "40000 2001:db8::4 6"),
-            (plain, "40000 fd00::4 6\n", Some(WAN4), true, "40000 203.0.113.4"),
+            (plain, "40000 10.0.0.4", Some(WAN6), false, "40000 10.0.0.4"),
+            (plain, "40000 fd00::4 6\n", Some(WAN4), true, "40000 fd00::4 6"),
+            (
+                plain,
+                "40000 fd00::4 6\n",
+                Some(WAN6),
+                false,
+                "40000 2001:db8::4 6",
+            ),
+            ("U6 c ::1 5 f", "40000", Some(WAN4), true, "40000"),
+            ("U6 c ::1 5 f", "40000", Some(WAN6), true, "40000 2001:db8::4 6"),
             (plain, "40000", Some(WAN4), false, "40000 203.0.113.4"),
             (plain, "40000 10.0.0.4\n", None, true, "40000 10.0.0.4"),
             (plain, "E72\n", Some(WAN4), true, "E72"),
@@ -434,12 +579,21 @@ mod tests {
                 (after.verb, after.call_id, after.from_tag, after.to_tag, after.weak, after.ends_session),
                 (before.verb, before.call_id, before.from_tag, before.to_tag, before.weak, before.ends_session)
             );
-            let firsts = |command: Command<'_>| -> Vec<String> {
-                let parts = command.parts().filter(|part| part.letter() == b'L').map(|part| part.modifiers().to_vec());
-                let all = core::iter::once(command.modifiers.to_vec()).chain(parts);
-                all.map(|modifiers| String::from_utf8(modifiers).unwrap()).collect()
+            let firsts = |command: Command<'_>| -> Vec<(String, bool)> {
+                let parts = command.parts().filter(|part| part.letter() == b'L');
+                let parts = parts.map(|part| (part.modifiers().to_vec(), part.word(1).to_vec()));
+                let address = Words::new(command.text).nth(2).unwrap().to_vec();
+                let all = core::iter::once((command.modifiers.to_vec(), address)).chain(parts);
+                all.map(|(modifiers, address)| {
+                    let v6 = is_ipv6(&modifiers, &address);
+                    (String::from_utf8(modifiers).unwrap(), v6)
+                }).collect()
             };
-            for modifiers in firsts(after) {
+            for ((modifiers, v6), (was, _)) in firsts(after).into_iter().zip(firsts(before)) {
+                if v6 != ipv6 {
+                    prop_assert_eq!(modifiers, was);
+                    continue;
+                }
                 let local: Vec<_> = Modifiers::new(modifiers.as_bytes()).flatten()
                     .filter(|(kind, _)| matches!(kind, Kind::Local | Kind::Towards)).collect();
                 prop_assert_eq!(local.len(), 1);
@@ -456,9 +610,9 @@ mod tests {
                     prop_assert_eq!(after.socket, b"tcp:%%CC_SELF%%:12131");
                     // What the member will send us leads to the socket that the client named.
                     let line = unquote(after.tag).unwrap();
-                    let (path, rest) = split_notification(&line, PREFIX).unwrap();
+                    let (path, rest) = split_notification(&line, PREFIX, false).unwrap();
                     let socket = before.socket.strip_prefix(b"unix:").unwrap_or(before.socket);
-                    prop_assert_eq!(path, PathBuf::from(str::from_utf8(socket).unwrap()));
+                    prop_assert_eq!(path, Addressee::Path(str::from_utf8(socket).unwrap().into()));
                     prop_assert_eq!(rest.to_vec(), unquote(before.tag).unwrap());
                 }
                 (None, None) => {}
@@ -468,7 +622,7 @@ mod tests {
 
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>, text in media_command()) {
-            reply(&parse(text.as_bytes()).unwrap(), &bytes, Some(WAN6), true, &mut Vec::new());
+            reply(&parse(text.as_bytes()).unwrap(), &bytes, [WAN6].into_iter().collect(), [LAN6].into_iter().collect(), &mut Vec::new());
         }
     }
 }

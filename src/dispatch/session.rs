@@ -14,13 +14,14 @@ mod wishes;
 use core::fmt;
 use core::hash::BuildHasher;
 use core::time::Duration;
-use std::hash::RandomState;
+use std::collections::VecDeque;
 
 use self::ledger::Ledger;
 use self::shard::Shard;
 pub use self::wishes::NoRoom;
 use self::wishes::Wishes;
 use crate::config::model;
+use crate::dispatch::key::Key;
 use crate::dispatch::rewrite::Notice;
 
 /// Parts of the table. At a million calls each has 4,000 and grows in a fraction of a millisecond.
@@ -86,6 +87,8 @@ pub struct Binding {
     pub used: Tick,
     /// How far it has come.
     pub stage: Stage,
+    /// A number that its owner remembers with it; 0 at first.
+    pub suffix: u16,
 }
 
 /// A binding that was found. Read it as a [`Binding`]; it changes only through the table, which keeps counts.
@@ -98,6 +101,13 @@ impl Found<'_> {
         if self.0.stage != Stage::Ended {
             self.0.used = now;
         }
+    }
+}
+
+impl Found<'_> {
+    /// Remembers a number with it, for as long as the call is bound anywhere.
+    pub fn set_suffix(&mut self, suffix: u16) {
+        self.0.suffix = suffix;
     }
 }
 
@@ -138,17 +148,17 @@ pub struct Sessions {
     stored: usize,
     ledger: Ledger,
     limits: model::Sessions,
-    key: RandomState,
+    key: Key,
     /// The shard that is swept next.
     next: usize,
-    /// When a whole shard was last searched for room in vain: once a tick is enough.
-    vain: Option<Tick>,
+    /// Hashes of calls in the order in which they ended: in a full table the first make room.
+    ended: VecDeque<u64>,
     wishes: Wishes,
 }
 
 impl Sessions {
     /// An empty table; `key` hashes call-ids. They come from outside: it must not be known there.
-    pub fn new(limits: model::Sessions, key: RandomState) -> Self {
+    pub fn new(limits: model::Sessions, key: Key) -> Self {
         let shards = core::iter::repeat_with(Shard::default).take(SHARDS).collect();
         Self {
             shards,
@@ -157,7 +167,7 @@ impl Sessions {
             limits,
             key,
             next: 0,
-            vain: None,
+            ended: VecDeque::new(),
             wishes: Wishes::default(),
         }
     }
@@ -188,6 +198,13 @@ impl Sessions {
         }
     }
 
+    /// The binding of a call as [`Sessions::find`] would give it, only to be read.
+    pub fn peek(&self, now: Tick, hash: u64, call_id: &[u8]) -> Option<&Binding> {
+        let binding = self.shards.get(shard_of(hash))?.peek(hash, call_id)?;
+        let good = self.ledger.honours(binding) && !expired(now, binding, self.limits.expire);
+        good.then_some(binding)
+    }
+
     /// Binds a call to a member, whether it was bound before or not. Its last command came `now`; it counts as
     /// born `now` too, unless it was alive at that member already. An ended one that ends again ended the first time.
     ///
@@ -206,9 +223,13 @@ impl Sessions {
             born: now,
             used: now,
             stage,
+            suffix: 0,
         };
+        let mut ends = stage == Stage::Ended;
         if let Some(Found(before)) = self.find(now, hash, call_id) {
             let old = *before;
+            ends &= old.stage != Stage::Ended;
+            binding.suffix = old.suffix;
             let ends_again = old.stage == Stage::Ended && stage == Stage::Ended;
             if old.member == member && (old.stage != Stage::Ended || ends_again) {
                 binding.born = old.born;
@@ -219,7 +240,7 @@ impl Sessions {
             *before = binding;
             self.ledger.remove(&old);
         } else {
-            if self.stored >= self.max() && !self.make_room(now, shard_of(hash)) {
+            if self.is_full() && !self.make_room() {
                 return Err(Full);
             }
             let shard = self.shards.get_mut(shard_of(hash)).ok_or(Full)?;
@@ -229,6 +250,9 @@ impl Sessions {
             self.stored += 1;
         }
         self.ledger.add(&binding);
+        if ends {
+            self.note_end(hash);
+        }
         Ok(())
     }
 
@@ -259,6 +283,7 @@ impl Sessions {
     pub fn clear(&mut self) {
         self.shards.fill_with(Shard::default);
         self.stored = 0;
+        self.ended = VecDeque::new();
         self.ledger.clear();
         self.wishes.clear();
     }
@@ -324,6 +349,11 @@ impl Sessions {
         self.stored == 0
     }
 
+    /// Whether there are as many calls as there may be: a further one may find no room.
+    pub fn is_full(&self) -> bool {
+        self.stored >= self.max()
+    }
+
     /// Calls that are bound to a member, tentatively or firmly; those that aged out count until they are swept.
     pub fn bound(&self, id: MemberId) -> u64 {
         self.ledger.bound(id)
@@ -339,7 +369,23 @@ impl Sessions {
     pub fn sweep(&mut self, now: Tick) -> Swept {
         let at = self.next;
         self.next = (at + 1) % SHARDS;
-        self.sweep_shard(at, now, false)
+        self.sweep_shard(at, now)
+    }
+
+    /// Sweeps shards, from the next one on, until `min` bindings have been looked at or every shard was.
+    pub fn sweep_part(&mut self, now: Tick, min: usize) -> Swept {
+        let mut all = Swept::default();
+        let mut seen = 0;
+        for _ in 0..SHARDS {
+            seen += self.shards.get(self.next).map_or(0, Shard::len);
+            let swept = self.sweep(now);
+            all.expired += swept.expired;
+            all.done += swept.done;
+            if seen >= min {
+                break;
+            }
+        }
+        all
     }
 
     /// Shows live bindings, in no order, until `see` says no.
@@ -370,18 +416,43 @@ impl Sessions {
         usize::try_from(self.limits.max).unwrap_or(usize::MAX)
     }
 
-    /// Tries to make room in a full table: what has aged out of the shard goes, and what has ended, however lately.
-    fn make_room(&mut self, now: Tick, shard: usize) -> bool {
-        if self.vain == Some(now) {
-            return false;
+    /// Remembers that a call has ended. What has not ended any more, or is gone, leaves the list meanwhile.
+    fn note_end(&mut self, hash: u64) {
+        for _ in 0..2 {
+            match self.ended.front() {
+                Some(&first) if !self.has_ended(first) => self.ended.pop_front(),
+                _ => break,
+            };
         }
-        self.sweep_shard(shard, now, true);
-        let made = self.stored < self.max();
-        self.vain = (!made).then_some(now);
-        made
+        self.ended.push_back(hash);
     }
 
-    fn sweep_shard(&mut self, at: usize, now: Tick, no_grace: bool) -> Swept {
+    fn has_ended(&self, hash: u64) -> bool {
+        let call = self
+            .shards
+            .get(shard_of(hash))
+            .and_then(|shard| shard.by_hash(hash));
+        call.is_some_and(|binding| binding.stage == Stage::Ended)
+    }
+
+    /// Tries to make room in a full table: the call that ended first goes. Nothing is searched for; what has aged out is
+    /// swept away anyway.
+    fn make_room(&mut self) -> bool {
+        while let Some(hash) = self.ended.pop_front() {
+            let shard = self.shards.get_mut(shard_of(hash));
+            let gone = shard.and_then(|shard| shard.remove_if(hash, |binding| binding.stage == Stage::Ended));
+            if let Some(binding) = gone {
+                self.stored -= 1;
+                self.ledger.remove(&binding);
+                if !self.is_full() {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn sweep_shard(&mut self, at: usize, now: Tick) -> Swept {
         let mut swept = Swept::default();
         let Some(shard) = self.shards.get_mut(at) else {
             return swept;
@@ -390,7 +461,7 @@ impl Sessions {
         shard.retain(|binding| {
             let honoured = ledger.honours(binding);
             let ended = binding.stage == Stage::Ended;
-            if honoured && !(ended && no_grace) && !expired(now, binding, expire) {
+            if honoured && !expired(now, binding, expire) {
                 return true;
             }
             if honoured && !ended {
@@ -402,6 +473,9 @@ impl Sessions {
             false
         });
         self.stored -= swept.expired + swept.done;
+        if self.stored == 0 {
+            self.ended = VecDeque::new();
+        }
         if self.wishes.len() > 0 {
             self.wishes.sweep(at, |hash| shard.by_hash(hash).is_some());
         }
@@ -446,7 +520,7 @@ mod tests {
     }
 
     fn table(max: u32) -> Sessions {
-        Sessions::new(model::Sessions { max, expire: HOUR }, RandomState::new())
+        Sessions::new(model::Sessions { max, expire: HOUR }, Key::from_seed(1))
     }
 
     fn bind(
@@ -494,7 +568,8 @@ mod tests {
                 member: A,
                 born: at(5),
                 used: at(5),
-                stage: Stage::Tentative
+                stage: Stage::Tentative,
+                suffix: 0
             }
         );
         assert_eq!(find(&mut sessions, at(6), "cal"), None);
@@ -567,7 +642,8 @@ mod tests {
                 member: B,
                 born: at(2),
                 used: at(2),
-                stage: Stage::Bound
+                stage: Stage::Bound,
+                suffix: 0
             }
         );
         assert_eq!((sessions.bound(A), sessions.bound(B), sessions.len()), (0, 1, 1));
@@ -664,33 +740,41 @@ mod tests {
     }
 
     #[test]
-    fn room_is_searched_for_once_a_tick() {
-        let mut sessions = table(1);
-        bind(&mut sessions, Tick(1), "a", A, Stage::Bound).unwrap();
-        let b = neighbour(&sessions, "a");
-        assert_eq!(bind(&mut sessions, Tick(1), &b, A, Stage::Bound), Err(Full));
-        bind(&mut sessions, Tick(1), "a", A, Stage::Ended).unwrap();
-        assert_eq!(bind(&mut sessions, Tick(1), &b, A, Stage::Bound), Err(Full));
-        bind(&mut sessions, Tick(2), &b, A, Stage::Bound).unwrap();
-    }
-
-    /// A call of the same shard.
-    fn neighbour(sessions: &Sessions, call_id: &str) -> String {
-        let shard = |call_id: &str| shard_of(sessions.hash(call_id.as_bytes()));
-        (0..100_000)
-            .map(|n| n.to_string())
-            .find(|other| shard(other) == shard(call_id))
-            .unwrap()
+    fn the_call_that_ended_first_makes_room_for_a_new_one() {
+        let mut sessions = table(3);
+        for call_id in ["a", "b", "c"] {
+            bind(&mut sessions, at(0), call_id, A, Stage::Bound).unwrap();
+        }
+        assert_eq!(bind(&mut sessions, at(1), "d", B, Stage::Bound), Err(Full));
+        for call_id in ["b", "a", "c"] {
+            bind(&mut sessions, at(1), call_id, A, Stage::Ended).unwrap();
+        }
+        // Whole again: it is no call that has ended.
+        bind(&mut sessions, at(2), "b", A, Stage::Bound).unwrap();
+        bind(&mut sessions, at(2), "d", B, Stage::Bound).unwrap();
+        assert_eq!(find(&mut sessions, at(2), "a"), None);
+        bind(&mut sessions, at(2), "e", B, Stage::Bound).unwrap();
+        assert_eq!(find(&mut sessions, at(2), "c"), None);
+        assert_eq!(bind(&mut sessions, at(2), "f", B, Stage::Bound), Err(Full));
+        bind(&mut sessions, at(3), "b", A, Stage::Ended).unwrap();
+        bind(&mut sessions, at(3), "f", B, Stage::Bound).unwrap();
+        assert_eq!((sessions.len(), sessions.bound(A), sessions.bound(B)), (3, 0, 3));
     }
 
     #[test]
-    fn ended_calls_make_room_for_new_ones() {
-        let mut sessions = table(1);
-        bind(&mut sessions, at(0), "a", A, Stage::Ended).unwrap();
-        let b = neighbour(&sessions, "a");
-        bind(&mut sessions, at(0), &b, B, Stage::Bound).unwrap();
-        assert_eq!((sessions.len(), sessions.bound(B)), (1, 1));
-        assert_eq!(find(&mut sessions, at(0), "a"), None);
+    fn the_list_of_ended_calls_is_no_longer_than_there_are_such_calls() {
+        let mut sessions = table(1_000);
+        for n in 0..5_000_u64 {
+            let now = at(n);
+            bind(&mut sessions, now, &format!("call-{n}"), A, Stage::Bound).unwrap();
+            for _ in 0..3 {
+                bind(&mut sessions, now, &format!("call-{n}"), A, Stage::Ended).unwrap();
+            }
+            sweep_all(&mut sessions, now);
+            assert!(sessions.ended.len() <= sessions.len() + 1);
+        }
+        sweep_all(&mut sessions, at(6_000));
+        assert_eq!(sessions.ended.capacity(), 0);
     }
 
     #[test]
@@ -836,7 +920,7 @@ mod tests {
                         let member = ids[usize::from(to)];
                         let stage = [Stage::Tentative, Stage::Bound, Stage::Ended][usize::from(stage)];
                         bind(&mut sessions, now, &call.to_string(), member, stage).unwrap();
-                        let fresh = Binding { member, born: now, used: now, stage };
+                        let fresh = Binding { member, born: now, used: now, stage, suffix: 0 };
                         let before = plain.get(&call).copied().filter(|before| before.member == member);
                         let after = match before {
                             Some(before) if before.stage == Stage::Ended && stage == Stage::Ended => before,

@@ -1,12 +1,13 @@
 //! Stories of commands, told to a dispatcher with three members and no clock: what it sends, to whom, and what
 //! the client gets.
 
-use super::attempt::Ask;
-use super::outbox::{Outbox, Probed};
+use super::key::Key;
+use super::outbox::{Note, Outbox};
 use super::rewrite::Origin;
 use super::session::MemberId;
 use super::*;
 use crate::config::model::{Address, CapacityLimit, Name, Policy, Protocol, Status};
+use crate::protocol::cookie::Cookie;
 
 /// A cluster under test: clients are numbers, links are members' names.
 pub(super) struct Bench {
@@ -32,8 +33,8 @@ fn member(name: &str) -> model::Member {
         weight: 100,
         capacity: 1000,
         status: Status::Active,
-        wan_address: None,
-        lan_address: None,
+        wan_address: model::Family::default(),
+        lan_address: model::Family::default(),
         cmd_out_address: None,
     }
 }
@@ -63,7 +64,7 @@ impl Bench {
 
     pub(super) fn with(rules: &model::Cluster, names: &[&'static str]) -> Self {
         let now = crate::rim::now();
-        let core = Dispatch::new(now, rules.clone(), 7, RandomState::new());
+        let core = Dispatch::new(now, rules.clone(), 7, Key::from_seed(1));
         let (out, ids, sent, replies) = (Outbox::default(), Vec::new(), Vec::new(), Vec::new());
         let mut bench = Self {
             core,
@@ -87,11 +88,7 @@ impl Bench {
     /// A member says that it has that capability.
     pub(super) fn capability(&mut self, name: &'static str, number: u64) {
         let id = self.id(name);
-        self.core
-            .probe(self.now, id, Ask::Capability(number), ms(1_000), &mut self.out);
-        self.collect();
-        let (_, cookie, _) = self.one_sent();
-        self.answer(name, cookie, "1");
+        self.core.capability(id, number, true);
     }
 
     /// A member is taken out.
@@ -229,15 +226,13 @@ fn a_call_stays_with_its_member() {
         let client = bench.command(text);
         let (member, cookie, sent) = bench.one_sent();
         assert_eq!((member, sent.as_str()), (home, text));
-        let reply = if text.starts_with(['D', 'Q']) {
-            "0"
-        } else {
-            "35002 192.0.2.9"
+        let reply = match text.as_bytes()[0] {
+            b'D' => "0",
+            b'Q' => "60 1 2 3 0",
+            _ => "35002 192.0.2.9",
         };
         bench.answer(member, cookie, reply);
-        if !text.starts_with('Q') {
-            assert_eq!(bench.got(client).as_deref(), Some(reply));
-        }
+        assert_eq!(bench.got(client).as_deref(), Some(reply), "{text}");
     }
 }
 
@@ -301,12 +296,13 @@ fn a_delete_that_comes_during_a_failover_follows_its_call() {
     };
     let (other, cookie, _) = elsewhere(bench.take_sent()).unwrap();
     bench.answer(other, cookie, "35000 192.0.2.9");
-    assert_eq!(elsewhere(bench.take_sent()), None);
-    bench.pass(ms(3_000));
-    assert_eq!(bench.got(client).as_deref(), Some("0"));
     let (member, cookie, text) = elsewhere(bench.take_sent()).unwrap();
     assert_eq!((member, text.as_str()), (other, "D c1 from"));
     bench.answer(other, cookie, "0");
+    bench.pass(ms(3_000));
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    assert_eq!(bench.core.bound(), 0);
+    bench.take_sent();
     // A call that has its member is not run after.
     bench.call("c2");
     bench.command("D c2 from");
@@ -399,7 +395,7 @@ fn not_here_not_now_goes_elsewhere_and_a_fault_of_the_command_does_not() {
 fn when_every_attempt_is_refused_the_client_gets_the_last_word_of_a_member() {
     let mut bench = Bench::new();
     let client = bench.command("U c1 192.0.2.1 4000 from");
-    for error in ["E71", "E98"] {
+    for error in ["E71", "E72", "E98"] {
         let (member, cookie, _) = bench.one_sent();
         bench.answer(member, cookie, error);
     }
@@ -464,20 +460,34 @@ fn a_silent_cluster_gives_no_reply_when_told_so() {
 
 #[test]
 fn all_members_full_is_said_under_a_hard_limit_only() {
-    for (limit, answered) in [(CapacityLimit::Hard, false), (CapacityLimit::Soft, true)] {
+    for limit in [CapacityLimit::Hard, CapacityLimit::Soft] {
         let rules = model::Cluster {
             capacity_limit: limit,
             ..rules()
         };
-        let mut bench = Bench::with(&rules, &["A"]);
-        let id = bench.id("A");
-        bench.core.change_member(id, |member| member.capacity = 1);
-        bench.call("c1");
-        let client = bench.command("U c2 192.0.2.1 4000 from");
+        let mut bench = Bench::with(&rules, &["A", "B"]);
+        for (name, capacity) in [("A", 1), ("B", 2)] {
+            let id = bench.id(name);
+            bench.core.change_member(id, |member| member.capacity = capacity);
+        }
+        for call in 1..=3 {
+            bench.call(&format!("c{call}"));
+        }
+        let a = bench.id("A");
         assert_eq!(
-            bench.got(client).as_deref(),
-            if answered { None } else { Some("E998") }
+            (bench.core.bound_to(a), bench.core.bound()),
+            (1, 3),
+            "each to its capacity"
         );
+        if limit == CapacityLimit::Hard {
+            let client = bench.command("U c4 192.0.2.1 4000 from");
+            assert_eq!(bench.got(client).as_deref(), Some("E998"));
+            assert!(bench.take_sent().is_empty());
+        } else {
+            let b = bench.id("B");
+            bench.core.change_member(b, |member| member.capacity = 1);
+            assert_eq!(bench.call("c4"), "A", "one over one, beside two over one");
+        }
     }
 }
 
@@ -849,18 +859,17 @@ fn heartbeats_are_summed_and_what_was_bound_since_counts() {
     let mut bench = Bench::new();
     for (name, active) in NAMES.into_iter().zip([1, 2, 3]) {
         let id = bench.id(name);
+        let counts = SessionCounts {
+            created: 10,
+            active,
+            streams: 2,
+            received: 5,
+            transmitted: 4,
+            load: None,
+        };
         bench
             .core
-            .probe(bench.now, id, Ask::Counts(0), ms(1000), &mut bench.out);
-        bench.collect();
-        let (_, cookie, text) = bench.one_sent();
-        assert_eq!(text, "Ib");
-        let said = format!(
-            "sessions created: 10\nactive sessions: {active}\nactive streams: 2\npackets received: 5\n\
-             packets transmitted: 4"
-        );
-        bench.answer(name, cookie, &said);
-        assert!(matches!(bench.out.probed.pop(), Some((_, Probed::Counts(_)))));
+            .counted(bench.now, id, bench.now, Some(counts), &mut bench.out);
     }
     let client = bench.command("Ib");
     assert_eq!(
@@ -904,10 +913,16 @@ fn a_full_table_serves_calls_unbound() {
     };
     let mut bench = Bench::with(&rules, &NAMES);
     bench.call("c1");
-    bench.call("c2");
+    let home = bench.call("c2");
     assert_eq!(bench.home("c2"), None);
     bench.command("L c2 192.0.2.2 5000 from to");
-    assert_eq!(bench.take_sent().len(), 3, "its later commands are asked of all");
+    let (at, cookie, _) = bench.one_sent();
+    assert_eq!(
+        at, home,
+        "its later commands are asked first of the member that it went to"
+    );
+    bench.answer(at, cookie, "0");
+    assert_eq!(bench.take_sent().len(), 2, "and then of the others");
     assert!(
         bench
             .out
@@ -915,6 +930,45 @@ fn a_full_table_serves_calls_unbound() {
             .iter()
             .any(|note| matches!(note, Note::TableFull { calls: 1 }))
     );
+}
+
+#[test]
+fn the_streams_of_a_call_that_found_no_room_are_on_one_member() {
+    let rules = model::Cluster {
+        sessions: model::Sessions {
+            max: 1,
+            ..rules().sessions
+        },
+        ..rules()
+    };
+    let mut bench = Bench::with(&rules, &NAMES);
+    bench.call("c1");
+    let mut homes = std::collections::BTreeSet::new();
+    for call in 0..40 {
+        let sent: Vec<_> = (0..2)
+            .map(|stream| {
+                bench.command(&format!("U u{call} 192.0.2.1 4000 from;{stream}"));
+                bench.one_sent()
+            })
+            .collect();
+        assert_eq!(sent[0].0, sent[1].0, "u{call}");
+        homes.insert(sent[0].0);
+        for (member, cookie, _) in sent {
+            bench.answer(member, cookie, "35000 192.0.2.9");
+        }
+    }
+    assert_eq!(homes.len(), NAMES.len());
+}
+
+#[test]
+fn a_reply_that_no_sip_server_could_read_is_not_passed_on() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (member, cookie, _) = bench.one_sent();
+    bench.answer(member, cookie, &format!("35000 {}", "1".repeat(300)));
+    assert_eq!(bench.got(client), None);
+    bench.answer(member, cookie, "40002 127.0.0.1 4");
+    assert_eq!(bench.got(client).as_deref(), Some("40002 127.0.0.1 4"));
 }
 
 #[test]
@@ -954,17 +1008,490 @@ fn a_delete_that_went_unanswered_is_repeated_when_its_member_answers_a_heartbeat
     let id = bench.id(home);
     bench
         .core
-        .probe(bench.now, id, Ask::Counts(0), ms(1_000), &mut bench.out);
+        .counted(bench.now, id, bench.now, Some(active(1)), &mut bench.out);
     bench.collect();
-    let (_, cookie, _) = bench.one_sent();
-    bench.answer(
-        home,
-        cookie,
-        "sessions created: 1\nactive sessions: 1\nactive streams: 2\npackets received: 0\npackets transmitted: 0",
-    );
     let (member, cookie, text) = bench.one_sent();
     assert_eq!((member, text.as_str()), (home, "D c1 from to"));
     bench.answer(home, cookie, "0");
     bench.pass(ANSWER_WITHIN);
     assert!(bench.take_sent().is_empty(), "once");
+}
+
+fn active(active: u64) -> SessionCounts {
+    SessionCounts {
+        active,
+        ..SessionCounts::default()
+    }
+}
+
+#[test]
+fn an_idle_cluster_asks_for_no_alarm_and_one_with_few_calls_seldom() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.core.next_alarm(), None);
+    bench.call("c1");
+    assert!(bench.core.next_alarm().unwrap() >= bench.now + SWEEP_ROUND);
+    bench.command("D c1 from");
+    let (member, cookie, _) = bench.one_sent();
+    assert!(
+        bench.core.next_alarm().unwrap() <= bench.now + ms(50),
+        "to send it again"
+    );
+    bench.answer(member, cookie, "0");
+    assert!(bench.core.next_alarm().unwrap() >= bench.now + SWEEP_ROUND);
+    let mut alarms = 0;
+    while let Some(at) = bench.core.next_alarm() {
+        bench.now = at;
+        bench.core.expire(at, &mut bench.out);
+        alarms += 1;
+    }
+    assert!(alarms <= 10, "{alarms} until the ended call was forgotten");
+}
+
+#[test]
+fn an_alarm_that_is_asked_for_is_the_one_that_expire_gives() {
+    let mut bench = Bench::new();
+    bench.call("c1");
+    bench.command("L c1 192.0.2.2 5000 from to");
+    for _ in 0..100 {
+        let next = bench.core.expire(bench.now, &mut bench.out);
+        assert_eq!(next, bench.core.next_alarm());
+        bench.now = next.unwrap();
+    }
+}
+
+#[test]
+fn a_member_that_refuses_to_be_counted_has_the_load_that_we_bound() {
+    let rules = model::Cluster {
+        capacity_limit: CapacityLimit::Hard,
+        ..rules()
+    };
+    let mut bench = Bench::with(&rules, &["A"]);
+    let id = bench.id("A");
+    bench.core.change_member(id, |member| member.capacity = 2);
+    bench.core.counted(bench.now, id, bench.now, None, &mut bench.out);
+    bench.call("c1");
+    bench.call("c2");
+    assert_eq!(bench.core.member_views(bench.now)[0].active_sessions, None);
+    let client = bench.command("U c3 192.0.2.1 4000 from");
+    assert_eq!(bench.got(client).as_deref(), Some("E998"));
+    bench.command("D c1 from");
+    bench.take_sent();
+    bench.call("c3");
+    assert!(!bench.core.is_free(id));
+}
+
+#[test]
+fn a_call_bound_after_a_heartbeat_was_asked_for_counts_beside_it() {
+    let rules = model::Cluster {
+        capacity_limit: CapacityLimit::Hard,
+        ..rules()
+    };
+    let mut bench = Bench::with(&rules, &["A"]);
+    let id = bench.id("A");
+    bench.core.change_member(id, |member| member.capacity = 10);
+    bench.call("c1");
+    bench.pass(ms(10));
+    let asked = bench.now;
+    bench.pass(ms(10));
+    bench.call("c2");
+    bench
+        .core
+        .counted(bench.now, id, asked, Some(active(9)), &mut bench.out);
+    let client = bench.command("U c3 192.0.2.1 4000 from");
+    assert_eq!(
+        bench.got(client).as_deref(),
+        Some("E998"),
+        "nine and the second call"
+    );
+    bench.pass(ms(10));
+    bench
+        .core
+        .counted(bench.now, id, bench.now, Some(active(9)), &mut bench.out);
+    bench.call("c3");
+}
+
+#[test]
+fn what_the_watch_learns_needs_no_probe_of_ours() {
+    let mut bench = Bench::new();
+    let client = bench.command("VF 20071218");
+    for (member, cookie, _) in bench.take_sent() {
+        bench.answer(member, cookie, "1");
+    }
+    assert_eq!(bench.got(client).as_deref(), Some("1"));
+    let id = bench.id("B");
+    bench.core.capability(id, 20_071_218, false);
+    let client = bench.command("VF 20071218");
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    bench.core.measured(id, ms(40));
+    bench.core.count(id, Count::Probes);
+    let view = bench.core.member_views(bench.now).remove(1);
+    assert!(view.delay > Some(Duration::ZERO));
+    assert_eq!(view.counters[Count::Probes as usize], 1);
+}
+
+#[test]
+fn a_run_can_be_repeated() {
+    let run = || {
+        let mut bench = Bench::new();
+        let mut sent = Vec::new();
+        for call in 0..50 {
+            bench.command(&format!("U c{call} 192.0.2.1 4000 from"));
+            bench.command(&format!("L u{call} 192.0.2.1 4000 from to"));
+            bench.pass(ms(70));
+            sent.extend(std::mem::take(&mut bench.sent));
+        }
+        sent
+    };
+    assert!(run() == run());
+}
+
+/// What was sent to that member, less what was sent again.
+fn sent_to(bench: &mut Bench, name: &str) -> Vec<(Cookie, String)> {
+    let mut sent: Vec<(Cookie, String)> = Vec::new();
+    for (member, cookie, text) in bench.take_sent() {
+        if member == name && sent.iter().all(|(known, _)| *known != cookie) {
+            sent.push((cookie, text));
+        }
+    }
+    sent
+}
+
+#[test]
+fn a_member_is_suspected_at_its_first_missed_answer_and_passed_over_until_it_answers() {
+    let mut bench = Bench::new();
+    bench.command("U c0 192.0.2.1 4000 from");
+    let (slow, ..) = bench.one_sent();
+    bench.pass(ms(251));
+    assert_eq!(
+        bench.out.suspects,
+        [bench.id(slow)],
+        "long before all is given up"
+    );
+    for (member, cookie, text) in bench.take_sent() {
+        if member != slow && text.starts_with('U') {
+            bench.answer(member, cookie, "35000 192.0.2.9");
+        }
+    }
+    for call in 1..50 {
+        assert_ne!(bench.call(&format!("c{call}")), slow);
+    }
+    let id = bench.id(slow);
+    bench
+        .core
+        .counted(bench.now, id, bench.now, Some(active(0)), &mut bench.out);
+    assert!((50..100).any(|call| bench.call(&format!("c{call}")) == slow));
+    assert_eq!(bench.out.suspects.len(), 1, "told once");
+}
+
+#[test]
+fn suspects_are_tried_when_nobody_else_is_there() {
+    let mut bench = Bench::with(&rules(), &["A"]);
+    bench.command("U c1 192.0.2.1 4000 from");
+    bench.pass(ms(251));
+    bench.take_sent();
+    let client = bench.command("U c2 192.0.2.1 4000 from");
+    let (member, cookie, _) = bench.one_sent();
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+}
+
+#[test]
+fn two_silent_members_of_three_lose_no_call() {
+    let mut bench = Bench::new();
+    for call in 0..30 {
+        let client = bench.command(&format!("U c{call} 192.0.2.1 4000 from"));
+        for _ in 0..10 {
+            for (cookie, text) in sent_to(&mut bench, "B") {
+                let said = if text.starts_with('U') {
+                    "35000 192.0.2.9"
+                } else {
+                    "0"
+                };
+                bench.answer("B", cookie, said);
+            }
+            bench.pass(ms(100));
+        }
+        assert!(
+            bench.got(client).is_some_and(|reply| !reply.starts_with('E')),
+            "c{call}"
+        );
+    }
+}
+
+#[test]
+fn who_says_at_once_that_it_takes_nothing_counts_as_no_attempt() {
+    let rules = model::Cluster {
+        failover: model::Failover {
+            attempts: 1,
+            ..model::Failover::default()
+        },
+        ..rules()
+    };
+    let mut bench = Bench::with(&rules, &NAMES);
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (first, cookie, _) = bench.one_sent();
+    bench.answer(first, cookie, "E71");
+    let (second, ..) = bench.one_sent();
+    let id = bench.id(second);
+    bench.core.refused(bench.now, id, &mut bench.out);
+    bench.collect();
+    let (third, cookie, _) = bench.one_sent();
+    bench.answer(third, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+}
+
+#[test]
+fn an_undo_leaves_a_call_alone_that_is_there_by_now() {
+    let mut bench = Bench::with(&rules(), &["A", "B"]);
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (lost, ..) = bench.one_sent();
+    bench.pass(ms(251));
+    let winner = if lost == "A" { "B" } else { "A" };
+    let (cookie, _) = sent_to(&mut bench, winner).remove(0);
+    bench.answer(winner, cookie, "35000 192.0.2.9");
+    bench.online(winner, false);
+    let client = bench.command("U c1 192.0.2.1 4000 from to");
+    let (cookie, text) = sent_to(&mut bench, lost).remove(0);
+    assert_eq!(text, "U c1 192.0.2.1 4000 from to");
+    bench.answer(lost, cookie, "36000 192.0.2.8");
+    assert!(bench.got(client).is_some());
+    bench.pass(ANSWER_WITHIN * 2);
+    assert_eq!(sent_to(&mut bench, lost), []);
+    assert_eq!(bench.home("c1").as_deref(), Some(lost));
+}
+
+#[test]
+fn an_undo_that_was_lost_is_not_sent_again_when_its_call_has_come_back() {
+    let mut bench = Bench::with(&rules(), &["A", "B"]);
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (slow, late, _) = bench.one_sent();
+    bench.pass(ms(251));
+    let winner = if slow == "A" { "B" } else { "A" };
+    let (cookie, _) = sent_to(&mut bench, winner).remove(0);
+    bench.answer(winner, cookie, "35000 192.0.2.9");
+    bench.answer(slow, late, "36000 192.0.2.8");
+    assert_eq!(bench.one_sent().2, "D c1 from");
+    bench.online(winner, false);
+    bench.command("U c1 192.0.2.1 4000 from to");
+    let (_, cookie, _) = bench.one_sent();
+    bench.answer(slow, cookie, "36000 192.0.2.8");
+    bench.pass(ANSWER_WITHIN * 2);
+    assert!(
+        bench
+            .take_sent()
+            .iter()
+            .all(|(_, _, text)| !text.starts_with('D'))
+    );
+}
+
+#[test]
+fn a_re_invite_that_was_lost_is_not_sent_again_after_its_calls_delete() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    bench.command("U c1 192.0.2.1 4000 from to");
+    bench.command("D c1 from to");
+    let sent = sent_to(&mut bench, home);
+    bench.answer(home, sent[1].0, "0");
+    bench.pass(ANSWER_WITHIN);
+    assert!(bench.take_sent().is_empty(), "it would make the session anew");
+}
+
+#[test]
+fn a_session_that_is_made_after_its_delete_was_answered_is_ended() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from;1");
+    let (member, created, _) = bench.one_sent();
+    bench.command("D c1 from");
+    let (_, cookie, _) = bench.one_sent();
+    bench.answer(member, cookie, "E50");
+    bench.answer(member, created, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+    let (at, _, text) = bench.one_sent();
+    assert_eq!((at, text.as_str()), (member, "D c1 from;1"));
+    assert_eq!(bench.core.bound(), 0);
+    // Another party's session of the same call is not the one that was deleted.
+    bench.command("U c2 192.0.2.1 4000 from;1");
+    let (member, created, _) = bench.one_sent();
+    bench.command("D c2 other");
+    bench.take_sent();
+    bench.answer(member, created, "35000 192.0.2.9");
+    assert!(bench.take_sent().is_empty());
+}
+
+#[test]
+fn a_delete_of_all_that_was_lost_does_not_end_a_call_made_after_it() {
+    let mut bench = Bench::with(&rules(), &["A"]);
+    bench.command("X");
+    bench.one_sent();
+    bench.call("c1");
+    bench.pass(ANSWER_WITHIN);
+    assert!(bench.take_sent().is_empty());
+    bench.online("A", false);
+    bench.online("A", true);
+    assert!(bench.take_sent().is_empty());
+}
+
+#[test]
+fn a_member_that_is_deleted_now_is_told_to_end_what_is_being_made_there() {
+    let mut bench = Bench::new();
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    let (first, ..) = bench.one_sent();
+    bench.remove(first);
+    let sent = bench.take_sent();
+    assert!(
+        sent.iter()
+            .any(|(member, _, text)| *member == first && text == "D c1 from"),
+        "{sent:?}"
+    );
+    let (second, cookie, _) = sent.into_iter().find(|(member, ..)| *member != first).unwrap();
+    bench.answer(second, cookie, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+    assert_eq!(bench.core.in_flight(), 0);
+}
+
+/// Seven members under the policy `hash`.
+fn hashed() -> Bench {
+    let rules = model::Cluster {
+        policy: Policy::Hash,
+        ..rules()
+    };
+    Bench::with(&rules, &["A", "B", "C", "D", "E", "F", "G"])
+}
+
+/// Their order for a call.
+fn order_of(bench: &Bench, call_id: &str) -> Vec<&'static str> {
+    let ranked = choose::ranked(&bench.core.members, call_id.as_bytes());
+    ranked.into_iter().map(|at| bench.core.members[at].link).collect()
+}
+
+fn names_sent(bench: &mut Bench) -> Vec<&'static str> {
+    let mut names: Vec<_> = bench.take_sent().into_iter().map(|(member, ..)| member).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn sorted(names: &[&'static str]) -> Vec<&'static str> {
+    let mut names = names.to_vec();
+    names.sort_unstable();
+    names
+}
+
+#[test]
+fn a_call_that_is_where_the_hash_says_costs_one_question() {
+    let mut bench = hashed();
+    for call in 0..20 {
+        let call_id = format!("c{call}");
+        let home = order_of(&bench, &call_id)[0];
+        let client = bench.command(&format!("L {call_id} 192.0.2.2 5000 from to"));
+        let (member, cookie, _) = bench.one_sent();
+        assert_eq!(member, home);
+        bench.answer(member, cookie, "35000 192.0.2.9");
+        assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+        assert_eq!(bench.home(&call_id).as_deref(), Some(home));
+        bench.pass(ms(120));
+        assert!(bench.take_sent().is_empty(), "nobody else is asked");
+        assert_eq!(
+            bench.call(&format!("new{call}")),
+            order_of(&bench, &format!("new{call}"))[0]
+        );
+    }
+}
+
+#[test]
+fn a_call_that_is_elsewhere_is_asked_for_in_steps() {
+    let mut bench = hashed();
+    let order = order_of(&bench, "c1");
+    let client = bench.command("L c1 192.0.2.2 5000 from to");
+    let (first, cookie, _) = bench.one_sent();
+    assert_eq!(first, order[0]);
+    // At once on a no, else after 50 ms.
+    bench.answer(first, cookie, "0");
+    assert_eq!(names_sent(&mut bench), sorted(&order[1..3]));
+    bench.pass(ms(49));
+    assert!(
+        names_sent(&mut bench)
+            .iter()
+            .all(|name| order[1..3].contains(name)),
+        "sent again at most"
+    );
+    bench.pass(ms(1));
+    let sent = bench.take_sent();
+    let (last, cookie, _) = sent.iter().find(|(member, ..)| *member == order[6]).unwrap();
+    assert!(
+        order[3..]
+            .iter()
+            .all(|name| sent.iter().any(|(member, ..)| member == name))
+    );
+    bench.answer(last, *cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+}
+
+#[test]
+fn a_member_that_is_away_is_passed_over_by_a_question_and_keeps_its_rank() {
+    let mut bench = hashed();
+    let order = order_of(&bench, "c1");
+    bench.online(order[0], false);
+    assert_eq!(order_of(&bench, "c1"), order);
+    let client = bench.command("U c1 192.0.2.2 5000 from to");
+    let asked = bench.take_sent();
+    assert_eq!(asked.len(), 2);
+    for (member, cookie, text) in asked {
+        assert!(
+            order[1..3].contains(&member) && text.starts_with('Q'),
+            "{member} {text}"
+        );
+        bench.answer(member, cookie, "E50");
+    }
+    for (member, cookie, _) in bench.take_sent() {
+        assert!(order[3..].contains(&member));
+        bench.answer(member, cookie, "E50");
+    }
+    // Nobody has it: a new session, at the next in rank.
+    let (member, cookie, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (order[1], "U c1 192.0.2.2 5000 from to"));
+    bench.answer(member, cookie, "35000 192.0.2.9");
+    assert!(bench.got(client).is_some());
+}
+
+#[test]
+fn an_error_reply_is_no_command_to_be_answered() {
+    let mut bench = Bench::new();
+    let origin = Origin::Ip(core::net::Ipv4Addr::LOCALHOST.into());
+    for (client, text) in [(1, "E5"), (2, "e0\n"), (3, " E999 ")] {
+        bench
+            .core
+            .command(bench.now, text.as_bytes(), origin, client, &mut bench.out);
+        bench.collect();
+        assert_eq!(bench.got(client), None, "{text}");
+        assert_eq!(bench.out.dropped.pop(), Some(client));
+    }
+    for (client, text) in [(4, "E"), (5, "y"), (6, "E5 5")] {
+        bench
+            .core
+            .command(bench.now, text.as_bytes(), origin, client, &mut bench.out);
+        bench.collect();
+        assert!(bench.got(client).is_some(), "{text}");
+    }
+}
+
+#[test]
+fn what_an_offline_member_cannot_keep_is_told_once_a_minute() {
+    let mut bench = Bench::with(&rules(), &["A"]);
+    bench.online("A", false);
+    for call in 0..member::DEFERRED_MAX + 5_000 {
+        bench.command(&format!("D c{call} from"));
+    }
+    let told = |bench: &mut Bench| {
+        let notes = std::mem::take(&mut bench.out.notes).into_iter();
+        let deletes = notes.filter_map(|note| match note {
+            Note::DeletesDropped { deletes, .. } => Some(deletes),
+            _ => None,
+        });
+        deletes.collect::<Vec<u64>>()
+    };
+    assert_eq!(told(&mut bench), [1]);
+    bench.now += crate::rim::throttle::TELL_EVERY;
+    bench.command("D last from");
+    assert_eq!(told(&mut bench), [5_000]);
 }

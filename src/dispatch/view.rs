@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+pub use super::counters::{CLUSTER_COUNTERS, MEMBER_COUNTERS};
 use crate::config::model;
 
 /// A member at one moment.
@@ -13,6 +14,13 @@ pub struct MemberView {
     pub online: bool,
     /// Why it is in that state and since how long: `2 probes unanswered`, `refused`, `not probed yet`.
     pub why: String,
+    /// What the system said of the last failure where `why` alone does not tell enough: the words of the resolver, of
+    /// connect(2) or of a socket; `None` while there is no such thing.
+    pub said: Option<String>,
+    /// How long until what failed is tried again; `None` while nothing has to be.
+    pub next_try: Option<Duration>,
+    /// What it said that it cannot do, in our words (`session counts`, `notifications`); `None` before it was asked.
+    pub lacks: Option<Vec<&'static str>>,
     /// Time since the last change between online and offline.
     pub since: Duration,
     /// Its own count at the newest heartbeat; `None` before the first and while offline.
@@ -32,31 +40,6 @@ pub struct MemberView {
     /// Sum of all measured delays.
     pub delay_sum: Duration,
 }
-
-/// Names and meanings of the counters of a member.
-pub const MEMBER_COUNTERS: &[(&str, &str)] = &[
-    ("commands", "commands sent, first transmissions only"),
-    ("retransmissions", "datagrams sent again"),
-    ("replies", "replies taken"),
-    ("errors", "replies that were errors"),
-    ("timeouts", "commands that were not answered in time"),
-    ("refused", "commands that the member's socket refused"),
-    ("late_replies", "replies that came after their command was over"),
-    (
-        "spoofed_replies",
-        "replies with an unknown cookie or from a wrong address",
-    ),
-    ("garbage_replies", "replies that could not be one"),
-    ("sessions", "call-ids bound to it"),
-    (
-        "undone",
-        "sessions deleted there because another member was faster",
-    ),
-    ("probes", "health probes sent"),
-    ("probes_failed", "health probes unanswered or refused"),
-    ("went_offline", "changes from online to offline"),
-    ("went_online", "changes from offline to online"),
-];
 
 /// Upper bounds of the delay histogram, in microseconds.
 pub const DELAY_BUCKETS: &[u64] = &[
@@ -104,45 +87,15 @@ pub struct Summary {
     pub clients: u64,
 }
 
-/// Names and meanings of the counters of a cluster.
-pub const CLUSTER_COUNTERS: &[(&str, &str)] = &[
-    ("commands", "commands accepted from SIP servers"),
-    ("refused_commands", "commands refused for their syntax"),
-    (
-        "repeated",
-        "repeated datagrams answered from the cache or joined to the command in flight",
-    ),
-    ("failovers", "new sessions that went to a further member"),
-    ("asked_all", "commands for which every member was asked"),
-    ("sessions_bound", "call-ids bound"),
-    ("sessions_expired", "bindings that aged out"),
-    (
-        "sessions_unbound",
-        "new sessions served without a binding because the table was full",
-    ),
-    ("clients_accepted", "connections accepted"),
-    (
-        "clients_slow",
-        "connections put aside because their command was not whole",
-    ),
-    (
-        "clients_closed",
-        "connections closed for slowness, length or a full buffer",
-    ),
-    ("notifications", "disconnect notifications relayed"),
-    (
-        "notifications_dropped",
-        "disconnect notifications that could not be delivered",
-    ),
-];
-
 /// Bound call-ids, counted and listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionsView {
     /// Bound call-ids in all.
     pub bound: u64,
-    /// Up to the limit that was asked for.
+    /// Some of them, up to the limit that was asked for.
     pub listed: Vec<Listed>,
+    /// Where in the table the next ones are; `None` after the last.
+    pub next: Option<usize>,
 }
 
 /// One of them: call-id, member, time since its last command, whether it was deleted and is only remembered for the

@@ -1,380 +1,544 @@
-//! The health thread, shared by all clusters: sends each member its probes over the member's own link, and posts
-//! what changes to the timer thread of its cluster. It also sees to draining members, since it has their counts.
+//! The health thread, shared by all clusters: probes each RTPproxy over a link of its own, once however many clusters it
+//! is in, and posts what changes to those clusters. It also sees to draining members, since it has their counts.
 
-use core::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use core::fmt;
+use core::hash::BuildHasher as _;
+use std::collections::HashMap;
+use std::hash::RandomState;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use crossbeam_channel::Receiver;
+use slab::Slab;
 
-use super::watch::{Answer, Change, Probe, State, Watch};
-use crate::cluster::{Cluster, Out};
-use crate::config::model::{self, Status};
-use crate::dispatch::attempt::Ask;
-use crate::dispatch::outbox::Probed;
-use crate::dispatch::session::MemberId;
-use crate::link::timer_thread::Post;
-use crate::protocol::reply::SessionCounts;
-use crate::rim::{Thread, idle, now, spawn};
+use super::target::{Ended, Key, News, Target};
+use super::watch::{Answer, Change, State};
+use crate::config::model;
+use crate::link::Refused;
+use crate::rim::alarms::Alarms;
+use crate::rim::names_thread::Names;
+use crate::rim::readiness::{Mailbox, Poller, Ready, Spot};
+use crate::rim::{Thread, now, spawn};
 
-/// Messages that may wait: several rounds of probes of a thousand members.
+/// Messages that may wait: several rounds of changes of a thousand members.
 const QUEUE: usize = 16_384;
 /// Heartbeats in a row without a session after which a draining member goes.
 const EMPTY_HEARTBEATS: u32 = 2;
+/// Tokens of one target's link.
+const NUMBERS: usize = 256;
+
+/// Who is told of a member, and knows of it what only its cluster can know. Each call may take the lock of that cluster for
+/// a moment.
+pub trait Follower: Send + Sync + fmt::Debug {
+    /// Something that must not be missed.
+    fn tell(&self, news: News);
+    /// Something that has time, and may be missed.
+    fn leave(&self, news: News);
+    /// Whether it is draining, and then whether a command is on its way to it.
+    fn draining(&self) -> Option<bool>;
+    /// Calls bound to it.
+    fn bound(&self) -> u64;
+    /// Whether its cluster has a member online that takes new calls.
+    fn has_takers(&self) -> bool;
+    /// It was draining, and has no session left.
+    fn drained(&self);
+}
+
+/// A member: the number of its cluster, and its own there, which is never another's.
+pub type Whose = (usize, u32);
 
 /// What the health thread is told.
 #[derive(Debug)]
-pub enum Message {
-    /// A new member, or one at a new address.
+enum Message {
     Watch {
-        /// Its cluster.
-        cluster: Arc<Cluster>,
-        /// The member.
-        member: MemberId,
-        /// How it is probed.
+        whose: Whose,
+        member: Box<model::Member>,
         rules: model::Health,
+        follower: Arc<dyn Follower>,
     },
-    /// The members of a cluster are probed in another way.
+    Forget(Whose),
     Rules {
-        /// Number of the cluster.
         cluster: usize,
-        /// How.
         rules: model::Health,
     },
-    /// What became of a probe, or that a command was refused.
-    Probed {
-        /// Number of the cluster.
-        cluster: usize,
-        /// The member.
-        member: MemberId,
-        /// What became of it.
-        result: Probed,
-        /// When.
-        at: Instant,
+    Suspect(Whose),
+    Refused(Whose, Refused),
+    Found {
+        target: usize,
+        key: Box<Key>,
+        result: Result<Vec<SocketAddr>, String>,
     },
-    /// A member did not answer a command for as long as commands may take.
-    Suspect {
-        /// Number of the cluster.
-        cluster: usize,
-        /// The member.
-        member: MemberId,
-    },
-    /// The daemon stops.
     Stop,
 }
 
-/// The queue to the health thread, and its end of it.
-pub fn channel() -> (Sender<Message>, Receiver<Message>) {
-    bounded(QUEUE)
+/// The way to the health thread.
+#[derive(Debug, Clone)]
+pub struct Health(Mailbox<Message>);
+
+impl Health {
+    /// A member to be probed from now on, or one that is at another address now.
+    pub fn watch(
+        &self,
+        whose: Whose,
+        member: &model::Member,
+        rules: model::Health,
+        follower: Arc<dyn Follower>,
+    ) {
+        self.0.post(Message::Watch {
+            whose,
+            member: Box::new(member.clone()),
+            rules,
+            follower,
+        });
+    }
+
+    /// It is no member any more.
+    pub fn forget(&self, whose: Whose) {
+        self.0.post(Message::Forget(whose));
+    }
+
+    /// The members of a cluster are probed in another way.
+    pub fn set_rules(&self, cluster: usize, rules: model::Health) {
+        self.0.post(Message::Rules { cluster, rules });
+    }
+
+    /// A member did not answer a command in time. It will be told again if that goes on.
+    pub fn suspect(&self, whose: Whose) {
+        self.0.try_post(Message::Suspect(whose));
+    }
+
+    /// A member's socket refused a command. Its next probe finds out as well.
+    pub fn refused(&self, whose: Whose, why: Refused) {
+        self.0.try_post(Message::Refused(whose, why));
+    }
 }
 
 /// The health thread, before and while it runs.
 #[derive(Debug)]
-pub struct Health {
-    inbox: Option<Receiver<Message>>,
+pub struct HealthHandle {
+    way: Health,
+    seat: Option<(Poller, Receiver<Message>)>,
     thread: Option<Thread>,
 }
 
-impl Health {
+impl HealthHandle {
     /// Not started yet.
-    pub fn waiting(inbox: Receiver<Message>) -> Self {
-        Self {
-            inbox: Some(inbox),
+    ///
+    /// # Errors
+    /// When there are no descriptors.
+    pub fn new() -> io::Result<Self> {
+        let poller = Poller::new()?;
+        let (mailbox, messages) = poller.mailbox(QUEUE)?;
+        Ok(Self {
+            way: Health(mailbox),
+            seat: Some((poller, messages)),
             thread: None,
-        }
+        })
     }
 
-    /// Starts the thread.
+    /// The way to it.
+    pub fn way(&self) -> Health {
+        self.way.clone()
+    }
+
+    /// Starts the thread. It looks names up through `names`.
     ///
     /// # Errors
     /// When the system has no more threads.
-    pub fn start(&mut self) -> io::Result<()> {
-        if let Some(inbox) = self.inbox.take() {
-            self.thread = Some(spawn("health", move || run(&inbox))?);
+    pub fn start(&mut self, names: Arc<Names>) -> io::Result<()> {
+        if let Some((poller, messages)) = self.seat.take() {
+            let way = self.way();
+            let thread = spawn("health", move || {
+                let mut round = Round {
+                    poller,
+                    targets: Slab::new(),
+                    of: HashMap::new(),
+                    alarms: Alarms::default(),
+                    key: RandomState::new(),
+                    made: 0,
+                    names,
+                    way,
+                };
+                while round.turn(&messages) {}
+            })?;
+            self.thread = Some(thread);
         }
         Ok(())
     }
 
-    /// Waits until it has ended; it has been told to stop.
-    pub fn join(self) {
+    /// Ends the thread and waits for it.
+    pub fn stop(self) {
+        self.way.0.post(Message::Stop);
         if let Some(thread) = self.thread {
             thread.join();
         }
     }
 }
 
-type Key = (usize, MemberId);
-
-/// A member under watch.
-struct Watched {
-    cluster: Arc<Cluster>,
-    rules: model::Health,
-    watch: Watch,
-    /// The alarm that counts; older ones in the heap are passed over.
-    due: Instant,
+/// A member, as one of those that a target is.
+#[derive(Debug)]
+struct Following {
+    whose: Whose,
+    follower: Arc<dyn Follower>,
     /// Heartbeats in a row in which it had no session of ours, while draining.
     empty: u32,
 }
 
-#[derive(Default)]
 struct Round {
-    watched: HashMap<Key, Watched>,
-    alarms: BinaryHeap<Reverse<(Instant, usize, MemberId)>>,
-    out: Out,
+    poller: Poller,
+    targets: Slab<Target<Following>>,
+    of: HashMap<Whose, usize>,
+    alarms: Alarms,
+    key: RandomState,
+    /// Targets made so far.
+    made: u64,
+    names: Arc<Names>,
+    way: Health,
 }
 
-/// Runs until it is told to stop.
-fn run(inbox: &Receiver<Message>) {
-    let mut round = Round::default();
-    loop {
-        let alarm = round.next_alarm();
-        let message = idle(|| match alarm {
-            Some(at) => inbox.recv_deadline(at),
-            None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
-        });
-        match message {
-            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-            Ok(message) => round.take(message),
-            Err(RecvTimeoutError::Timeout) => {}
-        }
-        // Also while messages come without a pause: a busy daemon's members are probed in time.
-        round.send_due();
+fn spot(poller: &Poller, place: usize) -> Spot<'_> {
+    Spot {
+        registry: poller.registry(),
+        base: place * NUMBERS,
     }
 }
 
 impl Round {
-    /// When the next probe is due.
-    fn next_alarm(&mut self) -> Option<Instant> {
-        while let Some(Reverse((at, cluster, member))) = self.alarms.peek().copied() {
-            if self
-                .watched
-                .get(&(cluster, member))
-                .is_some_and(|watched| watched.due == at)
-            {
-                return Some(at);
+    /// Waits for something to do and does it; false when told to stop.
+    fn turn(&mut self, messages: &Receiver<Message>) -> bool {
+        let mut ready: Vec<Ready> = Vec::new();
+        if let Err(error) = self.poller.wait(self.alarms.next(), &mut ready) {
+            log::error!("health: waiting: {error}");
+            return false;
+        }
+        let at = now();
+        for Ready { token, .. } in ready {
+            let (place, number) = (token / NUMBERS, token % NUMBERS);
+            self.with(at, place, |target, spot, tell| {
+                target.ready(at, number, spot, tell)
+            });
+        }
+        for message in messages.try_iter() {
+            if matches!(message, Message::Stop) {
+                return false;
             }
-            self.alarms.pop();
+            self.take(now(), message);
         }
-        None
+        let at = now();
+        while let Some(place) = self.alarms.pop(at) {
+            self.alarm(at, place);
+        }
+        true
     }
 
-    fn set_alarm(&mut self, key: Key) {
-        if let Some(watched) = self.watched.get_mut(&key) {
-            watched.due = watched.watch.due();
-            self.alarms.push(Reverse((watched.due, key.0, key.1)));
+    /// Does something with a target, and what follows when a probe that decides has ended by that.
+    fn with(
+        &mut self,
+        now: Instant,
+        place: usize,
+        act: impl FnOnce(&mut Target<Following>, Spot<'_>, &mut dyn FnMut(News)) -> Option<Ended>,
+    ) {
+        let Some(target) = self.targets.get_mut(place) else {
+            return;
+        };
+        let mut news = Vec::new();
+        let ended = act(target, spot(&self.poller, place), &mut |it| news.push(it));
+        let mut active = None;
+        for it in news {
+            let mut waits = false;
+            if let News::Counted { counts, .. } = &it {
+                active = counts.as_ref().map(|counts| counts.active);
+                // The first count of one that is back is awaited.
+                waits = core::mem::replace(&mut target.counted, true);
+            }
+            tell_all(target, &it, waits);
         }
+        if let Some(ended) = ended {
+            self.ended(now, place, &ended);
+        }
+        if let Some(active) = active {
+            self.look_at_drain(place, active);
+        }
+        self.set_alarm(place);
     }
 
-    fn take(&mut self, message: Message) {
+    fn set_alarm(&mut self, place: usize) {
+        let due = self.targets.get(place).and_then(Target::due);
+        self.alarms.set(place, due);
+    }
+
+    fn take(&mut self, now: Instant, message: Message) {
         match message {
             Message::Watch {
-                cluster,
+                whose,
                 member,
                 rules,
+                follower,
             } => {
-                let key = (cluster.number, member);
-                let now = now();
-                let watch = Watch::new(now);
-                self.watched.insert(
-                    key,
-                    Watched {
-                        cluster,
-                        rules,
-                        watch,
-                        due: now,
-                        empty: 0,
-                    },
-                );
-                self.set_alarm(key);
+                self.forget(whose);
+                let following = Following {
+                    whose,
+                    follower,
+                    empty: 0,
+                };
+                self.follow(now, &member, rules, following);
             }
-            Message::Rules { cluster, rules } => {
-                for (_, watched) in self
-                    .watched
-                    .iter_mut()
-                    .filter(|((number, _), _)| *number == cluster)
+            Message::Forget(whose) => self.forget(whose),
+            Message::Rules { cluster, rules } => self.set_rules(now, cluster, rules),
+            Message::Suspect(whose) => {
+                if let Some(place) = self.of.get(&whose).copied()
+                    && let Some(target) = self.targets.get_mut(place)
                 {
-                    watched.rules = rules;
+                    let rules = target.rules();
+                    target.watch.suspect(now, &rules);
+                    self.set_alarm(place);
                 }
             }
-            Message::Suspect { cluster, member } => {
-                if let Some(watched) = self.watched.get_mut(&(cluster, member)) {
-                    watched.watch.suspect(now(), &watched.rules);
-                    self.set_alarm((cluster, member));
+            Message::Refused(whose, why) => {
+                if let Some(place) = self.of.get(&whose).copied() {
+                    self.ended(now, place, &Ended::Refused(why));
+                    self.set_alarm(place);
                 }
             }
-            Message::Probed {
-                cluster,
-                member,
-                result,
-                at,
-            } => self.probed((cluster, member), &result, at),
+            Message::Found { target, key, result } => self.found(now, target, &key, result),
             Message::Stop => {}
         }
     }
 
-    /// Sends the probes that are due.
-    fn send_due(&mut self) {
-        let now = now();
-        while let Some(at) = self.next_alarm()
-            && at <= now
-        {
-            let Some(Reverse((_, cluster, member))) = self.alarms.pop() else {
-                return;
-            };
-            let key = (cluster, member);
-            let Some(watched) = self.watched.get_mut(&key) else {
-                continue;
-            };
-            if let Some(probe) = watched.watch.next(now, &watched.rules) {
-                let ask = match probe {
-                    Probe::Version => Ask::Version,
-                    Probe::Capability(number) => Ask::Capability(number),
-                    Probe::Counts => Ask::Counts(0),
-                };
-                let timeout = watched.rules.timeout;
-                let is_there = watched.cluster.act(&mut self.out, |now, core, out| {
-                    core.probe(now, member, ask, timeout, out)
-                });
-                if !is_there {
-                    self.watched.remove(&key);
-                    continue;
-                }
+    /// One more follower of a target, which may be a new one. Of one that is known it is told what is known.
+    fn follow(&mut self, now: Instant, member: &model::Member, rules: model::Health, following: Following) {
+        let key = Key::new(member, rules);
+        let known = self.targets.iter().find(|(_, target)| target.key == key);
+        let place = known.map(|(place, _)| place);
+        let place = place.unwrap_or_else(|| {
+            self.made += 1;
+            let nonce = self.key.hash_one(self.made);
+            self.targets.insert(Target::new(now, member, rules, nonce))
+        });
+        self.of.insert(following.whose, place);
+        let Some(target) = self.targets.get_mut(place) else {
+            return;
+        };
+        let is_new = target.followers.is_empty();
+        for news in target.known() {
+            following.follower.tell(news);
+        }
+        target.followers.push(following);
+        if is_new && target.is_nowhere() {
+            self.look_up(place);
+        }
+        self.set_alarm(place);
+    }
+
+    fn forget(&mut self, whose: Whose) {
+        let Some(place) = self.of.remove(&whose) else {
+            return;
+        };
+        if let Some(target) = self.targets.get_mut(place) {
+            target.followers.retain(|following| following.whose != whose);
+            if target.followers.is_empty() {
+                // Its descriptors are closed with it.
+                self.targets.remove(place);
             }
-            self.set_alarm(key);
         }
     }
 
-    /// A probe has ended.
-    fn probed(&mut self, key: Key, result: &Probed, at: Instant) {
-        let Some(watched) = self.watched.get_mut(&key) else {
+    /// Those who follow under other rules follow another target, unless nobody else follows theirs.
+    fn set_rules(&mut self, now: Instant, cluster: usize, rules: model::Health) {
+        let is_moving = |target: &Target<Following>| {
+            let mut whose = target.followers.iter().map(|following| following.whose);
+            target.rules() != rules && whose.any(|(number, _)| number == cluster)
+        };
+        let targets = self.targets.iter().filter(|(_, target)| is_moving(target));
+        let moving: Vec<usize> = targets.map(|(place, _)| place).collect();
+        for place in moving {
+            let Some(target) = self.targets.get_mut(place) else {
+                continue;
+            };
+            let (going, staying): (Vec<_>, Vec<_>) = core::mem::take(&mut target.followers)
+                .into_iter()
+                .partition(|following| following.whose.0 == cluster);
+            if staying.is_empty() {
+                target.followers = going;
+                target.set_rules(rules);
+                self.set_alarm(place);
+                continue;
+            }
+            target.followers = staying;
+            let member = target.member().clone();
+            for following in going {
+                self.follow(now, &member, rules, following);
+            }
+        }
+    }
+
+    /// Looks the name of a target up.
+    fn look_up(&self, place: usize) {
+        let Some(target) = self.targets.get(place) else {
             return;
         };
-        let rules = watched.rules;
-        let answer = match result {
-            Probed::Version => Some(Answer::Version),
-            Probed::WrongVersion => Some(Answer::WrongVersion),
-            Probed::Capability(..) => Some(Answer::Capability),
-            Probed::Counts(counts) => Some(Answer::Counts {
-                created: counts.created,
-            }),
-            Probed::Odd => Some(Answer::Odd),
-            Probed::Missed | Probed::Refused => None,
+        let Some((host, port, is_v6)) = target.name() else {
+            return;
         };
-        // Asked of the cluster only where it matters, and that is seldom.
-        if answer == Some(Answer::Version)
-            && !watched.watch.probation(&rules).is_zero()
-            && !watched.cluster.look(|_, core| core.has_takers_online())
+        let (way, key) = (self.way.clone(), Box::new(target.key.clone()));
+        self.names.look_up(host, port, is_v6, move |found| {
+            way.0.post(Message::Found {
+                target: place,
+                key,
+                result: found.map_err(|error| error.to_string()),
+            });
+        });
+    }
+
+    /// A name has been looked up.
+    fn found(&mut self, now: Instant, place: usize, key: &Key, result: Result<Vec<SocketAddr>, String>) {
+        let Some(target) = self.targets.get_mut(place).filter(|target| target.key == *key) else {
+            return;
+        };
+        let addresses = result.as_deref().unwrap_or_default();
+        let was_nowhere = target.is_nowhere();
+        target.found(now, addresses, spot(&self.poller, place));
+        match result {
+            Ok(addresses) => tell_all(target, &News::At(addresses), false),
+            Err(error) if was_nowhere => {
+                let rules = target.rules();
+                let change = target.watch.nameless(now, &rules, error);
+                post(target, change);
+            }
+            Err(error) => log::debug!(
+                "{}: the name is not found, its address is kept: {error}",
+                target.member().address
+            ),
+        }
+        self.set_alarm(place);
+        if !self.targets.get(place).is_none_or(Target::is_nowhere) {
+            self.alarm(now, place);
+        }
+    }
+
+    /// Something of a target is due.
+    fn alarm(&mut self, now: Instant, place: usize) {
+        let Some(target) = self.targets.get_mut(place) else {
+            return;
+        };
+        if target.look_up_is_due(now) {
+            self.look_up(place);
+            return self.set_alarm(place);
+        }
+        self.with(now, place, |target, spot, tell| target.alarm(now, spot, tell));
+        self.with(now, place, |target, spot, _| {
+            if target.is_nowhere() {
+                return None;
+            }
+            let rules = target.rules();
+            let probe = target.watch.next(now, &rules)?;
+            target.send(now, probe, spot)
+        });
+    }
+
+    /// A probe has ended, or a command was refused.
+    fn ended(&mut self, now: Instant, place: usize, ended: &Ended) {
+        let Some(target) = self.targets.get_mut(place) else {
+            return;
+        };
+        let rules = target.rules();
+        // Asked of the clusters only where it matters, and that is seldom.
+        if *ended == Ended::Answered(Answer::Version)
+            && !target.watch.probation(&rules).is_zero()
+            && target
+                .followers
+                .iter()
+                .any(|following| !following.follower.has_takers())
         {
-            watched.watch.is_needed();
+            target.watch.is_needed();
         }
-        let change = match (answer, result) {
-            (Some(answer), _) => watched.watch.answered(at, &rules, answer),
-            (None, Probed::Refused) => watched.watch.refused(at, &rules),
-            (None, _) => watched.watch.missed(at, &rules),
+        let change = match *ended {
+            Ended::Answered(answer) => target.watch.answered(now, &rules, answer),
+            Ended::Missed => target.watch.missed(now, &rules),
+            Ended::Refused(why) => target.watch.refused(now, &rules, why),
         };
-        post(watched, key.1, change);
-        if answer.is_none() && watched.watch.state() == State::Offline {
-            watched.cluster.refresh_link(key.1);
+        let answered = matches!(ended, Ended::Answered(_));
+        for following in &target.followers {
+            following.follower.leave(News::Probed(answered));
         }
-        self.set_alarm(key);
-        if let Probed::Counts(counts) = result {
-            self.look_at_drain(key, counts);
+        post(target, change);
+        if !answered && target.watch.state() == State::Offline && target.wants_look_up(now) {
+            self.look_up(place);
         }
     }
 
     /// A draining member goes when it has had no session, less those that other clusters have bound at the same
     /// address, at two heartbeats in a row. One that has been given another name in the file is another member here,
     /// with its own calls at that address.
-    fn look_at_drain(&mut self, key: Key, counts: &SessionCounts) {
-        let Some(watched) = self.watched.get(&key) else {
+    fn look_at_drain(&mut self, place: usize, active: u64) {
+        let Some(target) = self.targets.get(place) else {
             return;
         };
-        let draining = watched.cluster.look(|_, core| {
-            let member = core.member_of(key.1)?;
-            let definition = (member.config.status == Status::Draining).then(|| member.config.clone())?;
-            Some((definition, core.is_asked(key.1)))
-        });
-        let Some((definition, asked)) = draining else {
-            if let Some(watched) = self.watched.get_mut(&key) {
-                watched.empty = 0;
-            }
-            return;
-        };
-        let elsewhere: u64 = self
-            .watched
+        let draining: Vec<(Whose, bool)> = target
+            .followers
             .iter()
-            .filter(|(other, _)| **other != key)
-            .map(|((_, member), other)| other.cluster.bound_at(*member, &definition.address))
-            .sum();
-        let Some(watched) = self.watched.get_mut(&key) else {
-            return;
-        };
-        // A command on its way may be about to make a session there.
-        watched.empty = if counts.active <= elsewhere && !asked {
-            watched.empty + 1
-        } else {
-            0
-        };
-        if watched.empty >= EMPTY_HEARTBEATS && watched.watch.state() == State::Online {
-            let cluster = Arc::clone(&watched.cluster);
-            log::info!(
-                "member {} of {} ({}): drained, removed",
-                definition.name,
-                cluster.name,
-                definition.address
-            );
-            self.watched.remove(&key);
-            cluster.remove_member(key.1);
+            .filter_map(|following| Some((following.whose, following.follower.draining()?)))
+            .collect();
+        let mut over = Vec::new();
+        for (whose, asked) in draining {
+            let elsewhere: u64 = self
+                .targets
+                .iter()
+                .filter(|(_, other)| {
+                    self.targets
+                        .get(place)
+                        .is_some_and(|target| other.key.is_at_address_of(&target.key))
+                })
+                .flat_map(|(_, other)| &other.followers)
+                .filter(|other| other.whose != whose)
+                .map(|other| other.follower.bound())
+                .sum();
+            // A command on its way may be about to make a session there.
+            let is_empty = active <= elsewhere && !asked;
+            let Some(target) = self.targets.get_mut(place) else {
+                return;
+            };
+            let is_online = target.watch.state() == State::Online;
+            for following in target.followers.iter_mut().filter(|it| it.whose == whose) {
+                following.empty = if is_empty { following.empty + 1 } else { 0 };
+                if following.empty >= EMPTY_HEARTBEATS && is_online {
+                    over.push((whose, Arc::clone(&following.follower)));
+                }
+            }
+        }
+        for (whose, follower) in over {
+            self.forget(whose);
+            follower.drained();
         }
     }
 }
 
-/// Tells the log and the cluster what has changed.
-fn post(watched: &Watched, member: MemberId, change: Change) {
-    let cluster = &watched.cluster;
-    let tell = |from: &str, to: &str, why: &str| {
-        let definition = cluster.look(|_, core| core.member_of(member).map(|member| member.config.clone()));
-        if let Some(model::Member { name, address, .. }) = definition {
-            log::info!(
-                "member {name} of {} ({address}): {from} -> {to}: {why}",
-                cluster.name
-            );
-        }
-    };
-    match change {
-        Change::None => {}
-        Change::Online => {
-            let why = watched.watch.why().to_string();
-            tell("offline", "online", &why);
-            cluster.post(Post::State {
-                member,
-                online: true,
-                why,
-            });
-        }
-        Change::Offline(why) => {
-            let why = why.to_string();
-            tell("online", "offline", &why);
-            cluster.post(Post::State {
-                member,
-                online: false,
-                why,
-            });
-        }
-        Change::Absent(why) => {
-            let why = why.to_string();
-            tell("unknown", "offline", &why);
-            cluster.post(Post::Probed { member, why });
-        }
-        Change::Restarted { last_good } => {
-            tell(
-                "online",
-                "online",
-                "it has been restarted; its calls are forgotten",
-            );
-            cluster.post(Post::Restarted { member, last_good });
+fn tell_all(target: &Target<Following>, news: &News, waits: bool) {
+    for following in &target.followers {
+        if waits {
+            following.follower.leave(news.clone());
+        } else {
+            following.follower.tell(news.clone());
         }
     }
+}
+
+/// Tells the clusters what has changed.
+fn post(target: &Target<Following>, change: Change) {
+    let news = match change {
+        Change::None => return,
+        Change::Online => News::State {
+            online: true,
+            why: target.watch.why().to_string(),
+        },
+        Change::Offline(why) => News::State {
+            online: false,
+            why: why.to_string(),
+        },
+        Change::Absent(why) | Change::Still(why) => News::Absent(why.to_string()),
+        Change::Restarted { last_good } => News::Restarted(last_good),
+    };
+    tell_all(target, &news, false);
 }

@@ -1,4 +1,6 @@
-//! Whether members answer: `watch.rs` decides (pure), `health_thread.rs` asks.
+//! Whether members answer: `watch.rs` decides (pure), `target.rs` asks one RTPproxy, `health_thread.rs` asks them all and
+//! tells the clusters.
 
 pub mod health_thread;
+pub mod target;
 pub mod watch;

@@ -2,14 +2,15 @@
 //! ([`Watch::next`]), sends it, and says how it ended ([`Watch::answered`], [`Watch::missed`], [`Watch::refused`]).
 //!
 //! ```text
-//!            V, and VF … at first contact: answered, `rise` times V in a row
+//!            V: answered `rise` times in a row
 //!  unprobed ─────────────────────────────────────────────────────────────────▶ online
 //!  offline  ◀──────────────────────────────────────────────────────────────────
 //!            `fall` probes failed, or refused once, or V says that it speaks something else
 //! ```
 //!
-//! - One probe is under way at a time. A member that answers `V` is asked for its capabilities at once, then for
-//!   its counts, and then for its counts each interval.
+//! - One probe that decides is under way at a time: `V` of one that is not online, the counts each interval of one that
+//!   is. What it can do is asked beside that, and decides nothing here.
+//! - A command that went unanswered counts like a failed probe, once an interval, but never takes a member offline alone.
 //! - A row of failed probes is over when `rise` have been answered in a row: with `rise` at 2 a member that answers
 //!   every other probe goes offline, and stays there.
 //! - Who goes offline soon after coming online, more than [`FREE_RETURNS`] times, must answer for longer each time
@@ -23,13 +24,8 @@ use core::time::Duration;
 use std::time::Instant;
 
 use crate::config::model::Health;
+use crate::link::Refused;
 
-/// Capabilities that are asked of each member when it comes back: those that SIP servers ask for when they start,
-/// the two that decide about notifications (20081224, 20150617), and the one that its heartbeats can tell its load
-/// (20140323).
-pub const CAPABILITIES: [u64; 8] = [
-    20_050_322, 20_071_218, 20_080_403, 20_081_102, 20_081_224, 20_090_810, 20_140_323, 20_150_617,
-];
 /// A probe that ends so much after its time has not been waited for.
 pub const LATE: Duration = Duration::from_millis(500);
 /// A member that has been online for so long does not flap.
@@ -46,8 +42,6 @@ const FORSAKEN: Duration = Duration::from_secs(5);
 pub enum Probe {
     /// `V`: what does it speak?
     Version,
-    /// `VF n`: can it do that?
-    Capability(u64),
     /// `Ib`: how many sessions has it, and has it had?
     Counts,
 }
@@ -59,13 +53,13 @@ pub enum Answer {
     Version,
     /// To `V`: something else.
     WrongVersion,
-    /// To `VF n`: 1 or 0.
-    Capability,
     /// To `Ib`: its counts.
     Counts {
         /// Sessions created since it was started.
         created: u64,
     },
+    /// To `Ib`: it does not say how many it has, by an error or with numbers that are none. It is there all the same.
+    Uncounted,
     /// An error, or something that is no reply to what it was asked.
     Odd,
 }
@@ -82,7 +76,7 @@ pub enum State {
 }
 
 /// Why it is in its state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Why {
     /// Nothing is known yet.
     NotProbed,
@@ -98,10 +92,26 @@ pub enum Why {
         /// How many.
         probes: u32,
     },
-    /// Nobody listens at its address.
-    Refused,
+    /// Nobody listens at its address, or it cannot be reached; what the system said.
+    Refused(Refused),
+    /// Its name has no address; what the system said, and how often it is asked again.
+    NoName {
+        /// The reason.
+        error: String,
+        /// Between two look-ups.
+        retry: Duration,
+    },
     /// It is no RTPproxy that we can talk to.
     WrongVersion,
+}
+
+impl Why {
+    /// Whether it is the same reason, however often it was met.
+    fn is_like(&self, other: &Self) -> bool {
+        self == other
+            || core::mem::discriminant(self) == core::mem::discriminant(other)
+                && matches!(self, Self::Silent { .. } | Self::Odd { .. })
+    }
 }
 
 impl fmt::Display for Why {
@@ -113,14 +123,19 @@ impl fmt::Display for Why {
             Self::Silent { probes } => write!(f, "{probes} probes unanswered"),
             Self::Odd { probes: 1 } => f.write_str("1 probe answered with nonsense"),
             Self::Odd { probes } => write!(f, "{probes} probes failed, the last answered with nonsense"),
-            Self::Refused => f.write_str("refused"),
+            Self::Refused(refused) => refused.fmt(f),
+            Self::NoName { error, retry } => write!(
+                f,
+                "the name is not found: {error}; looked up again every {} s",
+                retry.as_secs_f32()
+            ),
             Self::WrongVersion => f.write_str("it does not answer V with 20040107"),
         }
     }
 }
 
 /// What has changed; telling it is the rim's work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// Nothing.
     None,
@@ -130,6 +145,8 @@ pub enum Change {
     Offline(Why),
     /// Its first probe failed: it is offline, and has never been online.
     Absent(Why),
+    /// It is still offline, for another reason.
+    Still(Why),
     /// It has been restarted: what was bound to it before this heartbeat, its last good one before that, is gone.
     Restarted {
         /// When that heartbeat was answered.
@@ -156,8 +173,8 @@ pub struct Watch {
     answered: u32,
     /// When that row began.
     good_since: Option<Instant>,
-    /// Whether it has told us its capabilities, however long ago.
-    is_known: bool,
+    /// When the failure of a command was last counted.
+    blamed: Option<Instant>,
     /// Its created-sessions counter at the last good heartbeat, and when that was.
     created: Option<(u64, Instant)>,
     /// Losses in a row, each soon after a return.
@@ -176,8 +193,6 @@ struct Asked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Version,
-    /// Place in [`CAPABILITIES`].
-    Capability(usize),
     Counts,
 }
 
@@ -195,7 +210,7 @@ impl Watch {
             failed: 0,
             answered: 0,
             good_since: None,
-            is_known: false,
+            blamed: None,
             created: None,
             flaps: 0,
             forgiven: false,
@@ -208,8 +223,8 @@ impl Watch {
     }
 
     /// Why it is in that state.
-    pub fn why(&self) -> Why {
-        self.why
+    pub fn why(&self) -> &Why {
+        &self.why
     }
 
     /// Since when it is in that state.
@@ -251,21 +266,24 @@ impl Watch {
         self.last_sent = Some(now);
         Some(match self.step {
             Step::Version => Probe::Version,
-            Step::Capability(at) => CAPABILITIES
-                .get(at)
-                .map_or(Probe::Counts, |&number| Probe::Capability(number)),
             Step::Counts => Probe::Counts,
         })
     }
 
-    /// A command to it went unanswered for as long as commands may take: the next probe is due at once, unless one
-    /// has just been sent.
+    /// A command to it went unanswered: the next probe is due at once, unless one has just been sent.
     pub fn suspect(&mut self, now: Instant, rules: &Health) {
-        if self.state == State::Online {
-            let soon = self
-                .last_sent
-                .map_or(now, |sent| now.max(sent + rules.interval / 4));
-            self.next = self.next.min(soon);
+        if self.state != State::Online {
+            return;
+        }
+        let soon = self
+            .last_sent
+            .map_or(now, |sent| now.max(sent + rules.interval / 4));
+        self.next = self.next.min(soon);
+        if self.blamed.is_none_or(|blamed| now >= blamed + rules.interval) {
+            self.blamed = Some(now);
+            self.answered = 0;
+            self.good_since = None;
+            self.failed = (self.failed + 1).min(rules.fall.saturating_sub(1));
         }
     }
 
@@ -278,22 +296,6 @@ impl Watch {
         match (self.step, answer) {
             (Step::Version, Answer::Version) => self.speaks(now, rules, asked),
             (Step::Version, Answer::WrongVersion) => self.fail(now, rules, asked.sent, Why::WrongVersion),
-            // An RTPproxy too old to know the question has not the capability either.
-            (Step::Capability(at), Answer::Capability | Answer::Odd) => {
-                self.count_answer(rules);
-                self.next = now;
-                if at + 1 < CAPABILITIES.len() {
-                    self.step = Step::Capability(at + 1);
-                    return Change::None;
-                }
-                self.step = Step::Counts;
-                self.is_known = true;
-                if self.state == State::Online {
-                    Change::None
-                } else {
-                    self.come_online(now)
-                }
-            }
             (Step::Counts, Answer::Counts { created }) => {
                 self.count_answer(rules);
                 self.next = now.max(asked.sent + rules.interval);
@@ -306,6 +308,11 @@ impl Watch {
                     }
                     _ => Change::None,
                 }
+            }
+            (Step::Counts, Answer::Uncounted) => {
+                self.count_answer(rules);
+                self.next = now.max(asked.sent + rules.interval);
+                Change::None
             }
             _ => self.fail(
                 now,
@@ -340,13 +347,20 @@ impl Watch {
     }
 
     /// Its socket refused, a probe or a command.
-    pub fn refused(&mut self, now: Instant, rules: &Health) -> Change {
+    pub fn refused(&mut self, now: Instant, rules: &Health, why: Refused) -> Change {
         if self.asked.take().is_none() && self.state == State::Offline {
             // Commands that were still under way; the next try is not put off for them.
             return Change::None;
         }
         self.forgiven = false;
-        self.fail(now, rules, now, Why::Refused)
+        self.fail(now, rules, now, Why::Refused(why))
+    }
+
+    /// Its name has no address: it was not even asked.
+    pub fn nameless(&mut self, now: Instant, rules: &Health, error: String) -> Change {
+        self.asked = None;
+        let retry = rules.retry;
+        self.fail(now, rules, now, Why::NoName { error, retry })
     }
 
     /// It answered `V` as it should.
@@ -357,13 +371,12 @@ impl Watch {
             self.next = now.max(asked.sent + rules.interval.min(rules.retry));
             return Change::None;
         }
-        self.step = Step::Capability(0);
+        self.step = Step::Counts;
         self.next = now;
-        // One that is known need not wait for what it has told before.
-        if self.state != State::Online && self.is_known {
-            self.come_online(now)
-        } else {
+        if self.state == State::Online {
             Change::None
+        } else {
+            self.come_online(now)
         }
     }
 
@@ -384,7 +397,7 @@ impl Watch {
         self.answered = 0;
         self.good_since = None;
         self.failed = self.failed.saturating_add(1);
-        let at_once = matches!(why, Why::Refused | Why::WrongVersion);
+        let at_once = matches!(why, Why::Refused(_) | Why::WrongVersion);
         match self.state {
             State::Online if at_once || self.failed >= rules.fall => {
                 let was_steady = now.saturating_duration_since(self.since) >= STEADY;
@@ -393,7 +406,7 @@ impl Watch {
                 } else {
                     self.flaps.saturating_add(1)
                 };
-                self.go_offline(now, rules, sent, why);
+                self.go_offline(now, rules, sent, why.clone());
                 Change::Offline(why)
             }
             State::Online => {
@@ -401,13 +414,16 @@ impl Watch {
                 Change::None
             }
             State::Unprobed => {
-                self.go_offline(now, rules, sent, why);
+                self.go_offline(now, rules, sent, why.clone());
                 Change::Absent(why)
             }
             State::Offline => {
-                self.why = why;
                 self.wait(now, rules, sent);
-                Change::None
+                if self.why.is_like(&why) {
+                    return Change::None;
+                }
+                self.why = why.clone();
+                Change::Still(why)
             }
         }
     }
@@ -486,7 +502,6 @@ mod tests {
         fn reply(&self, probe: Probe) -> Answer {
             match probe {
                 Probe::Version => Answer::Version,
-                Probe::Capability(_) => Answer::Capability,
                 Probe::Counts => Answer::Counts {
                     created: self.created,
                 },
@@ -512,7 +527,7 @@ mod tests {
                     Does::Answers => self.watch.answered(self.now, &self.rules, self.reply(probe)),
                     Does::Babbles => self.watch.answered(self.now, &self.rules, Answer::Odd),
                     Does::Ignores => self.watch.missed(self.now, &self.rules),
-                    Does::Refuses => self.watch.refused(self.now, &self.rules),
+                    Does::Refuses => self.watch.refused(self.now, &self.rules, REFUSED),
                 };
                 self.note(change);
             }
@@ -521,11 +536,11 @@ mod tests {
 
         /// Those changes, with the times left out.
         fn changes(&self) -> Vec<Change> {
-            self.changes.iter().map(|(_, change)| *change).collect()
+            self.changes.iter().map(|(_, change)| change.clone()).collect()
         }
 
         fn last(&self) -> (Duration, Change) {
-            *self.changes.last().unwrap()
+            self.changes.last().unwrap().clone()
         }
     }
 
@@ -534,32 +549,30 @@ mod tests {
     }
 
     /// Probes before the first count, each answered after a millisecond.
-    const ROUND: u64 = 1 + CAPABILITIES.len() as u64;
+    const ROUND: u64 = 1;
+    const REFUSED: Refused = Refused(rustix::io::Errno::CONNREFUSED);
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
     }
 
     #[test]
-    fn the_first_round_is_version_capabilities_counts_and_then_counts_each_interval() {
+    fn the_first_round_is_version_and_counts_and_then_counts_each_interval() {
         let mut sim = Sim::new(Health::default());
         assert_eq!(
             (sim.watch.state(), sim.watch.why()),
-            (State::Unprobed, Why::NotProbed)
+            (State::Unprobed, &Why::NotProbed)
         );
         sim.run(secs(3), |_| Does::Answers);
         let probes: Vec<Probe> = sim.asked.iter().map(|(_, probe)| *probe).collect();
-        let mut expected = vec![Probe::Version];
-        expected.extend(CAPABILITIES.map(Probe::Capability));
-        expected.extend([Probe::Counts; 3]);
-        assert_eq!(probes, expected);
+        assert_eq!(
+            probes,
+            [Probe::Version, Probe::Counts, Probe::Counts, Probe::Counts]
+        );
         // At once, one after the other, and then a second apart.
-        let counts: Vec<Duration> = sim.asked[1 + CAPABILITIES.len()..]
-            .iter()
-            .map(|(at, _)| *at)
-            .collect();
+        let counts: Vec<Duration> = sim.asked.iter().skip(1).map(|(at, _)| *at).collect();
         assert_eq!(counts, [ms(ROUND), ms(1000 + ROUND), ms(2000 + ROUND)]);
-        // It is online as soon as its capabilities are known.
+        // It is online at its first good answer.
         assert_eq!(sim.changes, [(ms(ROUND), Change::Online)]);
     }
 
@@ -573,7 +586,7 @@ mod tests {
         );
         let mut sim = Sim::new(Health::default());
         sim.run(secs(20), |_| Does::Refuses);
-        assert_eq!(sim.changes, [(ms(1), Change::Absent(Why::Refused))]);
+        assert_eq!(sim.changes, [(ms(1), Change::Absent(Why::Refused(REFUSED)))]);
         assert!(
             sim.asked.windows(2).all(|pair| pair[1].0 >= pair[0].0 + secs(2)),
             "{:?}",
@@ -603,14 +616,6 @@ mod tests {
         );
         assert!(times[1] <= secs(13), "{times:?}");
         assert!(times[2] <= secs(42), "{times:?}");
-        // What it can do is asked again.
-        let after = sim.asked.iter().filter(|(at, _)| *at >= times[2]);
-        assert_eq!(
-            after
-                .filter(|(_, probe)| matches!(probe, Probe::Capability(_)))
-                .count(),
-            CAPABILITIES.len()
-        );
     }
 
     #[test]
@@ -632,12 +637,15 @@ mod tests {
         sim.run(secs(10), |_| Does::Answers);
         // That of a command, between two probes.
         sim.now += ms(300);
-        let change = sim.watch.refused(sim.now, &sim.rules);
-        assert_eq!(change, Change::Offline(Why::Refused));
+        let change = sim.watch.refused(sim.now, &sim.rules, REFUSED);
+        assert_eq!(change, Change::Offline(Why::Refused(REFUSED)));
         // More of them neither count nor put the next try off.
         let due = sim.watch.due();
         assert_eq!(due, sim.now + secs(2));
-        assert_eq!(sim.watch.refused(sim.now + secs(1), &sim.rules), Change::None);
+        assert_eq!(
+            sim.watch.refused(sim.now + secs(1), &sim.rules, REFUSED),
+            Change::None
+        );
         assert_eq!(sim.watch.due(), due);
         sim.run(secs(20), |_| Does::Answers);
         assert_eq!(sim.last().1, Change::Online);
@@ -661,16 +669,54 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_that_is_not_understood_is_none() {
+    fn a_member_that_does_not_count_is_there_all_the_same() {
         let mut sim = Sim::new(Health::default());
-        sim.run(secs(1), |at| {
-            if at > Duration::ZERO && at < ms(ROUND) {
-                Does::Babbles
-            } else {
-                Does::Answers
-            }
+        sim.run(secs(2), |_| Does::Answers);
+        for _ in 0..10 {
+            sim.now = sim.now.max(sim.watch.due());
+            assert_eq!(sim.watch.next(sim.now, &sim.rules), Some(Probe::Counts));
+            assert_eq!(
+                sim.watch.answered(sim.now, &sim.rules, Answer::Uncounted),
+                Change::None
+            );
+        }
+        assert_eq!(sim.watch.state(), State::Online);
+    }
+
+    #[test]
+    fn failed_commands_count_but_do_not_decide() {
+        let mut sim = Sim::new(Health {
+            rise: 2,
+            ..Health::default()
         });
-        assert_eq!(sim.changes(), [Change::Online]);
+        sim.run(ms(3_500), |_| Does::Answers);
+        for _ in 0..5 {
+            sim.watch.suspect(sim.now, &sim.rules);
+            sim.now += secs(1);
+        }
+        assert_eq!(sim.watch.state(), State::Online);
+        // One failed probe is enough now.
+        assert!(sim.watch.next(sim.now, &sim.rules).is_some());
+        sim.now += secs(1);
+        assert!(matches!(
+            sim.watch.missed(sim.now, &sim.rules),
+            Change::Offline(Why::Silent { .. })
+        ));
+    }
+
+    #[test]
+    fn another_reason_is_told_and_the_same_is_not_told_again() {
+        let mut sim = Sim::new(Health::default());
+        let no_name = |sim: &mut Sim| sim.watch.nameless(sim.now, &sim.rules, "no such name".to_owned());
+        let why = Why::NoName {
+            error: "no such name".to_owned(),
+            retry: secs(2),
+        };
+        assert_eq!(no_name(&mut sim), Change::Absent(why));
+        sim.now += secs(2);
+        assert_eq!(no_name(&mut sim), Change::None);
+        sim.run(secs(10), |_| Does::Ignores);
+        assert_eq!(sim.changes(), [Change::Still(Why::Silent { probes: 3 })]);
     }
 
     #[test]
@@ -704,7 +750,7 @@ mod tests {
         });
         assert_eq!(
             sim.changes(),
-            [Change::Absent(Why::Refused)],
+            [Change::Absent(Why::Refused(REFUSED))],
             "never three in a row"
         );
     }
@@ -789,7 +835,7 @@ mod tests {
         assert!(back <= answers_again + sim.rules.retry + ms(ROUND), "{back:?}");
         // The next loss counts as before.
         sim.run(secs(83), crashing);
-        assert_eq!(sim.last().1, Change::Offline(Why::Refused));
+        assert_eq!(sim.last().1, Change::Offline(Why::Refused(REFUSED)));
         assert_eq!(sim.watch.probation(&sim.rules), secs(4));
     }
 
@@ -840,7 +886,7 @@ mod tests {
             sim.changes(),
             [
                 Change::Online,
-                Change::Offline(Why::Refused),
+                Change::Offline(Why::Refused(REFUSED)),
                 Change::Online,
                 Change::Restarted { last_good }
             ]
@@ -917,7 +963,11 @@ mod tests {
             Why::NotProbed,
             Why::Silent { probes: 1 },
             Why::Silent { probes: 2 },
-            Why::Refused,
+            Why::Refused(REFUSED),
+            Why::NoName {
+                error: "no such name".to_owned(),
+                retry: secs(2),
+            },
         ];
         let texts: Vec<String> = reasons.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -926,7 +976,8 @@ mod tests {
                 "not probed yet",
                 "1 probe unanswered",
                 "2 probes unanswered",
-                "refused"
+                "refused",
+                "the name is not found: no such name; looked up again every 2 s"
             ]
         );
     }

@@ -1,90 +1,112 @@
-//! The rim on the member's side: one [`Link`] a member, a file a transport. A link sends commands without ever
-//! waiting, and hands what comes back to a [`Sink`]: replies, refusals, broken connections. It knows nothing of
-//! what the commands mean.
+//! The members' side: one [`Link`] a member, a file a transport. A link is a state machine of the loop that owns it, the
+//! cluster's or that of health: it sends without ever waiting, reads what is ready, and hands what comes back to a
+//! [`Sink`]: replies, refusals, broken connections. It knows nothing of what the commands mean.
 //!
 //! | transport | in flight together | a reply is matched by |
 //! |---|---|---|
 //! | `udp.rs` | as many as there are | its cookie |
 //! | `stream.rs` (CUNIX, TCP) | as many as there are, on one kept connection | its order |
-//! | `unix.rs` | [`unix::WORKERS`], a connection each; the others queue | its connection |
+//! | `unix.rs` | [`unix::CONNECTIONS`], a connection each; the others queue, those of one call in their order | its connection |
 //!
-//! A host name is looked up by `resolver_thread.rs`, never on the path of a command.
+//! A link to a host name has no address at first: whoever looks the name up tells it ([`Link::move_to`]).
 
-pub mod resolver_thread;
 pub mod stream;
-pub mod timer_thread;
 pub mod udp;
 pub mod unix;
 
+use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::io;
-use std::net::ToSocketAddrs;
-use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use socket2::Socket;
 
 use crate::config::model::{Address, Member, Protocol};
-use crate::dispatch::session::MemberId;
 use crate::protocol::Words;
 use crate::protocol::command::Verb;
 use crate::protocol::cookie::Cookie;
 use crate::protocol::reply::judge;
-use crate::rim::idle;
+use crate::rim::readiness::Spot;
 
 /// Longest reply of a member, in bytes, as RTPproxy's own buffers.
 pub const REPLY_MAX: usize = 8192;
 /// How long a stream connection may take to come about.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// A command that a link has had for so long has been answered for by others.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
-/// Where a link hands what comes back. The cluster is one.
-pub trait Sink: Send + Sync {
+/// Where a link hands what comes back.
+pub trait Sink {
     /// A reply, without cookie and line end.
-    fn reply(&self, from: MemberId, cookie: Cookie, text: &[u8]);
-    /// A datagram that has no cookie of ours.
-    fn foreign(&self, from: MemberId);
-    /// The member's socket refuses: nobody is there.
-    fn refused(&self, from: MemberId);
+    fn reply(&mut self, cookie: Cookie, text: &[u8]);
+    /// Something that has no cookie of ours, or that nobody asked for.
+    fn foreign(&mut self);
+    /// The member's socket refuses: nobody is there, or nobody can be reached.
+    fn refused(&mut self, why: Refused);
     /// The connection of one command broke before its reply.
-    fn broken(&self, from: MemberId, cookie: Cookie);
+    fn broken(&mut self, cookie: Cookie);
 }
 
-/// The member refused a command at once.
+/// The member refused, and what the system said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refused;
+pub struct Refused(pub Errno);
 
-/// What a thread of a link is called: the cluster's number and the member's place in it.
-#[derive(Debug, Clone, Copy)]
-pub struct Label {
-    /// Number of the cluster.
-    pub cluster: usize,
-    /// The member.
-    pub member: MemberId,
+impl Refused {
+    /// Nobody knows yet where it is.
+    const NOWHERE: Self = Self(Errno::DESTADDRREQ);
+
+    fn from_io(error: &io::Error) -> Self {
+        let timed_out = (error.kind() == io::ErrorKind::TimedOut).then_some(Errno::TIMEDOUT);
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error).or(timed_out);
+        Self(errno.unwrap_or(Errno::IO))
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Errno::CONNREFUSED => f.write_str("refused"),
+            Errno::NOENT => f.write_str("there is no such socket"),
+            Errno::ACCESS | Errno::PERM => f.write_str("no rights to its socket or its directory"),
+            Errno::NETUNREACH | Errno::HOSTUNREACH => f.write_str("no route to it"),
+            Errno::TIMEDOUT => f.write_str("it does not take the connection"),
+            Errno::DESTADDRREQ => f.write_str("its name has not been looked up yet"),
+            Errno::PROTOTYPE | Errno::NOTSOCK => f.write_str("its path is no such socket"),
+            errno => io::Error::from(errno).fmt(f),
+        }
+    }
 }
 
 /// A member's link.
 #[derive(Debug)]
 pub enum Link {
     /// Datagrams.
-    Udp(Arc<udp::Udp>),
+    Udp(udp::Udp),
     /// One kept connection.
-    Stream(Arc<stream::Stream>),
+    Stream(stream::Stream),
     /// A connection a command.
-    Unix(unix::Unix),
+    Unix(Box<unix::Unix>),
 }
 
 impl Link {
-    /// Opens the link of a member and starts its thread. Nothing is waited for: a name that does not resolve, or a
-    /// member that is not there, shows as a refusal.
+    /// A link that is not registered yet. Nothing is waited for: a member that is not there shows as a refusal.
     ///
     /// # Errors
-    /// When the system has no socket or thread to give, or `cmd_out_address` is not one of this machine.
-    pub fn open(member: &Member, label: Label, sink: Arc<dyn Sink>) -> io::Result<Self> {
+    /// When the system has no socket to give, or `cmd_out_address` is not one of this machine.
+    pub fn open(member: &Member) -> io::Result<Self> {
         match (member.protocol, &member.address) {
-            (Protocol::Udp | Protocol::Udp6, _) => udp::Udp::open(member, label, sink).map(Self::Udp),
-            (Protocol::Unix, Address::Path(path)) => Ok(Self::Unix(unix::Unix::open(path, label, sink))),
-            _ => stream::Stream::open(member, label, sink).map(Self::Stream),
+            (Protocol::Udp | Protocol::Udp6, _) => udp::Udp::open(member).map(Self::Udp),
+            (Protocol::Unix, Address::Path(path)) => Ok(Self::Unix(Box::new(unix::Unix::new(path)))),
+            _ => stream::Stream::open(member).map(Self::Stream),
+        }
+    }
+
+    /// Registers what is open.
+    pub fn start(&mut self, spot: Spot<'_>) {
+        if let Self::Udp(udp) = self {
+            udp.start(spot);
         }
     }
 
@@ -92,50 +114,88 @@ impl Link {
     ///
     /// # Errors
     /// When the member's socket refused it.
-    pub fn send(&self, cookie: Cookie, again: bool, text: &[u8]) -> Result<(), Refused> {
+    pub fn send(
+        &mut self,
+        now: Instant,
+        cookie: Cookie,
+        again: bool,
+        text: &[u8],
+        spot: Spot<'_>,
+    ) -> Result<(), Refused> {
         match self {
             Self::Udp(udp) => udp.send(text),
-            Self::Stream(stream) => stream.send(cookie, again, without_cookie(text)),
-            Self::Unix(unix) => unix.send(cookie, again, without_cookie(text)),
+            Self::Stream(stream) => stream.send(now, cookie, again, without_cookie(text), spot),
+            Self::Unix(unix) => unix.send(now, cookie, again, without_cookie(text), spot),
+        }
+    }
+
+    /// The descriptor `number` of it is ready. Says whether there is more to read, which is not told again.
+    pub fn ready(&mut self, now: Instant, number: usize, spot: Spot<'_>, sink: &mut dyn Sink) -> bool {
+        match self {
+            Self::Udp(udp) => return udp.ready(sink),
+            Self::Stream(stream) => stream.ready(now, spot, sink),
+            Self::Unix(unix) => unix.ready(now, number, spot, sink),
+        }
+        false
+    }
+
+    /// When [`Link::alarm`] is to be called.
+    pub fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Udp(udp) => udp.due(),
+            Self::Stream(stream) => stream.due(),
+            Self::Unix(unix) => unix.due(),
+        }
+    }
+
+    /// Time has passed.
+    pub fn alarm(&mut self, now: Instant, spot: Spot<'_>, sink: &mut dyn Sink) {
+        match self {
+            Self::Udp(udp) => udp.alarm(now, spot),
+            Self::Stream(stream) => stream.alarm(now, spot, sink),
+            Self::Unix(unix) => unix.alarm(now, spot, sink),
+        }
+    }
+
+    /// The name has these addresses now: commands go to the first of them, unless they go to another of them already.
+    pub fn move_to(&mut self, now: Instant, addresses: &[SocketAddr], spot: Spot<'_>) {
+        match self {
+            Self::Udp(udp) => udp.move_to(now, addresses, spot),
+            Self::Stream(stream) => stream.move_to(addresses),
+            Self::Unix(_) => {}
         }
     }
 
     /// Whether the member is at that address, whatever its port.
     pub fn is_at(&self, address: IpAddr) -> bool {
-        match self {
-            Self::Udp(udp) => udp.is_at(address),
-            Self::Stream(stream) => stream.is_at(address),
-            Self::Unix(_) => false,
-        }
+        let at = match self {
+            Self::Udp(udp) => udp.at(),
+            Self::Stream(stream) => stream.at(),
+            Self::Unix(_) => return false,
+        };
+        at.iter().any(|at| at.ip() == address)
     }
 
-    /// For a member that is offline and still does not answer: a host name is looked up again, and a connection
-    /// on which it owes replies is given up.
-    pub fn refresh(&self) {
-        match self {
-            Self::Udp(udp) => udp.refresh(),
-            Self::Stream(stream) => stream.refresh(),
-            Self::Unix(_) => {}
+    /// The member is offline, or has not answered a probe: a connection on which it owes a reply for `owed` is given up,
+    /// since there may be something wrong with that one alone.
+    pub fn renew(&mut self, now: Instant, owed: Duration, spot: Spot<'_>, sink: &mut dyn Sink) {
+        if let Self::Stream(stream) = self {
+            stream.renew(now, owed, spot, sink);
         }
     }
+}
 
-    /// Begins to end the link's threads, without waiting for them as [`Link::close`] does.
-    pub fn stop(&self) {
-        match self {
-            Self::Udp(udp) => udp.stop(),
-            Self::Stream(stream) => stream.stop(),
-            Self::Unix(unix) => unix.stop(),
-        }
+/// Puts the address that is used in front, if it is still one of those that a name has: servers of names give them in
+/// any order. Says whether another one is used from now on.
+fn keep_first(known: &mut Vec<SocketAddr>, found: &[SocketAddr]) -> bool {
+    let before = known.first().copied();
+    known.clear();
+    known.extend_from_slice(found);
+    if let Some(place) = known.iter().position(|address| Some(*address) == before) {
+        known.swap(0, place);
+        return false;
     }
-
-    /// Ends the link's threads and waits for them.
-    pub fn close(&self) {
-        match self {
-            Self::Udp(udp) => udp.close(),
-            Self::Stream(stream) => stream.close(),
-            Self::Unix(unix) => unix.close(),
-        }
-    }
+    known.first().copied() != before
 }
 
 fn without_cookie(text: &[u8]) -> &[u8] {
@@ -186,35 +246,6 @@ fn is_our_fault(error: &io::Error) -> bool {
         errno,
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRINUSE)
     )
-}
-
-/// The address of a socket, looked up when it is a name. Blocks on DNS: only for changes of an operator.
-pub(crate) fn resolve(protocol: Protocol, address: &Address) -> io::Result<SocketAddr> {
-    let found = resolve_all(protocol, address)?;
-    found
-        .first()
-        .copied()
-        .ok_or_else(|| io::ErrorKind::NotFound.into())
-}
-
-/// All addresses of a name, one at least. Blocks on DNS: only for the thread that is there for it.
-fn resolve_all(protocol: Protocol, address: &Address) -> io::Result<Vec<SocketAddr>> {
-    let found: Vec<SocketAddr> = match address {
-        Address::Ip(address) => vec![*address],
-        Address::Host(host, port) => idle(|| (&**host, *port).to_socket_addrs())?
-            .filter(|found| found.is_ipv6() == protocol.is_v6())
-            .collect(),
-        Address::Path(path) => {
-            let what = format!("{} is a path", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
-    };
-    if found.is_empty() {
-        let family = if protocol.is_v6() { "IPv6" } else { "IPv4" };
-        let what = format!("it has no {family} address");
-        return Err(io::Error::new(io::ErrorKind::NotFound, what));
-    }
-    Ok(found)
 }
 
 /// Binds a socket to where our commands to that member leave from, if that is fixed.

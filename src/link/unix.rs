@@ -1,292 +1,319 @@
-//! A member over UNIX: a connection carries one command, since RTPproxy closes it after the reply; one that it
-//! keeps (`cunix:`) is used again. A bounded few workers, started as they are needed, do one command each at a
-//! time; the other commands queue.
+//! A member over UNIX: a connection carries one command, since RTPproxy closes it after the reply; one that it keeps
+//! (`cunix:`) is used again. A bounded few connections carry one command each at a time; the other commands queue, and
+//! those of one call are never on two connections at once, so that they reach the member in their order.
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use core::time::Duration;
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
+use core::hash::Hasher as _;
+use std::collections::VecDeque;
+use std::collections::hash_map::DefaultHasher;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{Label, REPLY_MAX, Refused, Sink, is_our_fault, is_plausible, reply_length};
-use crate::dispatch::ANSWER_WITHIN;
+use super::{ANSWER_WITHIN, REPLY_MAX, Refused, Sink, is_our_fault, is_plausible, reply_length};
+use crate::protocol::Words;
 use crate::protocol::cookie::Cookie;
-use crate::rim::{Thread, idle, now, spawn};
+use crate::rim::readiness::Spot;
 
 /// Connections to one member at the same time.
-pub const WORKERS: usize = 8;
-/// Commands that wait for a worker: some 60 ms of a member that takes 8 × 1 ms. More are failed over.
+pub const CONNECTIONS: usize = 8;
+/// Commands that wait for a connection: some 60 ms of a member that takes 8 × 1 ms. More are failed over.
 const QUEUE: usize = 512;
 
+#[derive(Debug)]
 struct Job {
     cookie: Cookie,
     again: bool,
-    since: Instant,
+    /// Who sent it has been answered by then: to carry it out later would surprise everybody.
+    until: Instant,
     text: Box<[u8]>,
+    /// Names the call.
+    call: u64,
 }
 
-/// The link of one member.
+/// A connection: with a job under way, or kept by the member for the next one.
 #[derive(Debug)]
-pub struct Unix {
-    shared: Arc<Shared>,
-    jobs: Mutex<Option<Sender<Job>>>,
-    /// Closing this end wakes every worker out of its connection.
-    leash: Mutex<Option<UnixStream>>,
-    threads: Mutex<Vec<Thread>>,
-}
-
-struct Shared {
-    path: PathBuf,
-    label: Label,
-    sink: Arc<dyn Sink>,
-    queue: Receiver<Job>,
-    idle: AtomicUsize,
-    leash: Option<UnixStream>,
-    stopped: AtomicBool,
-    /// Whether it has been told why there is no connection to be had.
-    told: AtomicBool,
-}
-
-impl core::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_struct("Shared")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
-    }
+struct Connection {
+    socket: Socket,
+    job: Option<Job>,
+    read: Vec<u8>,
 }
 
 /// How one try went wrong.
 enum Failure {
     /// Nobody listens.
-    Refused,
-    /// The connection broke; whether a byte of the reply had come.
-    Broken(bool),
-    /// We are to stop, or the time is up.
-    Over,
+    Refused(Refused),
+    /// There is no connection to be had, and that says nothing of the member.
+    Ours,
+}
+
+/// The link of one member.
+#[derive(Debug)]
+pub struct Unix {
+    path: PathBuf,
+    queue: VecDeque<Job>,
+    connections: [Option<Connection>; CONNECTIONS],
+    /// What failed while something was sent, to be told at the next alarm, which is at once.
+    broken: Vec<(Cookie, Instant)>,
+    /// Why there was no connection to be had, if that has been told.
+    told: Option<Refused>,
 }
 
 impl Unix {
     /// No connection is made before the first command.
-    pub fn open(path: &Path, label: Label, sink: Arc<dyn Sink>) -> Self {
-        let (sender, queue) = bounded(QUEUE);
-        // Without the pair workers are waited for until their command times out.
-        let (ours, theirs) =
-            UnixStream::pair().map_or((None, None), |(ours, theirs)| (Some(ours), Some(theirs)));
-        let idle = AtomicUsize::new(0);
-        let shared = Arc::new(Shared {
-            path: path.into(),
-            label,
-            sink,
-            queue,
-            idle,
-            leash: theirs,
-            stopped: AtomicBool::new(false),
-            told: AtomicBool::new(false),
-        });
+    pub fn new(path: &Path) -> Self {
         Self {
-            shared,
-            jobs: Mutex::new(Some(sender)),
-            leash: Mutex::new(ours),
-            threads: Mutex::new(Vec::new()),
+            path: path.into(),
+            queue: VecDeque::new(),
+            connections: [const { None }; CONNECTIONS],
+            broken: Vec::new(),
+            told: None,
         }
     }
 
-    pub(super) fn send(&self, cookie: Cookie, again: bool, text: &[u8]) -> Result<(), Refused> {
-        let Some(jobs) = self.jobs.lock().clone() else {
-            return Err(Refused);
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        cookie: Cookie,
+        again: bool,
+        text: &[u8],
+        spot: Spot<'_>,
+    ) -> Result<(), Refused> {
+        // With a full queue the command waits for its time-out as if the member were silent, which it is.
+        if self.queue.len() < QUEUE {
+            self.queue.push_back(Job {
+                cookie,
+                again,
+                until: now + ANSWER_WITHIN,
+                text: text.into(),
+                call: call_of(text),
+            });
+        }
+        self.pump(now, spot)
+    }
+
+    pub(super) fn ready(&mut self, now: Instant, number: usize, spot: Spot<'_>, sink: &mut dyn Sink) {
+        self.read(now, number, spot, sink);
+        self.go_on(now, spot, sink);
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        let under_way = self.connections.iter().flatten();
+        let jobs = under_way.filter_map(|connection| connection.job.as_ref());
+        let jobs = jobs.chain(self.queue.front()).map(|job| job.until);
+        jobs.chain(self.broken.first().map(|(_, since)| *since)).min()
+    }
+
+    pub(super) fn alarm(&mut self, now: Instant, spot: Spot<'_>, sink: &mut dyn Sink) {
+        for place in &mut self.connections {
+            let job = place.as_ref().and_then(|connection| connection.job.as_ref());
+            if let Some(job) = job.filter(|job| job.until <= now) {
+                sink.broken(job.cookie);
+                *place = None;
+            }
+        }
+        while let Some(job) = self.queue.front().filter(|job| job.until <= now) {
+            sink.broken(job.cookie);
+            self.queue.pop_front();
+        }
+        self.go_on(now, spot, sink);
+    }
+
+    /// Gives connections to those who wait, as far as there are any.
+    fn go_on(&mut self, now: Instant, spot: Spot<'_>, sink: &mut dyn Sink) {
+        if let Err(refused) = self.pump(now, spot) {
+            sink.refused(refused);
+        }
+        for (cookie, _) in self.broken.drain(..) {
+            sink.broken(cookie);
+        }
+    }
+
+    /// # Errors
+    /// When nobody listens: all that waits has failed then.
+    fn pump(&mut self, now: Instant, spot: Spot<'_>) -> Result<(), Refused> {
+        while let Some((number, job)) = self.next_job() {
+            if let Err((failure, job)) = self.begin(now, number, job, spot) {
+                match failure {
+                    Failure::Ours => self.broken.push((job.cookie, now)),
+                    Failure::Refused(refused) => {
+                        self.queue.clear();
+                        return Err(refused);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The first command of a call that has none under way, and the number of a connection for it.
+    fn next_job(&mut self) -> Option<(usize, Job)> {
+        let is_free = |connection: &Option<Connection>| connection.as_ref().is_none_or(|it| it.job.is_none());
+        // One that is kept first.
+        let kept = self
+            .connections
+            .iter()
+            .position(|connection| connection.is_some() && is_free(connection));
+        let number = kept.or_else(|| self.connections.iter().position(is_free))?;
+        let under_way = |call: u64| {
+            let mut jobs = self.connections.iter().flatten().filter_map(|it| it.job.as_ref());
+            jobs.any(|job| job.call == call)
         };
-        if self.shared.idle.load(Ordering::Acquire) <= jobs.len() {
-            self.start_worker();
+        let place = self.queue.iter().position(|job| !under_way(job.call))?;
+        Some((number, self.queue.remove(place)?))
+    }
+
+    /// Sends a command over a connection that the member has kept, or over a new one.
+    fn begin(&mut self, now: Instant, number: usize, job: Job, spot: Spot<'_>) -> Result<(), (Failure, Job)> {
+        let Some(place) = self.connections.get_mut(number) else {
+            return Err((Failure::Ours, job));
+        };
+        if job.until <= now {
+            return Err((Failure::Ours, job));
         }
-        match jobs.try_send(Job {
-            cookie,
-            again,
-            since: now(),
-            text: text.into(),
-        }) {
-            // With a full queue the command waits for its time-out as if the member were silent, which it is.
-            Ok(()) | Err(TrySendError::Full(_)) => Ok(()),
-            Err(TrySendError::Disconnected(_)) => Err(Refused),
+        // An RTPproxy that closes after a reply may be about to, with the next command unread. What must not run twice
+        // could not be sent again then, so it gets a connection of its own.
+        let usable = place
+            .take()
+            .filter(|kept| job.again && is_open(&kept.socket))
+            .map(|kept| kept.socket);
+        let socket = match usable.map_or_else(|| connect(&self.path, spot, number), Ok) {
+            Ok(socket) => socket,
+            Err(error) => {
+                let failure = self.could_not(&error);
+                return Err((failure, job));
+            }
+        };
+        self.told = None;
+        // A connection that has just been made takes the longest command; what it does not take is broken.
+        let sent = rustix::net::send(&socket, &job.text, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        if sent != Ok(job.text.len()) {
+            return Err((Failure::Ours, job));
+        }
+        *place = Some(Connection {
+            socket,
+            job: Some(job),
+            read: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// That nobody listens is told as the member's state. Anything else is worth a line, once.
+    fn could_not(&mut self, error: &io::Error) -> Failure {
+        let why = Refused::from_io(error);
+        let is_full = error.kind() == io::ErrorKind::WouldBlock;
+        let is_plain = is_full || [Errno::CONNREFUSED, Errno::NOENT].contains(&why.0);
+        if !is_plain && self.told.replace(why) != Some(why) {
+            log::warn!("member at {}: {why}", self.path.display());
+        }
+        // A member whose queue of connections is full counts as silent.
+        if is_full || is_our_fault(error) {
+            Failure::Ours
+        } else {
+            Failure::Refused(why)
         }
     }
 
-    fn start_worker(&self) {
-        let mut threads = self.threads.lock();
-        if threads.len() >= WORKERS {
+    /// Reads a reply.
+    fn read(&mut self, now: Instant, number: usize, spot: Spot<'_>, sink: &mut dyn Sink) {
+        let mut buffer = [0; REPLY_MAX + 1];
+        loop {
+            let Some(place) = self.connections.get_mut(number) else {
+                return;
+            };
+            let Some(connection) = place else { return };
+            let received = rustix::net::recv(&connection.socket, &mut buffer[..], RecvFlags::DONTWAIT);
+            let length = match received {
+                Err(Errno::AGAIN) => return,
+                Err(Errno::INTR) => continue,
+                Ok((length, _)) => length,
+                Err(_) => 0,
+            };
+            let bytes = buffer.get(..length).unwrap_or_default();
+            // Closed, or something that nobody asked for.
+            let Some(job) = connection.job.take_if(|_| length == 0) else {
+                if connection.job.is_none() {
+                    *place = None;
+                    return;
+                }
+                connection.read.extend_from_slice(bytes);
+                self.take_reply(number, sink);
+                continue;
+            };
+            // Half a reply is none.
+            let untouched = connection.read.is_empty();
+            *place = None;
+            if untouched && job.again {
+                // Once more, on a fresh connection.
+                let retry = Job { again: false, ..job };
+                match self.begin(now, number, retry, spot) {
+                    Ok(()) => {}
+                    Err((Failure::Refused(refused), _)) => sink.refused(refused),
+                    Err((Failure::Ours, job)) => sink.broken(job.cookie),
+                }
+            } else {
+                sink.broken(job.cookie);
+            }
             return;
         }
-        let Label { cluster, member } = self.shared.label;
-        let shared = Arc::clone(&self.shared);
-        match spawn(format!("reply-{cluster}.{}", member.index), move || shared.work()) {
-            Ok(thread) => threads.push(thread),
-            Err(error) => log::error!("{}: no thread for a member: {error}", self.shared.path.display()),
-        }
     }
 
-    pub(super) fn stop(&self) {
-        self.shared.stopped.store(true, Ordering::Release);
-        drop(self.jobs.lock().take());
-        drop(self.leash.lock().take());
-    }
-
-    pub(super) fn close(&self) {
-        self.stop();
-        let threads = core::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            thread.join();
-        }
-    }
-}
-
-impl Shared {
-    /// A worker: takes a command, sees it through, keeps the connection while the member does.
-    fn work(&self) {
-        let mut kept = None;
-        let mut buffer = vec![0; REPLY_MAX + 1];
-        loop {
-            self.idle.fetch_add(1, Ordering::AcqRel);
-            let job = idle(|| self.queue.recv());
-            self.idle.fetch_sub(1, Ordering::AcqRel);
-            let Ok(job) = job else { return };
-            self.serve(&job, &mut kept, &mut buffer);
-        }
-    }
-
-    fn serve(&self, job: &Job, kept: &mut Option<UnixStream>, buffer: &mut [u8]) {
-        let from = self.label.member;
-        let until = job.since + ANSWER_WITHIN;
-        for last in [false, true] {
-            // Whoever sent it has been answered: to carry it out now would surprise everybody.
-            if self.stopped.load(Ordering::Acquire) || now() >= until {
-                return self.sink.broken(from, job.cookie);
-            }
-            // An RTPproxy that closes after a reply may be about to, with the next command unread. What must not run
-            // twice could not be sent again then, so it gets a connection of its own.
-            let usable = kept.take().filter(|kept| job.again && still_open(kept));
-            let stream = usable.map_or_else(|| self.connect(), Ok);
-            let outcome = stream.and_then(|mut stream| {
-                let (reply, all) = self.exchange(&mut stream, &job.text, until, buffer)?;
-                // After more than a reply, or none, nobody knows what the next bytes are.
-                let text = buffer.get(..reply).unwrap_or_default();
-                if reply == all && is_plausible(&job.text, text) {
-                    *kept = Some(stream);
-                }
-                Ok(reply)
-            });
-            match outcome {
-                Ok(length) => {
-                    let reply = buffer.get(..length).unwrap_or_default();
-                    return self.sink.reply(from, job.cookie, reply.trim_ascii_end());
-                }
-                Err(Failure::Refused) => return self.sink.refused(from),
-                Err(Failure::Broken(false)) if job.again && !last => {}
-                Err(Failure::Broken(_) | Failure::Over) => return self.sink.broken(from, job.cookie),
-            }
-        }
-    }
-
-    /// A connection. A member whose queue of connections is full counts as silent.
-    fn connect(&self) -> Result<UnixStream, Failure> {
-        let error = match connect(&self.path) {
-            Ok(stream) => {
-                self.told.store(false, Ordering::Relaxed);
-                return Ok(stream);
-            }
-            Err(error) => error,
+    /// Hands the reply out, when it is whole.
+    fn take_reply(&mut self, number: usize, sink: &mut dyn Sink) {
+        let Some(place) = self.connections.get_mut(number) else {
+            return;
         };
-        // That nobody listens is told as the member's state. Anything else is worth a line, once.
-        let plain = [
-            io::ErrorKind::ConnectionRefused,
-            io::ErrorKind::NotFound,
-            io::ErrorKind::WouldBlock,
-        ];
-        if !plain.contains(&error.kind()) && !self.told.swap(true, Ordering::Relaxed) {
-            log::warn!("member at {}: {error}", self.path.display());
+        let Some(Connection {
+            job: job @ Some(_),
+            read,
+            ..
+        }) = place
+        else {
+            return;
+        };
+        let text = job.as_ref().map_or(&[][..], |job| &job.text);
+        let length = match reply_length(text, read) {
+            Some(length) if length <= REPLY_MAX => length,
+            // Too long to be a reply: an empty text is judged as garbage.
+            Some(_) => 0,
+            None if read.len() > REPLY_MAX => 0,
+            None => return,
+        };
+        let reply = read.get(..length).unwrap_or_default();
+        // After more than a reply, or none, nobody knows what the next bytes are.
+        let keeps = length == read.len() && is_plausible(text, reply);
+        if let Some(job) = job.take() {
+            sink.reply(job.cookie, reply.trim_ascii_end());
         }
-        Err(
-            if error.kind() == io::ErrorKind::WouldBlock || is_our_fault(&error) {
-                Failure::Over
-            } else {
-                Failure::Refused
-            },
-        )
-    }
-
-    /// Writes the command and reads all of its reply; gives the reply's length, and that of all that came. One
-    /// that is too long has length 0, and is judged as garbage.
-    fn exchange(
-        &self,
-        stream: &mut UnixStream,
-        text: &[u8],
-        until: Instant,
-        buffer: &mut [u8],
-    ) -> Result<(usize, usize), Failure> {
-        stream.write_all(text).map_err(|_| Failure::Broken(false))?;
-        let mut length = 0;
-        loop {
-            if length > REPLY_MAX {
-                return Ok((0, length));
-            }
-            self.wait_readable(stream, until)?;
-            match stream.read(buffer.get_mut(length..).unwrap_or_default()) {
-                // Half a reply is none.
-                Ok(0) => return Err(Failure::Broken(length > 0)),
-                Ok(read) => length += read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Err(Failure::Broken(length > 0)),
-            }
-            if let Some(reply) = reply_length(text, buffer.get(..length).unwrap_or_default()) {
-                return Ok((if reply > REPLY_MAX { 0 } else { reply }, length));
-            }
-        }
-    }
-
-    fn wait_readable(&self, stream: &UnixStream, until: Instant) -> Result<(), Failure> {
-        let left = until.saturating_duration_since(now());
-        if left.is_zero() {
-            return Err(Failure::Over);
-        }
-        let timeout = timespec(left);
-        let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
-        if let Some(leash) = &self.leash {
-            fds.push(PollFd::new(leash, PollFlags::IN));
-        }
-        match idle(|| poll(&mut fds, Some(&timeout))) {
-            Ok(_) if fds.get(1).is_some_and(|leash| !leash.revents().is_empty()) => Err(Failure::Over),
-            _ => Ok(()),
+        read.clear();
+        if !keeps {
+            *place = None;
         }
     }
 }
 
 /// Connects without waiting.
-fn connect(path: &Path) -> io::Result<UnixStream> {
+fn connect(path: &Path, spot: Spot<'_>, number: usize) -> io::Result<Socket> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.connect(&SockAddr::unix(path)?)?;
-    Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
+    spot.watch(&socket, number)?;
+    Ok(socket)
 }
 
-/// A span as poll(2) takes it.
-fn timespec(span: Duration) -> Timespec {
-    Timespec {
-        tv_sec: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(span.subsec_nanos()),
-    }
+/// A kept connection that the member has closed in the meantime, or on which it says something, can be read.
+fn is_open(socket: &Socket) -> bool {
+    let mut byte = [0];
+    let peeked = rustix::net::recv(socket, &mut byte[..], RecvFlags::DONTWAIT | RecvFlags::PEEK);
+    matches!(peeked, Err(Errno::AGAIN))
 }
 
-/// A kept connection that the member has closed in the meantime is readable.
-fn still_open(stream: &UnixStream) -> bool {
-    let mut fds = [PollFd::new(stream, PollFlags::IN)];
-    let zero = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    matches!(poll(&mut fds, Some(&zero)), Ok(0))
+/// A number for the call of a command, by its call-id. Two calls of one number take turns, and nothing else.
+fn call_of(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(Words::new(text).nth(1).unwrap_or_default());
+    hasher.finish()
 }

@@ -27,6 +27,21 @@ pub struct SessionCounts {
     pub load: Option<f64>,
 }
 
+/// The most sessions that a member can have or have had, for us to believe it: far more than a machine has ports for,
+/// far less than a counter that went below zero says.
+const SESSIONS_MAX: u64 = 1 << 48;
+
+/// Reads a number of sessions. What is below zero or beyond belief is no number.
+fn sessions(text: &[u8]) -> Option<u64> {
+    decimal(text).filter(|number| *number <= SESSIONS_MAX)
+}
+
+/// Whether it is a reply to `I`, whatever its numbers.
+pub fn is_info(reply: &[u8]) -> bool {
+    let mut lines = reply.split(|byte| *byte == b'\n');
+    lines.any(|line| line.trim_ascii_start().starts_with(b"active sessions:"))
+}
+
 /// Reads a count; one below zero is 0.
 fn count(text: &[u8]) -> Option<u64> {
     match text.strip_prefix(b"-") {
@@ -45,7 +60,8 @@ fn fraction(text: &[u8]) -> Option<f64> {
 }
 
 /// Reads the reply to `I`, `Ib`, `Il`: lines `NAME: NUMBER` in any order, what else there is passed over. `None` when
-/// it does not say how many sessions were created and how many are active.
+/// it does not say how many sessions were created and how many are active, or says it in no number that could be: then
+/// the count is not known.
 pub fn parse_info(reply: &[u8]) -> Option<SessionCounts> {
     let mut counts = SessionCounts::default();
     let (mut created, mut active) = (None, None);
@@ -57,11 +73,11 @@ pub fn parse_info(reply: &[u8]) -> Option<SessionCounts> {
         let (name, value) = line.split_at_checked(colon)?;
         let value = value.get(1..)?.trim_ascii();
         match name.trim_ascii() {
-            b"sessions created" => created = Some(count(value)?),
-            b"active sessions" => active = Some(count(value)?),
-            b"active streams" => counts.streams = count(value)?,
-            b"packets received" => counts.received = count(value)?,
-            b"packets transmitted" => counts.transmitted = count(value)?,
+            b"sessions created" => created = Some(sessions(value)?),
+            b"active sessions" => active = Some(sessions(value)?),
+            b"active streams" => counts.streams = count(value).unwrap_or_default(),
+            b"packets received" => counts.received = count(value).unwrap_or_default(),
+            b"packets transmitted" => counts.transmitted = count(value).unwrap_or_default(),
             b"average load" => counts.load = fraction(value),
             _ => {}
         }
@@ -223,12 +239,13 @@ mod tests {
     #[test]
     fn lies_are_clamped() {
         let text =
-            b"sessions created: 99999999999999999999999\nactive sessions: -3\naverage load: nan\nnew: thing\n\tand more";
+            b"sessions created: 1\nactive sessions: 3\nactive streams: -3\npackets received: x\naverage load: nan\nnew: thing\n\tand more";
         let counts = parse_info(text).unwrap();
         assert_eq!(
             counts,
             SessionCounts {
-                created: u64::MAX,
+                created: 1,
+                active: 3,
                 ..SessionCounts::default()
             }
         );
@@ -238,6 +255,23 @@ mod tests {
         assert_eq!(load("-0.5").unwrap().load, Some(0.0));
         assert_eq!(load("inf").unwrap().load, None);
         assert_eq!(load(&format!("{}.0", "9".repeat(400))).unwrap().load, None);
+    }
+
+    #[test]
+    fn sessions_in_a_number_that_is_none_are_not_known() {
+        for number in [
+            "-5",
+            "18446744073709551616",
+            "18446744073709551611",
+            "some",
+            "",
+            "1.5",
+        ] {
+            let text = format!("sessions created: 1\nactive sessions: {number}");
+            assert_eq!(parse_info(text.as_bytes()), None, "{number}");
+            assert!(is_info(text.as_bytes()), "{number}");
+        }
+        assert!(!is_info(b"E8") && !is_info(b"0") && !is_info(b""));
     }
 
     #[test]
@@ -300,7 +334,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn printed_counts_are_read_back(created: u64, active: u64, streams: u64, received: u64, transmitted: u64) {
+        fn printed_counts_are_read_back(created in 0..=SESSIONS_MAX, active in 0..=SESSIONS_MAX, streams: u64, received: u64, transmitted: u64) {
             let counts = SessionCounts { created, active, streams, received, transmitted, load: None };
             prop_assert_eq!(parse_info(info(&counts).as_bytes()), Some(counts));
         }

@@ -41,6 +41,11 @@ impl<'a> Part<'a> {
         first
     }
 
+    /// One of its words, of the first four; the letter's is 0. Empty where there is none.
+    pub fn word(&self, at: usize) -> &'a [u8] {
+        self.words.get(at).copied().unwrap_or_default()
+    }
+
     /// Its letter, in upper case; 0 when it is empty.
     pub const fn letter(&self) -> u8 {
         match self.first() {

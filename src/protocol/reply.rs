@@ -4,7 +4,7 @@ use super::parts::{AND, PARTS_MAX};
 use super::verb::Verb;
 use super::{Words, decimal, trim_end, trim_start, write_decimal};
 
-pub use super::counts::{SessionCounts, Statistics, parse_info, write_info};
+pub use super::counts::{SessionCounts, Statistics, is_info, parse_info, write_info};
 
 /// Error codes that we make ourselves. They are those of rtp_cluster in Python, far above RTPproxy's, so that a
 /// SIP server never takes them for a fault of its RTPproxy (OpenSIPS disables it on 7 to 10).
@@ -31,6 +31,12 @@ pub fn write_error(code: u16, out: &mut Vec<u8>) {
     write_decimal(u64::from(code), out);
 }
 
+/// The longest reply to anything but `I` and `G`, without line end and cookie. SIP servers read it once into 256 bytes,
+/// and take what is cut off for whatever it looks like.
+pub const REPLY_MAX: usize = 254;
+/// The longest address in a reply: that of a host name.
+const ADDRESS_MAX: usize = 253;
+
 /// How a reply is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -42,6 +48,13 @@ pub enum Outcome {
     Error(u16),
 }
 
+/// Whether it is an error reply, `E` and a number, whatever it may be to.
+pub fn is_error(text: &[u8]) -> bool {
+    let text = trim_end(trim_start(text));
+    let number = text.strip_prefix(b"E").or(text.strip_prefix(b"e"));
+    number.is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
+}
+
 /// Whether that error of a new session means "not here, not now": no ports (71, 72), no memory (81 to 89),
 /// overloaded (98), shutting down (99). Another member may take the session.
 pub const fn is_not_here_not_now(code: u16) -> bool {
@@ -51,6 +64,9 @@ pub const fn is_not_here_not_now(code: u16) -> bool {
 /// Judges a member's reply, with or without its line end. `None` when it could never be a reply to `verb`.
 pub fn judge(verb: Verb, reply: &[u8]) -> Option<Outcome> {
     let reply = trim_end(trim_start(reply));
+    if reply.len() > REPLY_MAX && !matches!(verb, Verb::Info | Verb::Statistics) {
+        return None;
+    }
     if let Some(number) = reply.strip_prefix(b"E").or(reply.strip_prefix(b"e")) {
         return small_number(number).map(Outcome::Error);
     }
@@ -70,7 +86,7 @@ pub fn judge(verb: Verb, reply: &[u8]) -> Option<Outcome> {
         // With `p` it says where the copy comes from.
         Verb::Copy => when(reply == b"0" || Media::parse(reply).is_some_and(|media| media.port > 0)),
         Verb::Query => when(reply.iter().any(u8::is_ascii_digit) && parts_are_sound(reply)),
-        Verb::Info => when(parse_info(reply).is_some()),
+        Verb::Info => when(is_info(reply)),
         Verb::Statistics => when(Statistics::parse(reply).is_some()),
         Verb::Version => when(decimal(reply).is_some()),
         Verb::Capability => match reply {
@@ -110,12 +126,15 @@ pub fn port(reply: &[u8]) -> Option<u16> {
         .map(|media| media.port)
 }
 
-/// `PORT`, `PORT ADDRESS` or `PORT ADDRESS 6`: where the media of a session go.
+/// `PORT`, `PORT ADDRESS` or `PORT ADDRESS 6`: where the media of a session go. Some servers write `4` after an address of
+/// IPv4, and SIP servers read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Media<'a> {
     pub(crate) port: u16,
     /// An address, or the name that the member was told to give in its place.
     pub(crate) address: Option<&'a [u8]>,
+    /// Whether it says that they are IPv6.
+    pub(crate) ipv6: bool,
 }
 
 impl<'a> Media<'a> {
@@ -124,11 +143,20 @@ impl<'a> Media<'a> {
         let port = small_number(words.next()?)?;
         let address = words.next();
         let named = |byte: &u8| byte.is_ascii_alphanumeric() || b".:-_%[]".contains(byte);
-        if !address.unwrap_or_default().iter().all(named) {
+        if !address.is_none_or(|address| address.len() <= ADDRESS_MAX && address.iter().all(named)) {
             return None;
         }
         match (words.next(), words.next()) {
-            (None | Some(b"6"), None) => Some(Self { port, address }),
+            (None | Some(b"4"), None) => Some(Self {
+                port,
+                address,
+                ipv6: false,
+            }),
+            (Some(b"6"), None) => Some(Self {
+                port,
+                address,
+                ipv6: true,
+            }),
             _ => None,
         }
     }
@@ -188,6 +216,7 @@ mod tests {
             (Verb::Update, "36690 127.0.0.1\n", Positive),
             (Verb::Update, "36038 ::1 6\n", Positive),
             (Verb::Update, "36038", Positive),
+            (Verb::Update, "36038 127.0.0.1 4\n", Positive),
             (Verb::Update, "36038 media.example.org", Positive),
             (Verb::Update, "36130 127.0.0.1 && -1", Positive),
             (Verb::Update, "41032 127.0.0.1 && 0 && 41128 127.0.0.1", Positive),
@@ -250,6 +279,15 @@ mod tests {
             assert_eq!(of(Verb::Delete, reply), None, "{reply:?}");
         }
         assert_eq!(of(Verb::Update, &format!("1 a{}", " && 0".repeat(16))), None);
+        let long = "1".repeat(248);
+        assert!(of(Verb::Query, &long).is_some());
+        for verb in [Verb::Update, Verb::Query, Verb::Lookup] {
+            assert_eq!(
+                of(verb, &format!("35000 {long}1")),
+                None,
+                "no SIP server reads it"
+            );
+        }
         assert_eq!(of(Verb::Delete, "1"), None);
         assert_eq!(of(Verb::Capability, "2"), None);
         assert_eq!(of(Verb::Query, "a b"), None);

@@ -2,8 +2,14 @@
 //! its owner waits for; every clock reading of the program is [`now`]. A thread waits inside of [`idle`], so that the
 //! watchdog can tell one that waits from one that hangs.
 
+pub mod alarms;
 pub mod backoff;
+pub mod feed;
+pub mod lock;
+pub mod names_thread;
+pub mod readiness;
 pub(crate) mod sys;
+pub mod throttle;
 
 use std::cell::RefCell;
 use std::io;

@@ -21,14 +21,14 @@ const RECORD_MAX: usize = 1 << 20;
 /// A user of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Account {
-    /// As the user database spells it.
-    pub(crate) name: CString,
+    /// As the user database spells it; `None` for a number that it does not have, as in a container.
+    pub(crate) name: Option<CString>,
     pub(crate) uid: u32,
-    /// The primary group.
+    /// The primary group; the same number where the database does not have the user.
     pub(crate) gid: u32,
 }
 
-/// The user of that name, or else of that number; `None` when there is none.
+/// The user of that name, or else of that number; `None` when it is neither.
 pub(crate) fn account(text: &str) -> io::Result<Option<Account>> {
     let Ok(name) = CString::new(text) else {
         return Ok(None);
@@ -40,12 +40,29 @@ pub(crate) fn account(text: &str) -> io::Result<Option<Account>> {
     if let Some(account) = record(by_name, to_account)? {
         return Ok(Some(account));
     }
-    let Ok(uid) = text.parse() else { return Ok(None) };
+    let Some(uid) = number(text) else { return Ok(None) };
     let by_number = |record, buffer, size, found| {
         // SAFETY: as above.
         unsafe { libc::getpwuid_r(uid, record, buffer, size, found) }
     };
-    record(by_number, to_account)
+    let known = record(by_number, to_account)?;
+    Ok(known.or(Some(Account {
+        name: None,
+        uid,
+        gid: uid,
+    })))
+}
+
+/// A number of a user or group. The highest is none: to the system it says "as before".
+fn number(text: &str) -> Option<u32> {
+    text.parse().ok().filter(|&number| number != u32::MAX)
+}
+
+/// The number of the user of that name, or else the number that `text` is, as in a container without entries for its
+/// users; `None` when it is neither.
+pub(crate) fn uid(text: &str) -> io::Result<Option<u32>> {
+    let known = account(text)?.map(|account| account.uid);
+    Ok(known.or_else(|| text.parse().ok()))
 }
 
 /// The number of the group of that name, or else the number that `text` is; `None` when it is neither.
@@ -58,14 +75,14 @@ pub(crate) fn group(text: &str) -> io::Result<Option<u32>> {
         unsafe { libc::getgrnam_r(name.as_ptr(), record, buffer, size, found) }
     };
     let named = record(by_name, |record: &libc::group| record.gr_gid)?;
-    Ok(named.or_else(|| text.parse().ok()))
+    Ok(named.or_else(|| number(text)))
 }
 
 fn to_account(record: &libc::passwd) -> Account {
     // SAFETY: the record's name is a C string in the buffer, which lives until we return.
     let name = unsafe { CStr::from_ptr(record.pw_name) }.to_owned();
     Account {
-        name,
+        name: Some(name),
         uid: record.pw_uid,
         gid: record.pw_gid,
     }
@@ -99,6 +116,31 @@ fn record<R, T>(
             error => return Err(io::Error::from_raw_os_error(error)),
         }
     }
+}
+
+/// Takes from this process, and from all that it might start, what the super-user's files could give back: the bounding
+/// set of capabilities, and programs that run as their owner. Nothing where the system has no such thing.
+pub(crate) fn give_up_privileges() -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        /// More than any kernel knows, which refuses the first one too many.
+        const CAPABILITIES: libc::c_ulong = 64;
+        let unused: libc::c_ulong = 0;
+        for capability in 0..CAPABILITIES {
+            // SAFETY: takes numbers, changes this process only.
+            let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, unused, unused, unused) };
+            match check(done).map_err(|error| error.raw_os_error()) {
+                Ok(()) => {}
+                // Past the last one; or a container that lets nobody change the set: then what follows must do.
+                Err(Some(libc::EINVAL | libc::EPERM)) => break,
+                Err(_) => return check(done),
+            }
+        }
+        let set: libc::c_ulong = 1;
+        // SAFETY: takes numbers, changes this process only.
+        check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, set, unused, unused, unused) })?;
+    }
+    Ok(())
 }
 
 /// Becomes `account` with the group `gid` for good: supplementary groups, group, user, in this order, since each
@@ -142,8 +184,12 @@ pub(crate) fn acting_as<T>(account: &Account, gid: u32, what: impl FnOnce() -> T
 }
 
 fn set_groups_of(account: &Account, gid: u32) -> io::Result<()> {
-    // SAFETY: the name is a C string that outlives the call.
-    check(unsafe { libc::initgroups(account.name.as_ptr(), gid) })
+    match &account.name {
+        // SAFETY: the name is a C string that outlives the call.
+        Some(name) => check(unsafe { libc::initgroups(name.as_ptr(), gid) }),
+        // SAFETY: a list of one, which outlives the call.
+        None => check(unsafe { libc::setgroups(1, &raw const gid) }),
+    }
 }
 
 fn set_effective_user(uid: u32) -> io::Result<()> {
@@ -223,6 +269,13 @@ mod tests {
         assert_eq!(account("0").unwrap().unwrap(), root);
         assert_eq!(account("no-such-user-here").unwrap(), None);
         assert_eq!(account("nul\0").unwrap(), None);
+        let unknown = account("3999999999").unwrap().unwrap();
+        assert_eq!(
+            (unknown.name, unknown.uid, unknown.gid),
+            (None, 3_999_999_999, 3_999_999_999)
+        );
+        assert_eq!(account("4294967295").unwrap(), None);
+        assert_eq!(group("4294967295").unwrap(), None);
         assert_eq!(group("daemon").unwrap(), Some(1));
         assert_eq!(group("4711").unwrap(), Some(4711));
         assert_eq!(group("no-such-group-here").unwrap(), None);

@@ -4,49 +4,52 @@
 mod operate;
 mod reload;
 mod running;
-pub mod upkeep_thread;
+mod takeover;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use crossbeam_channel::Sender;
 use parking_lot::{Mutex, RwLock};
 
-use self::running::{Door, Running};
-use self::upkeep_thread::{Inbox, Upkeep, UpkeepHandle};
+use self::running::{Running, open_door, open_relay};
 use crate::admin::admin_thread::{self, AdminDoor, AdminHandle};
 use crate::admin::operator::{Operator, Refusal};
+use crate::cluster::front::door::Door;
+use crate::cluster::relay;
 use crate::config::{Parsed, model};
 use crate::daemon::options::Options;
 use crate::daemon::rights;
 use crate::daemon::{Service, StartError};
-use crate::health::health_thread::{self, Health, Message};
-use crate::notify;
+use crate::health::health_thread::{Health, HealthHandle};
+use crate::rim::names_thread::Names;
 use crate::rim::now;
 use crate::sockets::Sockets;
-use crate::sockets::listener::BoundUnix;
+use crate::sockets::listener::{BoundUnix, SocketFile};
 
 /// How long commands in flight may take to be answered when the daemon stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// How long clients wait, in the queues of their sockets, for members that we know nothing of yet. Served at once
 /// after a start, the first of them would be told that no member is online.
 const FIRST_PROBES: Duration = Duration::from_millis(500);
-/// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(5);
+/// The same for a member whose name has to be looked up before it can be probed.
+const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// The same where our predecessor serves them meanwhile: a member that is not there is known to be lost by then.
+const FIRST_PROBES_OF_A_SUCCESSOR: Duration = Duration::from_secs(10);
 
 /// What signals, operators and the main thread share.
 #[derive(Debug)]
 pub struct Shared {
+    this: Weak<Shared>,
     clusters: RwLock<Vec<Arc<Running>>>,
     /// Held by whoever changes something; taken before any other lock.
     changes: Mutex<()>,
-    health: Sender<Message>,
-    upkeep: Upkeep,
+    health: Health,
+    names: Arc<Names>,
     /// The file, and what it held when it was last read or written.
     file: Mutex<(PathBuf, Vec<u8>)>,
     options: Options,
@@ -54,21 +57,25 @@ pub struct Shared {
     started: Instant,
     /// The next cluster's number.
     numbers: AtomicUsize,
+    /// Once the admin thread runs, and until it is told to end.
+    admin: Mutex<Option<Admin>>,
+}
+
+/// The admin thread, and the files of its doors in their order.
+#[derive(Debug)]
+struct Admin {
+    thread: AdminHandle,
+    files: Vec<SocketFile>,
 }
 
 /// The service that the daemon runs.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    health: Option<Health>,
-    /// Taken when the upkeep thread is started.
-    upkeep_inbox: Option<Inbox>,
-    upkeep: Option<UpkeepHandle>,
+    health: Option<HealthHandle>,
     /// Bound, not served yet.
-    doors: Vec<(model::Cluster, Door, Option<notify::Door>)>,
+    doors: Vec<(model::Cluster, Door, Option<relay::Door>)>,
     admin_doors: Vec<(BoundUnix, bool)>,
-    admin: Option<AdminHandle>,
-    admin_files: Vec<crate::sockets::listener::SocketFile>,
 }
 
 impl Shared {
@@ -86,17 +93,20 @@ impl Shared {
         &self,
         config: &model::Cluster,
         door: Door,
-        relay: Option<notify::Door>,
+        relay: Option<relay::Door>,
     ) -> io::Result<Running> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        Running::start(
-            number,
-            config,
-            (door, relay),
-            self.health.clone(),
-            self.upkeep.clone(),
-        )
-        .map_err(|error| io::Error::new(error.kind(), format!("cluster {}: {error}", config.name)))
+        let shared = Weak::clone(&self.this);
+        // A cluster that is being deleted goes with its last member: the admin thread sees to it.
+        let emptied = move || {
+            if let Some(shared) = shared.upgrade()
+                && let Some(admin) = &*shared.admin.lock()
+            {
+                admin.thread.wake();
+            }
+        };
+        Running::start(number, config, (door, relay), self.health.clone(), emptied)
+            .map_err(|error| io::Error::new(error.kind(), format!("cluster {}: {error}", config.name)))
     }
 
     /// One more cluster to be seen and, once it is opened, to take commands.
@@ -108,11 +118,11 @@ impl Shared {
 }
 
 /// Waits until each member has been probed, or until that takes too long.
-fn wait_for_first_probes<'a>(clusters: &(impl Iterator<Item = &'a Running> + Clone)) {
-    let until = now() + FIRST_PROBES;
-    let probed = |running: &Running| running.cluster.look(|_, core| core.round_is_over());
-    while !clusters.clone().all(probed) && now() < until {
-        std::thread::sleep(LOOK);
+fn await_first_probes<'a>(clusters: impl Iterator<Item = &'a Running>, at_most: Duration) {
+    let begun = now();
+    for running in clusters {
+        let named = begun + at_most.max(FIRST_NAMES);
+        running.cluster.await_first_probes(begun + at_most, named);
     }
 }
 
@@ -123,14 +133,14 @@ impl Service for Server {
         options: &Options,
         sockets: &Arc<Sockets>,
     ) -> Result<Self, StartError> {
-        let (health, inbox) = health_thread::channel();
-        let (upkeep, upkeep_inbox) = upkeep_thread::channel();
+        let health = HealthHandle::new().map_err(|error| StartError::new(1, format!("health: {error}")))?;
+        let names = Arc::new(Names::default());
         let mut doors = Vec::new();
         let mut errors = Vec::new();
         for cluster in parsed.config.clusters {
             match (
-                Door::open(&cluster, options, sockets),
-                notify::Door::open(&cluster, sockets, |_| None),
+                open_door(&cluster, options, sockets, &names),
+                open_relay(&cluster, sockets, |_| None),
             ) {
                 (Ok(door), Ok(relay)) => doors.push((cluster, door, relay)),
                 (door, relay) => errors.extend(door.err().into_iter().chain(relay.err())),
@@ -162,52 +172,55 @@ impl Service for Server {
                 messages: errors.into_iter().flat_map(|error| error.messages).collect(),
             });
         }
-        let shared = Shared {
+        let shared = Arc::new_cyclic(|this| Shared {
+            this: Weak::clone(this),
             clusters: RwLock::default(),
             changes: Mutex::default(),
-            health,
-            upkeep,
+            health: health.way(),
+            names,
             file: Mutex::new((options.config.clone(), contents)),
             options: options.clone(),
             sockets: Arc::clone(sockets),
             started: now(),
             numbers: AtomicUsize::new(0),
-        };
+            admin: Mutex::default(),
+        });
         Ok(Self {
-            shared: Arc::new(shared),
-            health: Some(Health::waiting(inbox)),
-            upkeep_inbox: Some(upkeep_inbox),
-            upkeep: None,
+            shared,
+            health: Some(health),
             doors,
             admin_doors,
-            admin: None,
-            admin_files: Vec::new(),
         })
     }
 
     fn start(&mut self) -> io::Result<()> {
         if let Some(health) = &mut self.health {
-            health.start()?;
-        }
-        if let Some(inbox) = self.upkeep_inbox.take() {
-            self.upkeep = Some(upkeep_thread::start(&self.shared, inbox)?);
+            health.start(Arc::clone(&self.shared.names))?;
         }
         for (config, door, relay) in self.doors.drain(..) {
             let running = self.shared.make_cluster(&config, door, relay)?;
             self.shared.enter(running);
         }
         let clusters = self.shared.clusters.read().clone();
-        wait_for_first_probes(&clusters.iter().map(|running| &**running));
+        let at_most = if self.shared.options.takeover {
+            FIRST_PROBES_OF_A_SUCCESSOR
+        } else {
+            FIRST_PROBES
+        };
+        await_first_probes(clusters.iter().map(|running| &**running), at_most);
         for running in &clusters {
             running.open();
         }
-        let mut doors = Vec::new();
+        let (mut doors, mut files) = (Vec::new(), Vec::new());
         for (BoundUnix { listener, file }, read_only) in self.admin_doors.drain(..) {
             doors.push(AdminDoor { listener, read_only });
-            self.admin_files.push(file);
+            files.push(file);
         }
         let operator: Arc<dyn Operator> = Arc::<Shared>::clone(&self.shared);
-        self.admin = Some(admin_thread::start(doors, operator)?);
+        let thread = admin_thread::start(doors, operator)?;
+        *self.shared.admin.lock() = Some(Admin { thread, files });
+        // One may have been emptied before.
+        self.shared.close_drained();
         Ok(())
     }
 
@@ -256,26 +269,22 @@ impl Service for Server {
     }
 
     fn stop(mut self) {
-        if let Some(admin) = self.admin.take() {
-            admin.stop();
-        }
-        if let Some(upkeep) = self.upkeep.take() {
-            upkeep.stop();
+        // Joined without the lock: a reload that it is at wants that.
+        let admin = self.shared.admin.lock().take();
+        if let Some(Admin { thread, files }) = admin {
+            thread.stop();
+            drop(files);
         }
         let clusters = core::mem::take(&mut *self.shared.clusters.write());
         for running in &clusters {
-            running.stop_accepting();
-        }
-        let until = now() + STOP_WITHIN;
-        while clusters.iter().any(|running| running.cluster.is_busy()) && now() < until {
-            std::thread::sleep(LOOK);
+            running.end(STOP_WITHIN);
         }
         for running in &clusters {
-            running.close();
+            running.join();
         }
         if let Some(health) = self.health.take() {
-            self.shared.health.send(Message::Stop).ok();
-            health.join();
+            health.stop();
         }
+        self.shared.names.close();
     }
 }

@@ -2,11 +2,12 @@
 
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::Shared;
-use super::running::{Door, Running};
+use super::running::{Running, open_door, open_link};
+use super::{FIRST_PROBES, Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, Cluster, needs_link};
 use crate::config::Setting;
@@ -14,9 +15,14 @@ use crate::config::fields;
 use crate::config::model::{self, Config, Name, Status};
 use crate::config::{check_cluster_fits, check_member_fits};
 use crate::daemon::StartError;
+use crate::dispatch::event::{Event, Traced};
 use crate::dispatch::session::{MemberId, SHARDS};
 use crate::dispatch::view::{ClusterView, SessionsView, Summary};
+use crate::rim::feed::{Subscription, Wake};
 use crate::rim::now;
+
+/// Call-ids in a part of a listing, and those of one shard more: some 100 kB each.
+const LISTED_A_PART: usize = 1_000;
 
 /// A member's id and its definition.
 fn member(cluster: &Cluster, name: &str) -> Result<(MemberId, model::Member), Refusal> {
@@ -85,6 +91,10 @@ impl Shared {
 }
 
 impl Operator for Shared {
+    fn tidy(&self) {
+        self.close_drained();
+    }
+
     fn clusters(&self) -> Vec<ClusterView> {
         let clusters: Vec<Arc<Running>> = self.clusters.read().clone();
         clusters.iter().map(|running| Self::view_of(running)).collect()
@@ -130,12 +140,12 @@ impl Operator for Shared {
             return Err(Refusal::MemberExists(member.name.to_string()));
         }
         check_member_fits(&definition, &member).map_err(Refusal::Other)?;
-        let failed = |error| other(format!("{} ({}): {error}", member.name, member.address));
-        let ids = running.cluster.places(1).map_err(failed)?;
-        for id in ids {
-            let link = running.cluster.open_link(&member, id).map_err(failed)?;
-            running.cluster.add_member(id, member.clone(), link);
+        let link = open_link(&member).map_err(other)?;
+        if let Some(id) = running.cluster.places(1).map_err(other)?.pop() {
+            running.cluster.add_member(id, &member, link);
         }
+        // Whoever asks next finds it as it is.
+        await_first_probes(core::iter::once(&*running), FIRST_PROBES);
         Ok(())
     }
 
@@ -146,7 +156,7 @@ impl Operator for Shared {
         if at_once {
             running.cluster.remove_member(id);
             log::info!("member {name} of {cluster} ({address}): removed");
-        } else if !running.cluster.delete_members([id]).is_empty() {
+        } else if !running.cluster.delete_members(vec![id]).is_empty() {
             log::info!("member {name} of {cluster} ({address}): it has no sessions, or is offline: removed");
         } else {
             log::info!("member {name} of {cluster} ({address}): draining");
@@ -185,11 +195,10 @@ impl Operator for Shared {
         let mut others = definition(&running);
         others.members.retain(|other| other.name != before.name);
         check_member_fits(&others, &after).map_err(Refusal::Other)?;
-        let failed = |error| other(format!("{name} ({}): {error}", after.address));
         let link = needs_link(&before, &after)
-            .then(|| running.cluster.open_link(&after, id))
+            .then(|| open_link(&after))
             .transpose()
-            .map_err(failed)?;
+            .map_err(other)?;
         match running.cluster.change_member(id, &after, link, true) {
             Changed::Done => Ok(()),
             Changed::Gone => Err(Refusal::NoMember(name.to_owned())),
@@ -215,9 +224,10 @@ impl Operator for Shared {
         }
         check_cluster_fits(&others, &cluster).map_err(Refusal::Other)?;
         let refused = |error: StartError| Refusal::Other(error.messages.join("; "));
-        let door = Door::open(&cluster, &self.options, &self.sockets).map_err(refused)?;
+        let door = open_door(&cluster, &self.options, &self.sockets, &self.names).map_err(refused)?;
         let relay = self.open_relay(&cluster).map_err(refused)?;
         let running = self.make_cluster(&cluster, door, relay).map_err(other)?;
+        await_first_probes(core::iter::once(&running), FIRST_PROBES);
         self.enter(running).open();
         log::info!("cluster {}: added, on {}", cluster.name, cluster.address);
         Ok(())
@@ -234,7 +244,13 @@ impl Operator for Shared {
         Ok(())
     }
 
-    fn sessions(&self, cluster: &str, name: Option<&str>, limit: usize) -> Result<SessionsView, Refusal> {
+    fn sessions(
+        &self,
+        cluster: &str,
+        name: Option<&str>,
+        from: usize,
+        limit: usize,
+    ) -> Result<SessionsView, Refusal> {
         let running = self.find(cluster)?;
         let id = match name {
             Some(name) => Some(member(&running.cluster, name)?.0),
@@ -243,12 +259,17 @@ impl Operator for Shared {
         let cluster = &running.cluster;
         let bound = cluster.look(|_, core| id.map_or_else(|| core.bound(), |id| core.bound_to(id)));
         let mut listed = Vec::new();
-        for shard in 0..SHARDS {
+        let mut next = None;
+        for shard in from..SHARDS {
+            if listed.len() >= LISTED_A_PART {
+                next = Some(shard);
+                break;
+            }
             if !cluster.look(|now, core| core.list_sessions(now, shard, id, limit, &mut listed)) {
                 break;
             }
         }
-        Ok(SessionsView { bound, listed })
+        Ok(SessionsView { bound, listed, next })
     }
 
     fn locate(&self, cluster: &str, call_id: &[u8]) -> Result<Option<(Name, Duration)>, Refusal> {
@@ -256,6 +277,20 @@ impl Operator for Shared {
             .find(cluster)?
             .cluster
             .look(|now, core| core.locate(now, call_id)))
+    }
+
+    fn watch(&self, _: Wake) -> Result<Subscription<Event>, Refusal> {
+        Err(Refusal::Other("watch: this daemon does not tell yet".to_owned()))
+    }
+
+    fn trace(&self, cluster: &str, _: Option<Vec<u8>>, _: Wake) -> Result<Subscription<Traced>, Refusal> {
+        self.find(cluster)?;
+        Err(Refusal::Other("trace: this daemon does not tell yet".to_owned()))
+    }
+
+    fn traced_last(&self, cluster: &str) -> Result<Vec<Traced>, Refusal> {
+        self.find(cluster)?;
+        Err(Refusal::Other("trace: this daemon does not tell yet".to_owned()))
     }
 
     fn reload(&self) -> Result<Loaded, Refusal> {
@@ -279,6 +314,14 @@ impl Operator for Shared {
 
     fn file(&self) -> (PathBuf, Vec<u8>) {
         self.file.lock().clone()
+    }
+
+    fn take_over(&self, successor: OwnedFd) {
+        self.hand_over(successor.into());
+    }
+
+    fn own_files(&self) -> Vec<PathBuf> {
+        self.options.own_files().map(Path::to_owned).collect()
     }
 
     fn saved(&self, contents: Vec<u8>) {

@@ -4,23 +4,24 @@
 
 use core::mem;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::process::{getegid, geteuid};
 
 use super::operate::definition;
-use super::running::{Door, Front, Running};
-use super::{Shared, wait_for_first_probes};
+use super::running::{Running, open_door, open_link, open_relay};
+use super::{FIRST_PROBES, Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
-use crate::cluster::{Changed, needs_link};
+use crate::cluster::front::door::Door;
+use crate::cluster::{Changed, needs_link, relay};
 use crate::config::{self, Parsed, model};
 use crate::daemon::{StartError, rights};
 use crate::dispatch::session::MemberId;
 use crate::link::Link;
-use crate::notify::{self, Relay};
-use crate::sockets::listener::Rights;
+use crate::sockets::file;
+use crate::sockets::listener::{BoundUnix, Rights};
 
 impl Shared {
     /// Reads the file again and makes the running state what it says.
@@ -38,7 +39,7 @@ impl Shared {
         }
         self.log_changes(&path, &known, &config);
         plan.admit();
-        wait_for_first_probes(&plan.unproven());
+        await_first_probes(plan.unproven(), FIRST_PROBES);
         plan.carry_out(self);
         self.put_in_order(&config);
         self.file.lock().1 = contents;
@@ -65,13 +66,32 @@ impl Shared {
 
     /// Binds the relay of a cluster. A socket that a running cluster has is taken over from it, so that an address
     /// can go from one to another.
-    pub(super) fn open_relay(&self, wanted: &model::Cluster) -> Result<Option<notify::Door>, StartError> {
-        notify::Door::open(wanted, &self.sockets, |address| {
+    pub(super) fn open_relay(&self, wanted: &model::Cluster) -> Result<Option<relay::Door>, StartError> {
+        open_relay(wanted, &self.sockets, |address| {
             let running = self.clusters.read();
             running
                 .iter()
                 .find_map(|running| running.cluster.relay_port(address))
         })
+    }
+
+    /// Binds the admin sockets whose files were removed once more.
+    fn lost_admin_sockets(&self) -> Result<Vec<(usize, BoundUnix)>, String> {
+        let lost: Vec<(usize, PathBuf)> = match &*self.admin.lock() {
+            Some(admin) => {
+                let files = admin.files.iter().enumerate();
+                let lost = files.filter(|(_, file)| !file.is_there());
+                lost.map(|(n, file)| (n, file.path().to_owned())).collect()
+            }
+            None => return Ok(Vec::new()),
+        };
+        let bind = |(n, path): (usize, PathBuf)| {
+            let read_only = self.options.readonly_socket.as_ref() == Some(&path);
+            let rights = rights::of_admin_socket(&self.options, read_only)?;
+            let bound = self.sockets.unix(&path, &rights);
+            Ok((n, bound.map_err(|error| error.to_string())?))
+        };
+        lost.into_iter().map(bind).collect()
     }
 
     /// Lists clusters and members in the order of the file.
@@ -100,6 +120,8 @@ struct Plan {
     /// Clusters that are no longer in the file; whether another one has their socket now.
     removed: Vec<(Arc<Running>, bool)>,
     rights: Vec<NewRights>,
+    /// Admin sockets in the place of those whose files were removed, each with the number of its door.
+    admin: Vec<(usize, BoundUnix)>,
 }
 
 /// A cluster that stays.
@@ -107,21 +129,23 @@ struct Change {
     running: Arc<Running>,
     wanted: model::Cluster,
     /// Where it is to listen from now on, if that is elsewhere.
-    moved: Option<Front>,
+    moved: Option<Door>,
     /// Whether it has another relay from now on, or none any more.
     moves_relay: bool,
     /// That one.
-    relay: Option<Relay>,
+    relay: Option<relay::Door>,
     members: Vec<MemberChange>,
-    new: Vec<(MemberId, model::Member, Arc<Link>)>,
+    new: Vec<(MemberId, model::Member, Link)>,
     leaving: Vec<(MemberId, model::Member)>,
+    /// Whether there are members that have just come.
+    has_new: bool,
 }
 
 /// A member that becomes another.
 struct MemberChange {
     id: MemberId,
     after: model::Member,
-    link: Option<Arc<Link>>,
+    link: Option<Link>,
 }
 
 impl Plan {
@@ -145,20 +169,33 @@ impl Plan {
         for wanted in &config.clusters {
             let told = |error: String| format!("cluster {}: {error}", wanted.name);
             let own = named(&wanted.name);
-            let holder = clusters.iter().find(|(_, now)| is_at(now, wanted));
-            let stays = own.is_some_and(|(_, now)| now.protocol == wanted.protocol && is_at(now, wanted));
+            // A socket whose file was removed serves nobody: it is made anew.
+            let holder = clusters
+                .iter()
+                .find(|(running, now)| is_at(now, wanted) && running.socket_is_there());
+            let stays = own.is_some_and(|(running, now)| {
+                now.protocol == wanted.protocol && is_at(now, wanted) && running.socket_is_there()
+            });
             let door = match holder {
                 _ if stays => None,
                 // It moves away or closes: its very socket goes on to this cluster, and who waits there with it.
                 Some((holder, _)) => Some(
                     holder
-                        .door_again(wanted.protocol)
-                        .map_err(|error| told(error.to_string()))?,
+                        .door_over(wanted.protocol)
+                        .ok_or_else(|| told("its socket is being closed: try again".to_owned()))?,
                 ),
-                None => Some(
-                    Door::open(wanted, &shared.options, &shared.sockets)
-                        .map_err(|error| error.messages.join("; "))?,
-                ),
+                None => {
+                    if own.is_some_and(|(_, now)| is_at(now, wanted)) {
+                        log::warn!(
+                            "{}",
+                            told(format!("{}: our socket is gone: making it again", wanted.address))
+                        );
+                    }
+                    Some(
+                        open_door(wanted, &shared.options, &shared.sockets, &shared.names)
+                            .map_err(|error| error.messages.join("; "))?,
+                    )
+                }
             };
             if let Some((holder, now)) = holder
                 && now.socket != wanted.socket
@@ -183,6 +220,7 @@ impl Plan {
                 plan.removed.push((Arc::clone(running), is_taken));
             }
         }
+        plan.admin = shared.lost_admin_sockets()?;
         // The only step that others can see, and one that can be taken back.
         for done in 0..plan.rights.len() {
             let (before, rest) = plan.rights.split_at(done);
@@ -220,6 +258,7 @@ impl Plan {
             members: Vec::new(),
             new: Vec::new(),
             leaving: Vec::new(),
+            has_new: false,
         };
         let before: Vec<(MemberId, model::Member)> = cluster.look(|_, core| {
             let members = core.members_in_order();
@@ -229,19 +268,15 @@ impl Plan {
                 .collect()
         });
         let filled = (|| {
-            let named = |error: io::Error, member: &model::Member| {
-                let (name, address) = (&member.name, &member.address);
-                io::Error::new(error.kind(), format!("member {name} ({address}): {error}"))
-            };
             for (id, member) in before {
                 match wanted.members.iter().find(|wanted| wanted.name == member.name) {
                     Some(after) if *after == member => {}
                     Some(after) => {
-                        let link = needs_link(&member, after).then(|| cluster.open_link(after, id));
+                        let link = needs_link(&member, after).then(|| open_link(after));
                         change.members.push(MemberChange {
                             id,
                             after: after.clone(),
-                            link: link.transpose().map_err(|error| named(error, after))?,
+                            link: link.transpose()?,
                         });
                     }
                     None => change.leaving.push((id, member)),
@@ -250,25 +285,19 @@ impl Plan {
             let is_new = |member: &&model::Member| now.members.iter().all(|known| known.name != member.name);
             let new: Vec<&model::Member> = wanted.members.iter().filter(is_new).collect();
             for (member, id) in new.iter().zip(cluster.places(new.len())?) {
-                let link = cluster
-                    .open_link(member, id)
-                    .map_err(|error| named(error, member))?;
-                change.new.push((id, (*member).clone(), link));
+                change.new.push((id, (*member).clone(), open_link(member)?));
             }
             let relay_at = wanted
                 .disconnect_notify
                 .as_ref()
                 .map(|notify| notify.inbound_address);
             if relay_at != cluster.relay_address() {
-                let door = shared
+                change.moves_relay = true;
+                change.relay = shared
                     .open_relay(wanted)
                     .map_err(|error| io::Error::other(error.messages.join("; ")))?;
-                change.moves_relay = true;
-                change.relay = cluster.start_relay(door)?;
             }
-            if let Some(door) = door {
-                change.moved = Some(running.front_for(door)?);
-            }
+            change.moved = door;
             Ok(())
         })();
         // Also what is half filled: the plan closes it.
@@ -281,20 +310,31 @@ impl Plan {
     fn admit(&mut self) {
         for change in &mut self.changed {
             for (id, member, link) in mem::take(&mut change.new) {
-                change.running.cluster.add_member(id, member, link);
+                change.running.cluster.add_member(id, &member, link);
+                change.has_new = true;
             }
         }
     }
 
     /// Who must know its members before the rest is done: a new cluster, since it takes commands at once where its
-    /// socket was another one's before; one that loses members, since there may be none but new ones left.
-    fn unproven(&self) -> impl Iterator<Item = &Running> + Clone {
-        let losing = self.changed.iter().filter(|change| !change.leaving.is_empty());
-        self.added.iter().chain(losing.map(|change| &*change.running))
+    /// socket was another one's before; one that gains members, since those that leave may be all others, and since who
+    /// asks next is to find the new ones as they are.
+    fn unproven(&self) -> impl Iterator<Item = &Running> {
+        let gaining = self.changed.iter().filter(|change| change.has_new);
+        self.added.iter().chain(gaining.map(|change| &*change.running))
     }
 
     fn carry_out(mut self, shared: &Shared) {
         self.rights.clear();
+        if let Some(admin) = &mut *shared.admin.lock() {
+            for (n, BoundUnix { listener, file }) in mem::take(&mut self.admin) {
+                log::warn!("{}: our admin socket was gone: made again", file.path().display());
+                admin.thread.replace(n, listener);
+                if let Some(old) = admin.files.get_mut(n) {
+                    *old = file;
+                }
+            }
+        }
         let changed = mem::take(&mut self.changed);
         let removed = mem::take(&mut self.removed);
         // Nobody serves a socket that another cluster is to serve.
@@ -320,18 +360,6 @@ impl Plan {
 
 impl Drop for Plan {
     fn drop(&mut self) {
-        for change in self.changed.drain(..) {
-            let links = change.members.into_iter().filter_map(|change| change.link);
-            for link in links.chain(change.new.into_iter().map(|(_, _, link)| link)) {
-                link.close();
-            }
-            if let Some(front) = change.moved {
-                front.close();
-            }
-            if let Some(relay) = change.relay {
-                relay.close();
-            }
-        }
         for running in self.added.drain(..) {
             running.close();
         }
@@ -344,8 +372,8 @@ impl Change {
         self.running
             .draining
             .store(false, core::sync::atomic::Ordering::Release);
-        if let Some(front) = self.moved {
-            self.running.move_to(front);
+        if let Some(door) = self.moved {
+            self.running.move_to(door);
         }
         cluster.set_rules(&self.wanted);
         if self.moves_relay {
@@ -358,8 +386,7 @@ impl Change {
                 // It was draining, and its last session ended a moment ago.
                 let again = cluster.places(1).and_then(|ids| {
                     ids.into_iter().try_for_each(|id| {
-                        let link = cluster.open_link(&after, id)?;
-                        cluster.add_member(id, after.clone(), link);
+                        cluster.add_member(id, &after, open_link(&after)?);
                         Ok(())
                     })
                 });
@@ -368,7 +395,7 @@ impl Change {
                 }
             }
         }
-        let out = cluster.delete_members(self.leaving.iter().map(|(id, _)| *id));
+        let out = cluster.delete_members(self.leaving.iter().map(|(id, _)| *id).collect());
         for (id, member) in &self.leaving {
             let model::Member { name, address, .. } = member;
             let how = if out.contains(id) { "removed" } else { "draining" };
@@ -409,9 +436,11 @@ impl NewRights {
     }
 
     fn give(&self, rights: &Rights) -> io::Result<()> {
-        let uid = rights.uid.unwrap_or_else(|| geteuid().as_raw());
-        let gid = rights.gid.unwrap_or_else(|| getegid().as_raw());
-        lchown(&self.path, Some(uid), Some(gid))?;
-        std::fs::set_permissions(&self.path, std::fs::Permissions::from_mode(rights.mode))
+        let rights = Rights {
+            uid: Some(rights.uid.unwrap_or_else(|| geteuid().as_raw())),
+            gid: Some(rights.gid.unwrap_or_else(|| getegid().as_raw())),
+            ..*rights
+        };
+        file::give(&self.path, &rights).map(drop)
     }
 }

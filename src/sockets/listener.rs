@@ -7,16 +7,19 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use parking_lot::Mutex;
+use rustix::fs::{Mode, RawMode};
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockAddr, Socket, TcpKeepalive, Type};
 
 use crate::config::model::SOCKET_PATH_MAX;
-use crate::sockets::Kept;
+pub use crate::sockets::file::{Identity, Rights, SocketFile, unlink_ours};
+use crate::sockets::file::{Turn, give};
 
 /// Connections that wait to be accepted. Large, since a SIP server opens one a command; the kernel cuts it to
 /// `somaxconn`.
@@ -36,98 +39,6 @@ const IN_DIRECTORY: &str = "bind a socket in its directory";
 const OWNER: &str = "give the socket its owner and mode";
 /// What fails when a port is taken or the address is not ours.
 const PORT: &str = "bind";
-
-/// Who may connect to a UNIX socket: its owner and permission bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rights {
-    /// Owner; `None` is the user that we run as.
-    pub uid: Option<u32>,
-    /// Group; `None` is the one that the directory or our own group gives.
-    pub gid: Option<u32>,
-    /// Permission bits, whatever the umask.
-    pub mode: u32,
-}
-
-/// Which file a path names, however it is renamed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
-    device: u64,
-    inode: u64,
-}
-
-impl fmt::Display for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:x}.{:x}", self.device, self.inode)
-    }
-}
-
-impl Identity {
-    /// Reads what `Display` wrote.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (device, inode) = text.split_once('.')?;
-        let number = |text| u64::from_str_radix(text, 16).ok();
-        Some(Self {
-            device: number(device)?,
-            inode: number(inode)?,
-        })
-    }
-
-    /// Of what `path` names now; a symbolic link is itself.
-    ///
-    /// # Errors
-    /// What the system says, as when there is nothing.
-    pub fn of(path: &Path) -> io::Result<Self> {
-        fs::symlink_metadata(path).map(|found| Self {
-            device: found.dev(),
-            inode: found.ino(),
-        })
-    }
-}
-
-/// The file of a socket that we bound. It is removed when this is dropped, unless somebody else's stands there, or
-/// somebody listens on for us.
-#[derive(Debug)]
-pub struct SocketFile {
-    path: PathBuf,
-    identity: Identity,
-    leave: bool,
-    kept: Option<Kept>,
-}
-
-impl SocketFile {
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Which file it is.
-    pub fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    /// The same for a socket that the service manager keeps.
-    #[must_use]
-    pub fn kept(mut self, kept: Option<Kept>) -> Self {
-        self.kept = kept;
-        self
-    }
-
-    /// Lets the file stay: another process serves the socket from now on.
-    pub fn leave(mut self) {
-        self.leave = true;
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.leave || self.kept.as_ref().is_some_and(Kept::outlives_us) {
-            return;
-        }
-        if let Err(error) = unlink_ours(&self.path, self.identity) {
-            log::warn!("{}: cannot remove our socket: {error}", self.path.display());
-        }
-    }
-}
 
 /// A bound UNIX socket and its file. The listener may be moved to its thread; the file is kept by who removes it.
 #[derive(Debug)]
@@ -247,30 +158,23 @@ pub fn bind_unix(path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
     if path.as_os_str().len() > SOCKET_PATH_MAX {
         return Err(BindError::TooLong { path: path.into() });
     }
+    // Also to tell who may not write there that somebody listens.
+    judge_existing(path)?;
+    let _turn = Turn::take(path).map_err(failed(IN_DIRECTORY))?;
     judge_existing(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("make a socket"))?;
-    let temporary = bind_temporary(&socket, path).map_err(failed(IN_DIRECTORY))?;
-    let identity = Identity::of(&temporary)
+    let temporary = bind_temporary(&socket, path, rights.mode).map_err(failed(IN_DIRECTORY))?;
+    let placed = give(&temporary, rights)
+        .map_err(failed(OWNER))
         .and_then(|identity| {
-            std::os::unix::fs::lchown(&temporary, rights.uid, rights.gid)?;
-            fs::set_permissions(&temporary, fs::Permissions::from_mode(rights.mode))?;
+            socket.listen(BACKLOG).map_err(failed("listen"))?;
+            fs::rename(&temporary, path).map_err(failed("put the socket in its place"))?;
             Ok(identity)
-        })
-        .map_err(failed(OWNER));
-    let placed = identity.and_then(|identity| {
-        socket.listen(BACKLOG).map_err(failed("listen"))?;
-        fs::rename(&temporary, path).map_err(failed("put the socket in its place"))?;
-        Ok(identity)
-    });
+        });
     match placed {
         Ok(identity) => Ok(BoundUnix {
             listener: std::os::fd::OwnedFd::from(socket).into(),
-            file: SocketFile {
-                path: path.into(),
-                identity,
-                leave: false,
-                kept: None,
-            },
+            file: SocketFile::new(path, identity),
         }),
         Err(error) => {
             // The first error is the one to tell; a temporary name that stays does no harm.
@@ -285,40 +189,11 @@ pub fn bind_unix(path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
 /// # Errors
 /// [`BindError::System`] when there is no such file or it is not ours to change; it stays then, as it was.
 pub fn adopt_unix(listener: UnixListener, path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
-    let adopt = || -> io::Result<Identity> {
-        let found = fs::symlink_metadata(path)?;
-        let differs = |wanted: Option<u32>, found| wanted.is_some_and(|wanted| wanted != found);
-        if differs(rights.uid, found.uid()) || differs(rights.gid, found.gid()) {
-            std::os::unix::fs::lchown(path, rights.uid, rights.gid)?;
-        }
-        if found.mode() & 0o7777 != rights.mode {
-            fs::set_permissions(path, fs::Permissions::from_mode(rights.mode))?;
-        }
-        Identity::of(path)
-    };
-    let identity = adopt().map_err(|error| system(path.display(), OWNER, error))?;
+    let identity = give(path, rights).map_err(|error| system(path.display(), OWNER, error))?;
     Ok(BoundUnix {
         listener,
-        file: SocketFile {
-            path: path.into(),
-            identity,
-            leave: false,
-            kept: None,
-        },
+        file: SocketFile::new(path, identity),
     })
-}
-
-/// Removes `path` when it is still the file of `identity`; says whether it was.
-///
-/// # Errors
-/// When the file is ours and the system does not remove it.
-pub fn unlink_ours(path: &Path, identity: Identity) -> io::Result<bool> {
-    match Identity::of(path) {
-        Ok(found) if found == identity => fs::remove_file(path).map(|()| true),
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 /// Binds a UDP control socket. An IPv6 one takes IPv6 alone, so that both families may have the same port.
@@ -421,18 +296,33 @@ const fn listener_pid(_stream: &UnixStream) -> Option<i32> {
 }
 
 /// Binds `socket` to a name of its own beside `path`, and returns that.
-fn bind_temporary(socket: &Socket, path: &Path) -> io::Result<PathBuf> {
+fn bind_temporary(socket: &Socket, path: &Path, mode: u32) -> io::Result<PathBuf> {
     static SERIAL: AtomicU32 = AtomicU32::new(0);
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..NAMES_TRIED {
         let temporary = temporary_name(path, std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-        match socket.bind(&SockAddr::unix(&temporary)?) {
+        match bind_with_mode(socket, &SockAddr::unix(&temporary)?, mode) {
             Ok(()) => return Ok(temporary),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
             Err(error) => return Err(error),
         }
     }
     Err(last)
+}
+
+/// Binds `socket` so that its file has `mode` from its first moment: Linux gives it the mode of the socket, less the
+/// mask of the process. Elsewhere it may be narrower or wider until [`give`]; nobody listens before.
+fn bind_with_mode(socket: &Socket, name: &SockAddr, mode: u32) -> io::Result<()> {
+    /// The mask is the process's, for a moment; every other file of ours is made with a mode that it does not narrow.
+    static MASK: Mutex<()> = Mutex::new(());
+    let mode = Mode::from_raw_mode(RawMode::try_from(mode).unwrap_or_default());
+    // Refused where sockets have no mode.
+    let _ = rustix::fs::fchmod(socket, mode);
+    let _alone = MASK.lock();
+    let before = rustix::process::umask(Mode::empty());
+    let bound = socket.bind(name);
+    rustix::process::umask(before);
+    bound
 }
 
 /// A name in the directory of `path` that fits into a socket address whenever `path` does.
@@ -448,7 +338,9 @@ fn temporary_name(path: &Path, pid: u32, serial: u32) -> PathBuf {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpStream;
+    use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixDatagram;
+    use std::sync::Barrier;
 
     use super::*;
 
@@ -552,6 +444,84 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         assert_eq!(bound.file.path(), path);
         assert_eq!(room.names(), ["c.sock"]);
+    }
+
+    #[test]
+    fn of_several_who_find_a_stale_socket_one_gets_it() {
+        const AT_ONCE: usize = 4;
+        let room = Room::new();
+        let path = room.0.join("c.sock");
+        for round in 0..100 {
+            drop(UnixListener::bind(&path).unwrap());
+            let start = Barrier::new(AT_ONCE);
+            let mut bound = std::thread::scope(|scope| {
+                let bind = || {
+                    start.wait();
+                    bind_unix(&path, &OURS)
+                };
+                let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(bind)).collect();
+                let results = threads.into_iter().map(|thread| thread.join().unwrap());
+                results.filter_map(Result::ok).collect::<Vec<_>>()
+            });
+            assert_eq!(bound.len(), 1, "round {round}");
+            assert!(bound.remove(0).file.is_there());
+            assert_eq!(room.names(), [""; 0], "round {round}");
+        }
+    }
+
+    #[test]
+    fn one_who_stops_does_not_remove_the_socket_of_one_who_starts() {
+        let room = Room::new();
+        let path = room.0.join("c.sock");
+        for round in 0..100 {
+            let BoundUnix { listener, file } = bind_unix(&path, &OURS).unwrap();
+            let start = Barrier::new(2);
+            let next = std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    drop(listener);
+                    start.wait();
+                    drop(file);
+                });
+                start.wait();
+                bind_unix(&path, &OURS).unwrap()
+            });
+            assert!(next.file.is_there(), "round {round}");
+        }
+    }
+
+    #[test]
+    fn a_turn_that_a_killed_daemon_left_is_taken() {
+        let room = Room::new();
+        let path = room.0.join("c.sock");
+        fs::write(room.0.join(".c.sock.lock"), "").unwrap();
+        let _bound = bind_unix(&path, &OURS).unwrap();
+        assert_eq!(room.names(), ["c.sock"]);
+    }
+
+    #[test]
+    fn a_socket_has_its_mode_before_anybody_touches_its_file() {
+        let room = Room::new();
+        let path = room.0.join("s");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        bind_with_mode(&socket, &SockAddr::unix(&path).unwrap(), 0o626).unwrap();
+        if cfg!(target_os = "linux") {
+            assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o626);
+        }
+        give(&path, &Rights { mode: 0o612, ..OURS }).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o612);
+    }
+
+    #[test]
+    fn rights_are_given_to_no_other_file_through_a_link() {
+        let room = Room::new();
+        let (file, link) = (room.0.join("shadow"), room.0.join("s"));
+        fs::write(&file, "").unwrap();
+        let before = fs::metadata(&file).unwrap().mode();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for place in [&file, &link] {
+            give(place, &Rights { mode: 0o666, ..OURS }).unwrap_err();
+        }
+        assert_eq!(fs::metadata(&file).unwrap().mode(), before);
     }
 
     #[test]

@@ -1,23 +1,29 @@
 //! The listening sockets of the daemon: bound, or taken over. Where the service manager keeps descriptors for us
 //! (systemd's `FileDescriptorStoreMax=`) it gets each of them: it listens on while we are restarted, so that who
 //! connects meanwhile is not refused but waits for our successor. A socket that it made itself (a socket unit) is
-//! taken over in the same way. The sockets are found again by what they are, not by the order of the configuration.
+//! taken over in the same way, and so are those of a running daemon whose [successor](handover) we are. The sockets are
+//! found again by what they are, not by the order of the configuration.
 
+pub mod file;
+pub mod handover;
 pub mod listener;
 pub(crate) mod systemd;
 
 use core::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 
+use self::handover::Successor;
 use self::systemd::{Given, Systemd};
+use crate::rim::lock::{Ranked, rank};
 use crate::sockets::listener::{
     BindError, BoundUnix, Identity, Rights, adopt_unix, bind_tcp, bind_udp, bind_unix, unlink_ours,
 };
@@ -30,10 +36,10 @@ const NAME_MAX: usize = 255;
 pub struct Sockets {
     keeper: Arc<Keeper>,
     /// Handed to us and not asked for yet.
-    handed: Mutex<Vec<Handed>>,
+    handed: Ranked<Vec<Handed>, { rank::SOCKETS }>,
 }
 
-/// The service manager, as who keeps descriptors.
+/// Who knows of every open socket, and the service manager, as who keeps descriptors.
 #[derive(Debug, Default)]
 struct Keeper {
     systemd: Arc<Systemd>,
@@ -41,27 +47,77 @@ struct Keeper {
     room: AtomicUsize,
     /// Whether a socket that is closed is closed for good. Before and after, we end and another will listen on it.
     serving: AtomicBool,
+    /// Our predecessor goes on unless we serve: what it gave us is not ours to remove.
+    inherits: AtomicBool,
+    /// A successor has it all.
+    given_away: AtomicBool,
+    /// It has the pid file too.
+    pid_file_given_away: AtomicBool,
+    open: Ranked<Vec<Open>, { rank::SOCKETS }>,
+    /// Each open socket has its own.
+    numbers: AtomicU64,
+    pid_file: Ranked<Option<OwnedFd>, { rank::SOCKETS }>,
+    /// The connection to a successor that does not serve yet.
+    successor: Ranked<Option<UnixStream>, { rank::SOCKETS }>,
 }
 
-/// A socket that somebody keeps open beside us. Dropped while we serve, it is not kept any longer.
+/// A socket that is open, so that it can be handed over or its file removed whoever holds it.
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    name: String,
+    /// The same socket once more.
+    descriptor: OwnedFd,
+    /// Where it is, and whether the file goes when we end.
+    file: Option<(PathBuf, Identity, Holder)>,
+}
+
+/// Who has a socket open beside us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// The service manager, which made it itself: it is never ours to close.
+    Manager,
+    /// The service manager, for us.
+    Store,
+    /// Our predecessor, until we serve.
+    Predecessor,
+    /// Nobody.
+    Nobody,
+}
+
+/// The note that a socket is open. Dropped while we serve, it is not kept by anybody any longer.
 #[derive(Debug)]
 pub struct Kept {
     keeper: Arc<Keeper>,
-    /// What we called it; `None` for one that is not ours to close.
-    name: Option<String>,
+    name: String,
+    holder: Holder,
+    number: u64,
 }
 
 impl Kept {
     /// Whether it listens on when we close it now.
     pub fn outlives_us(&self) -> bool {
-        self.name.is_none() || !self.keeper.serving.load(Ordering::Acquire)
+        self.keeper.outlives_us(self.holder)
+    }
+}
+
+impl Keeper {
+    fn outlives_us(&self, holder: Holder) -> bool {
+        self.given_away.load(Ordering::Acquire)
+            || match holder {
+                Holder::Manager => true,
+                Holder::Store => !self.serving.load(Ordering::Acquire),
+                Holder::Predecessor => self.inherits.load(Ordering::Acquire),
+                Holder::Nobody => false,
+            }
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let (Some(name), false) = (&self.name, self.outlives_us()) {
-            self.keeper.systemd.forget(name);
+        self.keeper.open.lock().retain(|open| open.number != self.number);
+        if self.holder == Holder::Store && !self.outlives_us() {
+            self.keeper.systemd.forget(&self.name);
             self.keeper.room.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -73,7 +129,7 @@ pub struct BoundPort<S> {
     /// The socket.
     pub socket: S,
     /// To be dropped when it is closed.
-    pub kept: Option<Kept>,
+    pub kept: Kept,
 }
 
 /// A socket that was handed to us.
@@ -82,6 +138,7 @@ struct Handed {
     socket: Socket,
     name: String,
     place: HandedAt,
+    holder: Holder,
 }
 
 /// Where it listens.
@@ -93,7 +150,7 @@ enum HandedAt {
 
 impl Handed {
     /// `None` for what is no listening socket, or whose file is gone: nobody can connect to that.
-    fn new(Given { descriptor, name }: Given) -> Option<Self> {
+    fn new(Given { descriptor, name }: Given, holder: Holder) -> Option<Self> {
         let socket = Socket::from(descriptor);
         let address = socket.local_addr().ok()?;
         let kind = socket.r#type().ok()?;
@@ -111,12 +168,14 @@ impl Handed {
         } else {
             return None;
         };
-        Some(Self { socket, name, place })
-    }
-
-    /// Whether its name is one of those that we give.
-    fn is_ours(&self) -> bool {
-        self.name == name_of(self.socket.r#type().ok(), &self.place)
+        // Its name is one of those that we give, unless the manager made it.
+        let is_ours = name == name_of(socket.r#type().ok(), &place);
+        Some(Self {
+            socket,
+            name,
+            place,
+            holder: if is_ours { holder } else { Holder::Manager },
+        })
     }
 }
 
@@ -126,22 +185,98 @@ impl Sockets {
         let mut handed = Vec::new();
         for given in given {
             let name = given.name.clone();
-            if let Some(socket) = Handed::new(given) {
+            if let Some(socket) = Handed::new(given, Holder::Store) {
                 handed.push(socket);
             } else {
                 log::warn!("descriptor \"{name}\" of systemd is no socket that we listen on: closed");
                 systemd.forget(&name);
             }
         }
-        let ours = handed.iter().filter(|socket| socket.is_ours()).count();
+        let ours = handed
+            .iter()
+            .filter(|socket| socket.holder == Holder::Store)
+            .count();
         Self {
             keeper: Arc::new(Keeper {
                 systemd: Arc::clone(systemd),
                 room: AtomicUsize::new(systemd.store().saturating_sub(ours)),
-                serving: AtomicBool::new(false),
+                ..Keeper::default()
             }),
-            handed: Mutex::new(handed),
+            handed: Ranked::new(handed),
         }
+    }
+
+    /// With what a daemon has given us, which goes on with it until [`Self::serve`].
+    pub(super) fn inherit(&self, given: Vec<Given>) {
+        self.keeper.inherits.store(true, Ordering::Release);
+        let sockets = given
+            .into_iter()
+            .filter_map(|given| Handed::new(given, Holder::Predecessor));
+        self.handed.lock().extend(sockets);
+    }
+
+    /// A successor gets this pid file too.
+    pub(super) fn share_pid_file(&self, file: OwnedFd) {
+        *self.keeper.pid_file.lock() = Some(file);
+    }
+
+    /// Gives every open socket to the successor that asks over `stream`, and waits until it serves; then nothing is
+    /// removed any more when it is closed. Returns the successor's pid.
+    ///
+    /// # Errors
+    /// When it does not come to that; then all is as before.
+    pub fn hand_over(&self, stream: UnixStream) -> io::Result<u32> {
+        let keeper = &self.keeper;
+        *keeper.successor.lock() = Some(stream.try_clone()?);
+        // Looked at after that, as who stops does it the other way round: one of the two sees the other.
+        let why_not = if keeper.systemd.is_there() {
+            // It would take the end of its main process for the end of the service, and end the successor with it.
+            Some("the daemon is systemd's: want systemctl restart, which refuses nobody either")
+        } else if keeper.serving.load(Ordering::Acquire) {
+            None
+        } else {
+            Some("the daemon is about to start or to stop")
+        };
+        let given = match why_not {
+            None => self.give_all(stream),
+            Some(why) => {
+                handover::refuse(stream, why);
+                Err(io::Error::other(why))
+            }
+        };
+        *keeper.successor.lock() = None;
+        given
+    }
+
+    fn give_all(&self, stream: UnixStream) -> io::Result<u32> {
+        let keeper = &self.keeper;
+        let sockets = keeper
+            .open
+            .lock()
+            .iter()
+            .map(Open::again)
+            .collect::<io::Result<Vec<_>>>()?;
+        let pid_file = keeper
+            .pid_file
+            .lock()
+            .as_ref()
+            .map(OwnedFd::try_clone)
+            .transpose()?;
+        let successor = Successor::of(stream, &sockets, pid_file.as_ref())?;
+        let (pid, has_pid_file) = (successor.pid, successor.has_pid_file);
+        // Before it knows: from then on what we remove would be its own.
+        keeper.given_away.store(true, Ordering::Release);
+        keeper.pid_file_given_away.store(has_pid_file, Ordering::Release);
+        successor.leave_to().inspect_err(|_| {
+            keeper.given_away.store(false, Ordering::Release);
+            keeper.pid_file_given_away.store(false, Ordering::Release);
+        })?;
+        Ok(pid)
+    }
+
+    /// Whether a successor has the pid file as well.
+    pub(super) fn pid_file_is_given_away(&self) -> bool {
+        self.keeper.pid_file_given_away.load(Ordering::Acquire)
     }
 
     /// Listens on a UNIX socket.
@@ -151,19 +286,31 @@ impl Sockets {
     pub fn unix(&self, path: &Path, rights: &Rights) -> Result<BoundUnix, BindError> {
         let here = Identity::of(path).ok();
         let is_it = |at: &HandedAt| matches!(at, HandedAt::File { identity, .. } if Some(*identity) == here);
-        if let Some((socket, kept)) = self.take(Type::STREAM, is_it) {
-            let BoundUnix { listener, file } = adopt_unix(OwnedFd::from(socket).into(), path, rights)?;
-            let file = file.kept(Some(kept));
-            return Ok(BoundUnix { listener, file });
-        }
-        let BoundUnix { listener, file } = bind_unix(path, rights)?;
+        let (BoundUnix { listener, file }, found) =
+            if let Some((socket, name, holder)) = self.take(Type::STREAM, is_it) {
+                let listener = OwnedFd::from(socket).into();
+                (adopt_unix(listener, path, rights)?, Some((name, holder)))
+            } else {
+                (bind_unix(path, rights)?, None)
+            };
         let place = HandedAt::File {
             path: path.to_owned(),
             identity: file.identity(),
         };
-        let kept = self.keep(&listener, Type::STREAM, &place);
+        let kept = self.keep(&listener, Type::STREAM, &place, found);
         let file = file.kept(kept);
         Ok(BoundUnix { listener, file })
+    }
+
+    /// Removes the files of our sockets, for a process that ends before those who hold them let them go.
+    pub(super) fn remove_files(&self) {
+        let open = core::mem::take(&mut *self.keeper.open.lock());
+        for (path, identity, holder) in open.into_iter().filter_map(|open| open.file) {
+            // What systemd keeps it keeps until our unit is stopped.
+            if holder != Holder::Store && !self.keeper.outlives_us(holder) {
+                remove(&path, identity);
+            }
+        }
     }
 
     /// Opens a UDP socket.
@@ -189,14 +336,11 @@ impl Sockets {
         bind: impl FnOnce(SocketAddr) -> Result<S, BindError>,
     ) -> Result<BoundPort<S>, BindError> {
         let place = HandedAt::Port(address);
-        if let Some((socket, kept)) = self.take(kind, |at| *at == place) {
-            return Ok(BoundPort {
-                socket: socket.into(),
-                kept: Some(kept),
-            });
-        }
-        let socket = bind(address)?;
-        let kept = self.keep(&socket, kind, &place);
+        let (socket, found) = match self.take(kind, |at| *at == place) {
+            Some((socket, name, holder)) => (socket.into(), Some((name, holder))),
+            None => (bind(address)?, None),
+        };
+        let kept = self.keep(&socket, kind, &place, found);
         Ok(BoundPort { socket, kept })
     }
 
@@ -204,58 +348,107 @@ impl Sockets {
     /// configuration any more is the first of that.
     pub(super) fn serve(&self) {
         self.keeper.serving.store(true, Ordering::Release);
-        for socket in self.handed.lock().drain(..) {
+        self.keeper.inherits.store(false, Ordering::Release);
+        let unused = core::mem::take(&mut *self.handed.lock());
+        for socket in unused {
             log::info!(
-                "socket \"{}\" of systemd is not in the configuration: closed",
+                "socket \"{}\" was handed to us and is not in the configuration: closed",
                 socket.name
             );
-            if !socket.is_ours() {
+            if socket.holder == Holder::Manager {
                 continue;
             }
-            self.keeper.systemd.forget(&socket.name);
-            if let HandedAt::File { path, identity } = &socket.place
-                && let Err(error) = unlink_ours(path, *identity)
-            {
-                log::warn!("{}: cannot remove our socket: {error}", path.display());
+            if socket.holder == Holder::Store {
+                self.keeper.systemd.forget(&socket.name);
+            }
+            if let HandedAt::File { path, identity } = &socket.place {
+                remove(path, *identity);
             }
         }
     }
 
-    /// We end: sockets that are kept are left to whom will be started next.
+    /// We end: sockets that are kept are left to whom will be started next. A successor that does not serve yet gets
+    /// nothing.
     pub(super) fn leave(&self) {
         self.keeper.serving.store(false, Ordering::Release);
+        let successor = self.keeper.successor.lock().take();
+        if let Some(stream) = successor {
+            // It fails when the other end has gone.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
-    /// The socket of that type among those handed to us.
-    fn take(&self, kind: Type, is_it: impl Fn(&HandedAt) -> bool) -> Option<(Socket, Kept)> {
+    /// The socket of that type among those handed to us, its name, and who has it beside us.
+    fn take(&self, kind: Type, is_it: impl Fn(&HandedAt) -> bool) -> Option<(Socket, String, Holder)> {
         let mut handed = self.handed.lock();
         let place = handed
             .iter()
             .position(|socket| is_it(&socket.place) && socket.socket.r#type().is_ok_and(|t| t == kind))?;
         let found = handed.swap_remove(place);
         drop(handed);
-        log::info!("listening on with socket \"{}\" of systemd", found.name);
-        let kept = Kept {
-            keeper: Arc::clone(&self.keeper),
-            name: found.is_ours().then_some(found.name),
-        };
-        Some((found.socket, kept))
+        log::info!(
+            "listening on with socket \"{}\", which was handed to us",
+            found.name
+        );
+        Some((found.socket, found.name, found.holder))
     }
 
-    /// Has a socket kept, if somebody does that and has room.
-    fn keep(&self, socket: impl AsFd, kind: Type, place: &HandedAt) -> Option<Kept> {
-        let name = name_of(Some(kind), place);
-        let room = &self.keeper.room;
-        room.fetch_update(Ordering::AcqRel, Ordering::Acquire, |room| room.checked_sub(1))
-            .ok()?;
-        if name.len() > NAME_MAX || !self.keeper.systemd.keep(&name, socket.as_fd()) {
-            room.fetch_add(1, Ordering::AcqRel);
-            return None;
+    /// Notes a socket as open. One that nobody has beside us is kept, if somebody does that and has room.
+    fn keep(&self, socket: impl AsFd, kind: Type, place: &HandedAt, found: Option<(String, Holder)>) -> Kept {
+        let keeper = &self.keeper;
+        let (name, holder) = found.unwrap_or_else(|| {
+            let name = name_of(Some(kind), place);
+            let holder = self.store(&name, socket.as_fd());
+            (name, holder)
+        });
+        let number = keeper.numbers.fetch_add(1, Ordering::Relaxed);
+        let file = match place {
+            HandedAt::File { path, identity } => Some((path.clone(), *identity, holder)),
+            HandedAt::Port(_) => None,
+        };
+        match socket.as_fd().try_clone_to_owned() {
+            Ok(descriptor) => keeper.open.lock().push(Open {
+                number,
+                name: name.clone(),
+                descriptor,
+                file,
+            }),
+            Err(error) => log::warn!("socket \"{name}\" cannot be handed over later: {error}"),
         }
-        Some(Kept {
-            keeper: Arc::clone(&self.keeper),
-            name: Some(name),
-        })
+        Kept {
+            keeper: Arc::clone(keeper),
+            name,
+            holder,
+            number,
+        }
+    }
+
+    /// Who has a new socket from now on.
+    fn store(&self, name: &str, socket: BorrowedFd<'_>) -> Holder {
+        let room = &self.keeper.room;
+        let has_room = room
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |room| room.checked_sub(1))
+            .is_ok();
+        if has_room && name.len() <= NAME_MAX && self.keeper.systemd.keep(name, socket) {
+            return Holder::Store;
+        }
+        if has_room {
+            room.fetch_add(1, Ordering::AcqRel);
+        }
+        Holder::Nobody
+    }
+}
+
+impl Open {
+    /// Its name and the socket once more.
+    fn again(&self) -> io::Result<(String, OwnedFd)> {
+        Ok((self.name.clone(), self.descriptor.try_clone()?))
+    }
+}
+
+fn remove(path: &Path, identity: Identity) {
+    if let Err(error) = unlink_ours(path, identity) {
+        log::warn!("{}: cannot remove our socket: {error}", path.display());
     }
 }
 
@@ -307,7 +500,7 @@ fn unescape(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+    use std::os::unix::net::{UnixDatagram, UnixListener};
 
     use super::*;
 
@@ -404,6 +597,19 @@ mod tests {
 
     fn io_write(stream: &mut UnixStream) {
         std::io::Write::write_all(stream, b"0").unwrap();
+    }
+
+    #[test]
+    fn what_systemd_runs_goes_to_no_successor() {
+        let room = Room::new();
+        let (sockets, _manager) = sockets(0, Vec::new());
+        let bound = sockets.unix(&room.0.join("s"), &RIGHTS).unwrap();
+        sockets.serve();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let refused = sockets.hand_over(ours).unwrap_err();
+        assert!(refused.to_string().contains("systemctl restart"), "{refused}");
+        drop(bound);
+        assert!(!room.0.join("s").exists(), "it is ours as before");
     }
 
     #[test]
@@ -527,7 +733,7 @@ mod tests {
         assert_eq!(heard(&manager).unwrap(), "FDSTOREREMOVE=1\nFDNAME=stray");
         assert_eq!(second.udp(address).unwrap().socket.local_addr().unwrap(), address);
         let listener = second.tcp(tcp.local_addr().unwrap()).unwrap();
-        assert!(listener.kept.is_some_and(|kept| kept.outlives_us()));
+        assert!(listener.kept.outlives_us());
         assert!(second.tcp(tcp.local_addr().unwrap()).is_err(), "it is taken once");
     }
 

@@ -10,10 +10,12 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
-use crate::rim::sys;
+use crate::rim::throttle::Throttle;
+use crate::rim::{self, sys};
 
 /// Descriptors that are taken from systemd at most; its own limit for a service is as high.
 const DESCRIPTORS_MAX: u32 = 4096;
@@ -31,6 +33,8 @@ pub(crate) struct Systemd {
     watchdog: Option<Duration>,
     /// How many descriptors it keeps for us.
     store: usize,
+    /// Messages that it did not hear.
+    unheard: Mutex<Throttle>,
 }
 
 /// A descriptor that systemd handed us, and what it is called there.
@@ -83,7 +87,13 @@ impl Systemd {
             watchdog: watchdog.filter(|_| socket.is_some()),
             store: store.filter(|_| socket.is_some()).unwrap_or_default(),
             socket,
+            unheard: Mutex::default(),
         }
+    }
+
+    /// Whether one started us.
+    pub(crate) const fn is_there(&self) -> bool {
+        self.socket.is_some()
     }
 
     /// How many descriptors it keeps for us.
@@ -137,6 +147,7 @@ impl Systemd {
             socket: Some(socket),
             watchdog: None,
             store,
+            unheard: Mutex::default(),
         }
     }
 
@@ -150,7 +161,13 @@ impl Systemd {
         };
         let sent = send(socket, message, descriptor);
         if let Err(error) = &sent {
-            log::warn!("systemd does not hear {message:?}: {error}");
+            let unheard = self.unheard.lock().hit(rim::now());
+            if let Some(count) = unheard {
+                log::warn!(
+                    "systemd does not hear {message:?}, nor {} before: {error}",
+                    count - 1
+                );
+            }
         }
         sent.is_ok()
     }
@@ -222,6 +239,7 @@ mod tests {
                 socket: Some(ours),
                 watchdog: Some(Duration::from_secs(30)),
                 store: 0,
+                unheard: Mutex::default(),
             },
             theirs,
         )

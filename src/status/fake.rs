@@ -5,11 +5,16 @@ use core::time::Duration;
 use super::document::Document;
 use crate::admin::fake::Fake;
 use crate::admin::render_json;
+use crate::admin::select::Selection;
 use crate::dispatch::view::ClusterView;
 
 /// The document of these clusters, after an hour.
 pub(super) fn document(clusters: &[ClusterView]) -> Document {
-    let text = render_json::clusters(clusters.iter().enumerate(), Duration::from_secs(3600));
+    let text = render_json::clusters(
+        clusters.iter().enumerate(),
+        Selection::default(),
+        Duration::from_secs(3600),
+    );
     Document::read(text).unwrap()
 }
 

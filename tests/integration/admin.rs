@@ -1,5 +1,6 @@
 //! The administrator: what `ls` shows to the byte, and members that come, rest and go at run time.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -230,6 +231,15 @@ const WRONG: &[(&str, &[&str])] = &[
     ("ls Nobody", &["ERROR: Nobody: cluster not found"]),
     ("ls -v Nobody", &["ERROR: Nobody: cluster not found"]),
     ("ls --yaml", &["--yaml", "want ls [-v|--json] [CLUSTER]"]),
+    (
+        "ls C1 state=gone",
+        &["ls: state \"gone\"", "want online or offline"],
+    ),
+    (
+        "ls C1 sort=age",
+        &["ls: sort \"age\"", "want load, name, delay or sessions"],
+    ),
+    ("ls sort=load", &["CLUSTER is missing"]),
     ("ls C1 M1", &["unexpected \"M1\"", "want ls"]),
     (
         "modify",
@@ -410,7 +420,10 @@ fn bound_calls_are_counted_listed_and_located() {
         })
         .collect();
     let all = bed.daemon.admin_ok("sessions C1");
-    assert!(all.starts_with("bound sessions = 6\nlisted = 6\n"), "{all}");
+    assert!(
+        all.starts_with("bound sessions = 6\n") && all.ends_with("\nlisted = 6\nOK\n"),
+        "{all}"
+    );
     for (n, home) in homes.iter().enumerate() {
         let line = format!("    RTPproxy = {home}, age = ");
         let listed = all
@@ -430,13 +443,40 @@ fn bound_calls_are_counted_listed_and_located() {
     let first = bed.daemon.admin_ok("SESSIONS C1 M1 LIMIT=0");
     assert_eq!(first, format!("bound sessions = {of_first}\nlisted = 0\nOK\n"));
     let some = bed.daemon.admin_ok("sessions C1 limit=2");
-    assert!(some.starts_with("bound sessions = 6\nlisted = 2\n"), "{some}");
+    assert!(
+        some.starts_with("bound sessions = 6\n") && some.ends_with("\nlisted = 2\nOK\n"),
+        "{some}"
+    );
     bed.ask(&delete("call-3@host"));
     let after = bed.daemon.admin_ok("sessions C1");
     assert!(
         after.starts_with("bound sessions = 5\n") && after.contains(", deleted, call-id = call-3@host\n"),
         "{after}"
     );
+}
+
+/// It is made part by part, as it is read.
+#[test]
+fn a_long_listing_names_each_call_once() {
+    let bed = Bed::of(1);
+    let calls: BTreeSet<String> = (0..3_000).map(|n| format!("call-{n}@host")).collect();
+    for call in &calls {
+        bed.ask(&create(call));
+    }
+    let json = bed.daemon.admin_ok("sessions --json C1 limit=100000");
+    let json: serde_json::Value =
+        serde_json::from_str(json.strip_suffix("\nOK\n").expect("one document")).expect("JSON");
+    assert_eq!(json["bound"], 3_000);
+    let listed = json["sessions"].as_array().expect("calls");
+    let ids: BTreeSet<String> = listed
+        .iter()
+        .map(|call| call["call_id"].as_str().expect("a call-id").to_owned())
+        .collect();
+    assert_eq!((listed.len(), ids), (calls.len(), calls));
+    // A limit beyond one part is kept to the call.
+    let some = bed.daemon.admin_ok("sessions C1 M1 limit=2345");
+    assert_eq!(some.matches(", call-id = ").count(), 2_345);
+    assert!(some.ends_with("\nlisted = 2345\nOK\n"));
 }
 
 #[test]

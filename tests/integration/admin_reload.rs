@@ -44,12 +44,13 @@ fn number(reply: &str, name: &str) -> u64 {
     found.unwrap_or_else(|| panic!("no {name} in {reply:?}"))
 }
 
-/// Makes calls with some workers until the end of `meanwhile`: how many there were, and the replies that were no
-/// success.
-fn with_calls<T>(socket: &Path, meanwhile: impl FnOnce() -> T) -> (T, u64, Vec<String>) {
+/// Makes calls with some workers until the end of `meanwhile`: the replies that were no success. What is given to
+/// `meanwhile` waits until some more calls have been made, begun after it was asked to.
+fn with_calls<T>(socket: &Path, meanwhile: impl FnOnce(&dyn Fn()) -> T) -> (T, Vec<String>) {
+    const WORKERS: u64 = 4;
     let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..4)
+        let workers: Vec<_> = (0..WORKERS)
             .map(|worker| {
                 let (stop, made) = (&stop, &made);
                 scope.spawn(move || {
@@ -74,12 +75,16 @@ fn with_calls<T>(socket: &Path, meanwhile: impl FnOnce() -> T) -> (T, u64, Vec<S
                 })
             })
             .collect();
-        let result = meanwhile();
+        let result = meanwhile(&|| {
+            // One of each worker may have begun before.
+            let enough = made.load(Ordering::Relaxed) + 2 * WORKERS;
+            wait::until_true("calls", LONG, || made.load(Ordering::Relaxed) >= enough);
+        });
         stop.store(true, Ordering::Relaxed);
         let bad = workers
             .into_iter()
             .flat_map(|worker| worker.join().expect("a worker"));
-        (result, made.load(Ordering::Relaxed), bad.collect())
+        (result, bad.collect())
     })
 }
 
@@ -189,18 +194,19 @@ fn a_member_of_another_name_takes_the_calls_to_come_and_the_old_one_ends_its_own
 fn new_names_for_all_members_cost_no_call() {
     let bed = Bed::of(2);
     let mut members = listed(&bed.members);
-    let (renamed, made, bad) = with_calls(bed.control(), || {
+    let (renamed, bad) = with_calls(bed.control(), |more_calls| {
         for round in 0..5 {
             for (number, member) in members.iter_mut().enumerate() {
                 member.name = format!("N{round}.{number}");
             }
             bed.write_members(&members, "");
+            more_calls();
             bed.daemon.admin_ok("reload");
+            more_calls();
         }
         bed.daemon.admin_ok("ls C1").contains("name = N4.1")
     });
     assert!(renamed);
-    assert!(made > 100, "only {made} calls");
     assert_eq!(bad, Vec::<String>::new());
 }
 
@@ -222,8 +228,9 @@ fn a_socket_goes_from_one_cluster_to_another_without_a_lost_call() {
     });
     let at = |socket: &Path, id: &str| client::media(&client::ask(socket, &create(id))).1.to_owned();
     assert_eq!(at(&a, "one"), members[0].media());
-    let ((), made, bad) = with_calls(&a, || {
+    let ((), bad) = with_calls(&a, |more_calls| {
         for (first, second) in [(&b, &a), (&a, &b), (&b, &a)] {
+            more_calls();
             fs::write(&daemon.files().config, of(first, second)).expect("a file");
             assert_eq!(
                 daemon.admin("reload"),
@@ -234,7 +241,6 @@ fn a_socket_goes_from_one_cluster_to_another_without_a_lost_call() {
         }
     });
     // A call that had begun before its socket changed hands ends at the other cluster, which asks its own members.
-    assert!(made > 20, "{made} calls");
     assert!(bad.iter().all(|call| !call.contains("E99")), "{bad:?}");
     assert!(bad.len() <= 3 * 4, "more than were on their way: {bad:?}");
     // The last that has it takes it along.
@@ -597,8 +603,9 @@ fn owner_and_mode_of_a_socket_change_in_place() {
     let inode = || fs::metadata(bed.control()).expect("the socket").ino();
     let first = inode();
     assert_eq!(mode(), 0o660);
-    let ((), _, bad) = with_calls(bed.control(), || {
+    let ((), bad) = with_calls(bed.control(), |more_calls| {
         for wanted in [0o600, 0o666, 0o622] {
+            more_calls();
             bed.write_members(&listed(&bed.members), &format!("<socket mode=\"{wanted:04o}\"/>"));
             bed.daemon.admin_ok("reload");
             assert_eq!((mode(), inode()), (wanted, first));
@@ -615,9 +622,9 @@ fn another_source_address_or_status_costs_no_call_and_forgets_none() {
     let bed = Bed::of(2);
     let kept: Vec<String> = (0..20).map(|n| format!("kept-{n}")).collect();
     let homes: Vec<String> = kept.iter().map(|id| bed.call(id).media()).collect();
-    let ((), made, bad) = with_calls(bed.control(), || {
-        let start = Instant::now();
-        for turn in (0..).take_while(|turn| *turn < 20 || start.elapsed() < Duration::from_secs(1)) {
+    let ((), bad) = with_calls(bed.control(), |more_calls| {
+        for turn in 0..20 {
+            more_calls();
             bed.daemon.admin_ok(&format!(
                 "modify C1 set M1 cmd_out_address=127.0.0.{}",
                 turn % 5 + 1
@@ -630,7 +637,6 @@ fn another_source_address_or_status_costs_no_call_and_forgets_none() {
         }
         bed.daemon.admin_ok("modify C1 set M1 cmd_out_address=");
     });
-    assert!(made > 20, "{made} calls");
     assert_eq!(bad, Vec::<String>::new());
     for (id, home) in kept.iter().zip(&homes) {
         assert_eq!(client::media(&bed.ask(&answer(id))).1, home, "{id} has moved");
@@ -648,7 +654,7 @@ fn a_storm_of_hups_costs_one_reload_a_second_no_call_and_the_last_file_wins() {
     let mut members = listed(&bed.members);
     let reloads = || bed.daemon.log().matches("reload: Loaded ").count();
     let start = Instant::now();
-    let (weight, made, bad) = with_calls(bed.control(), || {
+    let (weight, bad) = with_calls(bed.control(), |more_calls| {
         let mut weight = 0;
         while start.elapsed() < Duration::from_secs(3) {
             weight += 1;
@@ -660,7 +666,7 @@ fn a_storm_of_hups_costs_one_reload_a_second_no_call_and_the_last_file_wins() {
             for _ in 0..10 {
                 bed.daemon.signal(Signal::HUP);
             }
-            thread::sleep(Duration::from_millis(10));
+            more_calls();
         }
         weight
     });
@@ -671,11 +677,10 @@ fn a_storm_of_hups_costs_one_reload_a_second_no_call_and_the_last_file_wins() {
     let most = start.elapsed().as_secs() + 1;
     let count = reloads() as u64;
     assert!(
-        (2..=most).contains(&count),
+        (1..=most).contains(&count),
         "{count} reloads in {:?}",
         start.elapsed()
     );
-    assert!(made > 20, "{made} calls");
     assert_eq!(bad, Vec::<String>::new());
 }
 

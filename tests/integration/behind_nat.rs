@@ -114,8 +114,8 @@ fn a_wan_address_is_what_clients_are_told() {
             "UL@media@ c6 127.0.0.1 4000 from to && L 127.0.0.1 4002",
             "@media@ && 203.0.113.4",
         ),
-        // The family is that of the new address.
-        ("U6 c7 ::1 4000 from", WAN4),
+        // It is of no use to the other family.
+        ("U6 c7 ::1 4000 from", "::1 6"),
     ]);
     behind.leaves_the_rest();
 }
@@ -124,13 +124,13 @@ fn a_wan_address_is_what_clients_are_told() {
 fn a_wan_address_of_ipv6_is_told_with_its_family() {
     let behind = Behind::of(None, Some(WAN6));
     behind.says(&[
-        ("U c1 127.0.0.1 4000 from", "2001:db8::4 6"),
-        ("L c1 127.0.0.1 4002 from to", "2001:db8::4 6"),
+        ("U6 c1 ::1 4000 from", "2001:db8::4 6"),
+        ("L6 c1 ::1 4002 from to", "2001:db8::4 6"),
         (
-            "U c1 127.0.0.1 4000 from to && L 127.0.0.1 4002",
+            "U6 c1 ::1 4000 from to && L6 ::1 4002",
             "2001:db8::4 6 && 2001:db8::4 6",
         ),
-        ("U6 c2 ::1 4000 from", "2001:db8::4 6"),
+        ("U c2 127.0.0.1 4000 from", "@media@"),
     ]);
     behind.leaves_the_rest();
 }
@@ -192,10 +192,14 @@ fn a_lan_address_of_ipv6_is_taken_in_brackets() {
     behind.says(&[
         ("U6 c1 ::1 4000 from", "::1 6"),
         ("L6 c1 ::1 4002 from to", "::1 6"),
-        ("U c2 127.0.0.1 4000 from", "::1 6"),
+        ("U c2 127.0.0.1 4000 from", "@media@"),
         ("U6z20 c3 ::1 4000 from to && L6 ::1 4002", "::1 6 && ::1 6"),
     ]);
     behind.leaves_the_rest();
     let behind = Behind::of(Some("::1"), Some(WAN4));
-    behind.says(&[("U6 c1 ::1 4000 from", WAN4), ("L6 c1 ::1 4002 from to", WAN4)]);
+    behind.says(&[
+        ("U6 c1 ::1 4000 from", "::1 6"),
+        ("L6 c1 ::1 4002 from to", "::1 6"),
+        ("U c2 127.0.0.1 4000 from", WAN4),
+    ]);
 }

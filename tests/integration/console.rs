@@ -14,33 +14,33 @@ use crate::support::fake::Fault;
 use crate::support::real;
 use crate::support::wait::{self, LONG};
 
-const CLIENT: &str = env!("CARGO_BIN_EXE_rtp_cluster_client");
+pub const CLIENT: &str = env!("CARGO_BIN_EXE_rtp_cluster_client");
 const TERMINAL: &str = include_str!("support/terminal.py");
 
-fn client(socket: &Path) -> Command {
+pub fn client(socket: &Path) -> Command {
     let mut command = Command::new(CLIENT);
     command.arg("-s").arg(socket).stdin(Stdio::null());
     command
 }
 
 /// The client with these words after its socket.
-fn run(socket: &Path, words: &[&str]) -> Output {
+pub fn run(socket: &Path, words: &[&str]) -> Output {
     client(socket)
         .args(words)
         .output()
         .expect("the client can be started")
 }
 
-fn out(output: &Output) -> String {
+pub fn out(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).expect("text")
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
 }
 
 /// The client with `script` on its standard input.
-fn script(socket: &Path, words: &[&str], script: &[u8]) -> Output {
+pub fn script(socket: &Path, words: &[&str], script: &[u8]) -> Output {
     let mut child = client(socket)
         .args(words)
         .stdin(Stdio::piped())
@@ -58,24 +58,30 @@ fn script(socket: &Path, words: &[&str], script: &[u8]) -> Output {
 }
 
 /// The client at a terminal, with somebody who takes these steps.
-fn terminal(bed: &Bed, words: &[&str], environment: &[(&str, &str)], steps: &[&str]) -> Command {
+pub fn terminal(bed: &Bed, words: &[&str], environment: &[(&str, &str)], steps: &[&str]) -> Command {
+    let admin = bed.daemon.files().admin.to_str().expect("a path");
+    let mut command = program_at_terminal(bed, CLIENT, &[&["-s", admin], words].concat(), steps);
+    command.envs(environment.iter().copied());
+    command
+}
+
+/// Any program at a terminal.
+pub fn program_at_terminal(bed: &Bed, program: &str, words: &[&str], steps: &[&str]) -> Command {
     let mut command = Command::new(real::python());
     command
-        .args(["-c", TERMINAL, CLIENT, "-s"])
-        .arg(&bed.daemon.files().admin)
+        .args(["-c", TERMINAL, program])
         .args(words)
         .arg("--")
         .args(steps)
         .env("HOME", bed.place.dir())
         .env("TERM", "xterm-256color")
         .env("LC_ALL", "C.UTF-8")
-        .env_remove("NO_COLOR")
-        .envs(environment.iter().copied());
+        .env_remove("NO_COLOR");
     command
 }
 
 /// The same to its end: what was on the screen, its exit status, and what went wrong.
-fn at_terminal(
+pub fn at_terminal(
     bed: &Bed,
     words: &[&str],
     environment: &[(&str, &str)],
@@ -436,10 +442,15 @@ fn the_live_view_fits_a_small_terminal_and_leaves_it_as_it_was() {
         "<C1",
         "<M1",
         "<M2",
-        "<arrows",
         // The first member's details, then the next picture.
         ">j",
         "<answers,",
+        // All about it, and back.
+        ">\\r",
+        "<since the start of the daemon",
+        "<timeouts",
+        ">\\x1b",
+        "<CALLS/S",
         ">q",
     ];
     let (screen, status, wrong) = at_terminal(&bed, &["top", "0.2"], &[], &steps);

@@ -9,14 +9,14 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
 use crate::support::bed::{Bed, create, listed};
 use crate::support::client;
 use crate::support::daemon::{Daemon, Files, Listed, config, program};
 use crate::support::fake::{FakeMember, Fault};
 use crate::support::place::Place;
-use crate::support::process::Process;
+use crate::support::process::{Background, Process};
 use crate::support::wait::{self, LONG};
 
 /// Runs the daemon with the files of `place` until it ends or has gone to the background.
@@ -37,28 +37,6 @@ fn run(files: &Files, arguments: &[&str]) -> Output {
 
 fn error_text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
-}
-
-/// A daemon in the background, known by its pid file; killed with the test.
-struct Background(Pid);
-
-impl Background {
-    fn of(pid_file: &Path) -> Self {
-        let text = fs::read_to_string(pid_file).expect("a pid file");
-        let pid = text.trim().parse().ok().and_then(Pid::from_raw);
-        Self(pid.unwrap_or_else(|| panic!("no pid: {text:?}")))
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill_process(self.0, signal).expect("it lives");
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        // It has usually ended by now.
-        let _ = kill_process(self.0, Signal::KILL);
-    }
 }
 
 #[test]
@@ -340,7 +318,7 @@ fn a_daemon_holds_on_to_nothing_of_its_caller() {
     assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
     let daemon = Background::of(&files.pid);
     assert_eq!(
-        fs::read_link(format!("/proc/{}/cwd", daemon.0)).expect("it lives"),
+        fs::read_link(format!("/proc/{}/cwd", daemon.pid())).expect("it lives"),
         Path::new("/"),
         "no file system is kept busy"
     );
@@ -375,7 +353,7 @@ fn modes_do_not_depend_on_the_callers_umask() {
 
 #[test]
 fn a_second_term_and_a_quit_end_it_at_once() {
-    for signals in [&[Signal::TERM, Signal::TERM][..], &[Signal::QUIT]] {
+    for signals in [&[Signal::TERM, Signal::INT][..], &[Signal::QUIT]] {
         let mut bed = Bed::of(1);
         bed.members[0].on("U", Fault::Silent);
         let mut waiting = client::connect(bed.control());
@@ -394,6 +372,27 @@ fn a_second_term_and_a_quit_end_it_at_once() {
             bed.daemon.signal(*signal);
         }
         assert_eq!(bed.daemon.wait_end(Duration::from_secs(1)).code(), Some(1));
+        if signals.len() > 1 {
+            let files = bed.daemon.files();
+            assert!(!files.control.exists() && !files.admin.exists() && !files.pid.exists());
+            assert!(bed.daemon.log().contains("a second signal to stop"));
+        }
+    }
+}
+
+#[test]
+fn two_signals_in_one_moment_leave_nothing_behind() {
+    for round in 0..20 {
+        let mut bed = Bed::of(1);
+        // Two of one kind may be one by the time they arrive; those of two kinds never are.
+        bed.daemon.signal(Signal::TERM);
+        bed.daemon
+            .signal(if round % 2 == 0 { Signal::INT } else { Signal::TERM });
+        let exit = bed.daemon.wait_end(LONG).code();
+        let hurried = bed.daemon.log().contains("a second signal to stop");
+        assert_eq!(exit, Some(i32::from(hurried)), "{}", bed.daemon.log());
+        let files = bed.daemon.files();
+        assert!(!files.control.exists() && !files.admin.exists() && !files.pid.exists());
     }
 }
 
@@ -535,7 +534,7 @@ fn another_user_must_be_able_to_do_what_is_left_to_it() {
     let output = run(&files, &arguments);
     assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
     let daemon = Background::of(&files.pid);
-    let status = fs::read_to_string(format!("/proc/{}/status", daemon.0)).expect("it lives");
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it lives");
     let numbers = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
         let words = line.expect("it is there").split_whitespace();
@@ -548,6 +547,17 @@ fn another_user_must_be_able_to_do_what_is_left_to_it() {
     let group = numbers("Gid:")[0];
     assert_eq!(numbers("Gid:"), [group; 4]);
     assert!(numbers("Groups:").iter().all(|other| *other == group), "{status}");
+    // No way back to more, nor one for a program that it might be made to start.
+    let line = |key: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .map(str::trim)
+    };
+    for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(line(set), Some("0000000000000000"), "{set} {status}");
+    }
+    assert_eq!(line("NoNewPrivs:"), Some("1"), "{status}");
     for path in [&files.control, &files.admin, &files.pid, &log] {
         let found = fs::metadata(path).expect("it is there");
         assert_eq!((found.uid(), found.gid()), (owner, group), "{}", path.display());
@@ -558,6 +568,71 @@ fn another_user_must_be_able_to_do_what_is_left_to_it() {
     daemon.signal(Signal::TERM);
     wait::until_true("the end", LONG, || !files.pid.exists());
     assert!(!files.control.exists() && !files.admin.exists());
+}
+
+#[test]
+fn a_link_at_the_place_of_the_log_makes_root_write_nowhere() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    let files = Files::in_place(&place);
+    fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+    let made = Command::new("chown").arg("nobody").arg(place.dir()).status();
+    assert!(made.is_ok_and(|status| status.success()));
+    // A directory that is root's alone, to which the user that the daemon becomes has set a link.
+    let ours = Place::new();
+    let (log, target) = (place.path("daemon.log"), ours.path("target"));
+    std::os::unix::fs::symlink(&target, &log).expect("a link");
+    let log_name = log.display().to_string();
+    for content in [None, Some("root's\n")] {
+        if let Some(content) = content {
+            fs::write(&target, content).expect("a file");
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).expect("ours");
+        }
+        let refused = run(&files, &["-u", "nobody", "-L", &log_name]);
+        assert_eq!(refused.status.code(), Some(1), "{}", error_text(&refused));
+        assert!(
+            error_text(&refused).contains(&log_name),
+            "{}",
+            error_text(&refused)
+        );
+        assert_eq!(fs::read_to_string(&target).ok().as_deref(), content);
+        assert!(!files.pid.exists() && !files.control.exists());
+    }
+}
+
+#[test]
+fn users_and_groups_without_an_entry_in_the_database_are_taken() {
+    if !is_root() {
+        return;
+    }
+    // With a group, and without one, which is then of the user's number.
+    for (user, (uid, gid)) in [("60998:60997", (60_998, 60_997)), ("60998", (60_998, 60_998))] {
+        let place = Place::new();
+        let files = Files::in_place(&place);
+        fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
+        std::os::unix::fs::chown(place.dir(), Some(uid), Some(gid)).expect("we are root");
+        let log = place.path("daemon.log").display().to_string();
+        let output = run(&files, &["-u", user, "-o", "60996:60995", "-L", &log]);
+        assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
+        let daemon = Background::of(&files.pid);
+        let owner = |path: &Path| {
+            fs::metadata(path)
+                .map(|found| (found.uid(), found.gid()))
+                .expect("it is there")
+        };
+        assert_eq!(owner(&files.control), (60_996, 60_995));
+        assert_eq!(owner(&files.admin), (uid, gid));
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).expect("it lives");
+        for line in [
+            format!("Uid:\t{uid}\t{uid}\t"),
+            format!("Gid:\t{gid}\t{gid}\t"),
+            format!("Groups:\t{gid} \n"),
+        ] {
+            assert!(status.contains(&line), "{line:?} in {status}");
+        }
+    }
 }
 
 #[test]

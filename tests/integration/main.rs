@@ -31,9 +31,25 @@ mod conformance;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
+mod console_doctor;
+#[cfg(test)]
+mod console_firewall;
+#[cfg(test)]
+mod console_terminal;
+#[cfg(test)]
+mod console_test_call;
+#[cfg(test)]
 mod control_sockets;
 #[cfg(test)]
 mod life;
+#[cfg(test)]
+mod life_log;
+#[cfg(test)]
+mod life_sockets;
+#[cfg(test)]
+mod life_takeover;
+#[cfg(test)]
+mod life_trouble;
 #[cfg(test)]
 mod links;
 #[cfg(test)]

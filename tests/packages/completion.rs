@@ -76,7 +76,7 @@ fn bash_offers_commands_and_names_that_the_daemon_knows() {
     let socket = admin.to_str().expect("a name");
     let offered = |words: &[&str]| offered("rtp_cluster_client", &[&["-s", socket], words].concat());
     let commands = offered(&[""]);
-    for command in ["ls", "modify", "reload", "stats", "top"] {
+    for command in ["ls", "modify", "reload", "stats", "top", "test", "doctor"] {
         assert!(
             commands.iter().any(|offer| offer == command),
             "{command} in {commands:?}"
@@ -87,6 +87,8 @@ fn bash_offers_commands_and_names_that_the_daemon_knows() {
     assert_eq!(offered(&["modify", "North#1", "suspend", ""]), ["R1"]);
     assert_eq!(offered(&["cluster", "delete", "S"]), ["South#1"]);
     assert_eq!(offered(&["wait", "North#1", "R1", "on"]), ["online"]);
+    assert_eq!(offered(&["test", "North#1", ""]), ["R1"]);
+    assert_eq!(offered(&["doctor", "S"]), ["South#1"]);
     assert_eq!(offered(&["help", "rel"]), ["reload"]);
 }
 

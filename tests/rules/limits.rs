@@ -2,13 +2,15 @@
 
 use core::time::Duration;
 
-use rtp_cluster::admin::{admin_thread, grammar, lines, reply};
+use rtp_cluster::admin::{self, lines, places, reply};
+use rtp_cluster::client::{fair, order, repeat};
+use rtp_cluster::cluster::front;
+use rtp_cluster::cluster::relay::outlet;
 use rtp_cluster::config::{self, model};
-use rtp_cluster::dispatch::{self, delay, gather, losses, member, members, pending, repeat, session};
-use rtp_cluster::front::{connections, fair, order};
+use rtp_cluster::dispatch::{self, delay, event, jobs, losses, member, members, pending, session};
 use rtp_cluster::link;
-use rtp_cluster::notify::outlet;
 use rtp_cluster::protocol::{command, parts};
+use rtp_cluster::rim::feed;
 use rtp_cluster::status::{self, http, http_thread};
 
 use super::mdoc::Page;
@@ -54,7 +56,10 @@ fn the_page_of_the_daemon_tells_its_limits() {
             format!("an attempt has {} at a member", ms(delay::IN_TIME_UNKNOWN)),
             format!("never less than {}", ms(delay::IN_TIME_MIN)),
             format!("members have {} when", ms(dispatch::SEEK_FOR)),
-            format!("{} for statistics and capabilities", s(gather::GATHER_FOR)),
+            format!(
+                "{} for statistics and capabilities",
+                s(jobs::statistics::GATHER_FOR)
+            ),
             format!("({} when it is not known yet)", ms(delay::PAUSE_UNKNOWN)),
             format!("from {} to {}", ms(delay::PAUSE_MIN), ms(delay::PAUSE_MAX)),
             format!(
@@ -75,9 +80,9 @@ fn the_page_of_the_daemon_tells_its_limits() {
             format!("when {} bytes of replies are not taken", order::REST_MAX),
             format!("{} bytes wait for one socket", outlet::QUEUE_BYTES),
             format!("Commands in flight {} a cluster", pending::IN_FLIGHT_MAX),
-            format!("{} to one control socket", connections::CONNECTIONS_MAX),
+            format!("{} to one control socket", front::CONNECTIONS_MAX),
             format!("Members {} a cluster", members::MEMBERS_MAX),
-            format!("at most {} connections at a time", link::unix::WORKERS),
+            format!("at most {} connections at a time", link::unix::CONNECTIONS),
             format!("may take {} to come about", s(link::CONNECT_WITHIN)),
             format!(
                 "{} a member, each for {} minutes",
@@ -96,19 +101,25 @@ fn the_page_of_the_client_tells_those_of_the_admin_socket() {
         &[
             format!(
                 "{} connections, {} of them",
-                admin_thread::CLIENTS_MAX,
-                admin_thread::READ_ONLY_CLIENTS_MAX
+                places::CONNECTIONS_MAX,
+                places::READ_ONLY_CONNECTIONS_MAX
             ),
             format!(
                 "a line has at most {} bytes, a reply {}, a command {} pairs",
                 lines::LINE_MAX,
                 reply::REPLY_MAX,
-                grammar::PAIRS_MAX
+                admin::command::PAIRS_MAX
+            ),
+            format!("what comes when {} lines wait for it", feed::QUEUE_MAX),
+            format!(
+                "the last {} commands that failed or took over {} ms",
+                event::RECENT_MAX,
+                event::SLOW.as_millis()
             ),
             format!(
                 "({}, at most {})",
-                grammar::SESSIONS_LISTED,
-                grammar::SESSIONS_LISTED_MAX
+                admin::command::SESSIONS_LISTED,
+                admin::command::SESSIONS_LISTED_MAX
             ),
         ],
     );

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use rtp_cluster::admin::commands::{Access, COMMANDS};
-use rtp_cluster::admin::{grammar, render_prometheus};
+use rtp_cluster::admin::{command, grammar, render_prometheus};
 use rtp_cluster::config::{ELEMENTS, Times};
-use rtp_cluster::console::options as client;
+use rtp_cluster::console::{options as client, own};
 use rtp_cluster::daemon::flags as daemon;
 use rtp_cluster::dispatch::view::{CLUSTER_COUNTERS, MEMBER_COUNTERS};
 use rtp_cluster::status::flags as status;
@@ -196,14 +196,14 @@ fn the_flags_of_the_status_program_are_those_of_its_page_and_its_help() {
 fn the_commands_are_those_of_the_client_s_page() {
     let page = Page::read(CLIENT);
     let items: Vec<_> = page.of("COMMANDS", "Ic").collect();
-    let heads: BTreeSet<String> = items
-        .iter()
-        .map(|item| item.head.clone())
-        // The live view is the client's own: the daemon knows nothing of it.
-        .filter(|head| head != "top[SECONDS]")
-        .collect();
+    let heads: BTreeSet<String> = items.iter().map(|item| item.head.clone()).collect();
     let plain = |usage: &str| usage.replace(' ', "").replace('…', "...");
-    let table: BTreeSet<String> = COMMANDS.iter().map(|entry| plain(entry.usage)).collect();
+    // The client's own commands are those that the daemon knows nothing of.
+    let usages = COMMANDS.iter().map(|entry| entry.usage);
+    let table: BTreeSet<String> = usages
+        .chain(own::OWN.iter().map(|entry| entry.usage))
+        .map(plain)
+        .collect();
     assert_same("commands", &heads, &table);
     for entry in COMMANDS {
         let head = plain(entry.usage);
@@ -234,7 +234,7 @@ fn the_commands_are_those_of_the_client_s_page() {
 
 #[test]
 fn help_shows_each_command_of_the_table() {
-    let Ok(Some((_, grammar::Command::Help(rows)))) = grammar::parse("help") else {
+    let Ok(Some((_, command::Command::Help(rows)))) = grammar::parse("help") else {
         panic!("no help")
     };
     assert_eq!(rows.len(), COMMANDS.len());
@@ -243,7 +243,7 @@ fn help_shows_each_command_of_the_table() {
         assert!(
             matches!(
                 grammar::parse(&format!("help {word}")),
-                Ok(Some((_, grammar::Command::Help(_))))
+                Ok(Some((_, command::Command::Help(_))))
             ),
             "help {word}"
         );

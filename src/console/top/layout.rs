@@ -337,6 +337,48 @@ fn bar(percent: f64, width: usize, blocks: bool) -> String {
     }
 }
 
+/// Everything about one member: what it is on the left, what it has counted on the right.
+pub(super) fn member(member: &Member, looks: Looks) -> Vec<Line<'static>> {
+    const FACT: usize = 20;
+    const VALUE: usize = 22;
+    const COUNTER: usize = 16;
+    const COUNT: usize = 10;
+
+    let (facts, counters) = (&member.facts, &member.counters);
+    let rows = 0..facts.len().max(counters.len());
+    let line = |at: usize| {
+        let mut row = Row::default();
+        let (name, value) = facts.get(at).map_or(("", ""), |(name, value)| (name, value));
+        // The reason is told below, where there is room for it.
+        let value = if name == "reason" { "see below" } else { value };
+        row.left(FACT, name, faint());
+        row.left(VALUE, value, Style::new());
+        if let Some(counter) = counters.get(at) {
+            let grows = counter.rate.is_some_and(|rate| rate > 0.0);
+            let style = match (counter.is_bad, grows) {
+                (true, true) => looks.bad(),
+                (true, false) if counter.count > 0 => looks.colour(Color::Yellow),
+                _ => Style::new(),
+            };
+            row.left(COUNTER, &counter.name, faint());
+            row.right(COUNT, &counter.count.to_string(), style);
+            row.right(RATE, &rate(counter.rate), style);
+        }
+        row.line()
+    };
+    rows.map(line).collect()
+}
+
+/// The line above them.
+pub(super) fn member_head(member: &Member, looks: Looks) -> Line<'static> {
+    Line::from(vec![
+        Span::styled(member.name.clone(), Style::new().add_modifier(Modifier::BOLD)),
+        Span::raw("   "),
+        Span::styled(member.condition().to_owned(), looks.condition(member)),
+        Span::raw("   counted since the start of the daemon, and a second"),
+    ])
+}
+
 /// What the columns have no room for.
 pub(super) fn detail(member: &Member) -> Line<'_> {
     let Member {

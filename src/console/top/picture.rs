@@ -1,7 +1,9 @@
 //! What the live view shows, read from the replies to `ls`, `ls -v CLUSTER` and `stats`. Pure.
 
 use core::time::Duration;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+
+use crate::dispatch::view::MEMBER_COUNTERS;
 
 /// A cluster with its members in the order of the listing.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +34,21 @@ pub(super) struct Member {
     pub(super) reason: String,
     /// New calls and commands a second since the last look.
     pub(super) rates: Rates,
+    /// All that its listing says, in that order.
+    pub(super) facts: Vec<(String, String)>,
+    /// What it has counted since the start of the daemon.
+    pub(super) counters: Vec<Counter>,
+}
+
+/// One counter of a member.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Counter {
+    pub(super) name: String,
+    pub(super) count: u64,
+    /// How many a second since the last look.
+    pub(super) rate: Option<f64>,
+    /// Whether it counts what should not be.
+    pub(super) is_bad: bool,
 }
 
 impl Member {
@@ -58,7 +75,7 @@ pub(super) struct Rates {
 }
 
 /// One `Cluster: #n` or `RTPproxy: #n` of a listing: its lines by their names.
-type Block<'a> = BTreeMap<&'a str, &'a str>;
+type Block<'a> = Vec<(&'a str, &'a str)>;
 
 /// Every block of a reply, each with the word that heads it.
 fn blocks(reply: &str) -> Vec<(&str, Block<'_>)> {
@@ -67,14 +84,20 @@ fn blocks(reply: &str) -> Vec<(&str, Block<'_>)> {
         if let Some((head, _)) = line.split_once(": #") {
             blocks.push((head, Block::new()));
         } else if let (Some((name, value)), Some((_, block))) = (line.split_once(" = "), blocks.last_mut()) {
-            block.insert(name, value);
+            block.push((name, value));
         }
     }
     blocks
 }
 
+fn find<'a>(block: &Block<'a>, name: &str) -> Option<&'a str> {
+    block
+        .iter()
+        .find_map(|(key, value)| (*key == name).then_some(*value))
+}
+
 fn text(block: &Block<'_>, name: &str) -> String {
-    block.get(name).copied().unwrap_or_default().to_owned()
+    find(block, name).unwrap_or_default().to_owned()
 }
 
 /// Names of the clusters, from `ls`.
@@ -89,11 +112,27 @@ pub(super) struct Counts {
     members: HashMap<(String, String), Counted>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Counted {
     calls: Option<u64>,
     commands: Option<u64>,
+    /// Those of a member, by their names.
+    all: Vec<(String, u64)>,
 }
+
+/// Counters of a member that stay as they are while all is well.
+const BAD: &[&str] = &[
+    "retransmissions",
+    "errors",
+    "timeouts",
+    "refused",
+    "late replies",
+    "spoofed replies",
+    "garbage replies",
+    "undone",
+    "probes failed",
+    "went offline",
+];
 
 impl Counts {
     /// From `stats`.
@@ -102,16 +141,23 @@ impl Counts {
         let mut cluster = String::new();
         for (head, block) in blocks(stats) {
             let name = text(&block, "name");
-            let count = |key| block.get(key).and_then(|count| count.parse().ok());
+            let count = |key: &str| -> Option<u64> { find(&block, key)?.parse().ok() };
             if head == "Cluster" {
                 let (calls, commands) = (count("sessions bound"), count("commands"));
-                counts.clusters.insert(name.clone(), Counted { calls, commands });
+                let all = Vec::new();
+                counts
+                    .clusters
+                    .insert(name.clone(), Counted { calls, commands, all });
                 cluster = name;
             } else {
                 let (calls, commands) = (count("sessions"), count("commands"));
+                // What is counted, as opposed to what is so now.
+                let counters = MEMBER_COUNTERS.iter().map(|(name, _)| name.replace('_', " "));
+                let all = counters.filter_map(|name| count(&name).map(|count| (name, count)));
+                let all = all.collect();
                 counts
                     .members
-                    .insert((cluster.clone(), name), Counted { calls, commands });
+                    .insert((cluster.clone(), name), Counted { calls, commands, all });
             }
         }
         counts
@@ -139,14 +185,27 @@ impl Picture {
             (seconds > 0.0).then(|| as_float(more) / seconds)
         };
         let rates = |now: Option<&Counted>, before: Option<&Counted>| {
-            let (now, before) = (
-                now.copied().unwrap_or_default(),
-                before.copied().unwrap_or_default(),
-            );
+            let of = |counted: Option<&Counted>, which: fn(&Counted) -> Option<u64>| counted.and_then(which);
             Rates {
-                calls: rate(now.calls, before.calls),
-                commands: rate(now.commands, before.commands),
+                calls: rate(of(now, |c| c.calls), of(before, |c| c.calls)),
+                commands: rate(of(now, |c| c.commands), of(before, |c| c.commands)),
             }
+        };
+        let counters = |now: Option<&Counted>, before: Option<&Counted>| {
+            let now = now.map_or(&[][..], |counted| &counted.all);
+            let before = before.map_or(&[][..], |counted| &counted.all);
+            let earlier = |name: &str| {
+                before
+                    .iter()
+                    .find_map(|(key, count)| (key == name).then_some(*count))
+            };
+            let counters = now.iter().map(|(name, count)| Counter {
+                name: name.clone(),
+                count: *count,
+                rate: rate(Some(*count), earlier(name)),
+                is_bad: BAD.contains(&name.as_str()),
+            });
+            counters.collect::<Vec<_>>()
         };
         let uptime = stats.lines().find_map(|line| line.strip_prefix("uptime = "));
         let uptime = uptime.and_then(|text| text.strip_suffix(" s")?.parse().ok());
@@ -158,11 +217,13 @@ impl Picture {
                 .filter(|(head, _)| *head == "RTPproxy")
                 .map(|(_, block)| {
                     let key = (name.clone(), text(&block, "name"));
+                    let now = counts.members.get(&key);
+                    let before = before.and_then(|counts| counts.members.get(&key));
+                    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
                     Member {
-                        rates: rates(
-                            counts.members.get(&key),
-                            before.and_then(|counts| counts.members.get(&key)),
-                        ),
+                        rates: rates(now, before),
+                        counters: counters(now, before),
+                        facts: block.iter().map(owned).collect(),
                         name: key.1,
                         address: text(&block, "address"),
                         weight: text(&block, "weight"),
@@ -255,6 +316,10 @@ mod tests {
         );
         assert_eq!(second.members[0].reason, "2 probes unanswered, since 90 s");
         assert_eq!(second.members[0].sessions, "UNKNOWN");
+        assert_eq!(member.facts[0], ("name".to_owned(), "RTPPROXY2".to_owned()));
+        assert_eq!(member.counters.len(), MEMBER_COUNTERS.len());
+        let known: Vec<&str> = member.counters.iter().map(|counter| &*counter.name).collect();
+        assert!(BAD.iter().all(|name| known.contains(name)), "{known:?}");
         // No field is left empty: the names are those that are printed.
         for member in picture.clusters.iter().flat_map(|cluster| &cluster.members) {
             assert!(!format!("{member:?}").contains("\"\""), "{member:?}");
@@ -277,6 +342,8 @@ mod tests {
         assert_eq!(second.clusters[0].rates, rates(10.0, 15.0));
         assert_eq!(second.clusters[0].members[0].rates, rates(0.0, 0.0));
         assert_eq!(second.clusters[0].members[1].rates, rates(2.0, 5.0));
+        let commands = &second.clusters[0].members[1].counters[0];
+        assert_eq!((&*commands.name, commands.rate), ("commands", Some(5.0)));
         all[0].counters.fill(0);
         let third = picture(&all, Some((&second, Duration::from_secs(2))));
         assert_eq!(third.clusters[0].rates, Rates::default());

@@ -32,7 +32,7 @@ pub(super) fn pick<'a, C: Candidate + 'a>(
 }
 
 /// The rank of a member for a call, from 0 up; lower is better. `weight` is at least 1.
-fn score(name: &str, weight: f64, call_id: &[u8]) -> f64 {
+pub(super) fn score(name: &str, weight: f64, call_id: &[u8]) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "53 bits are what a double holds")]
     let numerator = (mix(fnv1a(name.as_bytes(), call_id)) >> 11) as f64;
     let u = (numerator + 0.5) / STEPS;
@@ -50,7 +50,7 @@ fn fnv1a(name: &[u8], call_id: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{Fake, assert_parts, members, tally};
-    use super::super::{Choice, choose};
+    use super::super::{Choice, choose, ranked};
     use super::*;
     use crate::config::model::{CapacityLimit, Policy};
     use crate::dispatch::random::Rng;
@@ -141,6 +141,34 @@ mod tests {
     }
 
     #[test]
+    fn the_page_of_the_configuration_gives_the_same_numbers() {
+        let page = include_str!("../../../man/rtp_cluster.xml.5");
+        let table = page.split(".Ss The hash policy\n").nth(1).unwrap();
+        let table = table.split(".Bd -literal -offset indent\n").nth(1).unwrap();
+        let table = table.split(".Ed").next().unwrap();
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        assert_eq!(rows.len(), 8);
+        for (rank, row) in rows.iter().enumerate() {
+            let [name, weight, call_id, mixed, printed] = row[..] else {
+                panic!("{row:?}")
+            };
+            let hash = mix(fnv1a(name.as_bytes(), call_id.as_bytes()));
+            assert_eq!(format!("{hash:016x}"), mixed, "{row:?}");
+            let score = score(name, weight.parse().unwrap(), call_id.as_bytes());
+            assert_eq!(format!("{score:.12}"), printed, "{row:?}");
+            let members = fixture();
+            let at = ranked(&members, call_id.as_bytes())[rank % 4];
+            assert_eq!(
+                (&*members[at].name, members[at].weight),
+                (name, weight.parse().unwrap())
+            );
+        }
+    }
+
+    #[test]
     fn ranks_are_those_of_an_independent_implementation() {
         // Whole orders of choice, each member left out when it has had its turn: 0, 1, 2 are RTPPROXY1 to 3.
         let orders = [
@@ -166,6 +194,7 @@ mod tests {
                 // A full member is skipped in rank order.
                 members[at].sessions = 1000;
             }
+            assert_eq!(ranked(&fixture(), call_id.as_bytes()), order, "{call_id}");
         }
     }
 

@@ -85,6 +85,25 @@ pub fn choose<C: Candidate>(
     }
 }
 
+/// The places of all `members` in the order in which the policy `hash` would take them for a call: those with a weight,
+/// then the standbys.
+pub fn ranked<C: Candidate>(members: &[C], call_id: &[u8]) -> Vec<usize> {
+    let rank = |(at, member): (usize, &C)| {
+        let score = hash::score(member.name(), weight(member), call_id);
+        (member.weight() == 0, score, at)
+    };
+    let mut ranks: Vec<(bool, f64, usize)> = members.iter().enumerate().map(rank).collect();
+    let name = |at: usize| members.get(at).map(Candidate::name);
+    ranks.sort_unstable_by(|(a_standby, a_score, a), (b_standby, b_score, b)| {
+        let scores = a_score.total_cmp(b_score);
+        a_standby
+            .cmp(b_standby)
+            .then(scores)
+            .then_with(|| name(*a).cmp(&name(*b)))
+    });
+    ranks.into_iter().map(|(_, _, at)| at).collect()
+}
+
 /// Its weight, 1 for a standby: standbys are compared only with one another.
 fn weight(member: &impl Candidate) -> f64 {
     f64::from(member.weight().max(1))

@@ -3,6 +3,7 @@
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -12,8 +13,21 @@ use crate::protocol::{decimal, write_decimal};
 
 /// What a notify-socket says for the address that the command came from.
 const SELF: &[u8] = b"%%CC_SELF%%";
+/// Begins a suffix that is an address.
+const TCP: &[u8] = b"tcp:";
 /// Stands for an empty suffix in what the relay is sent.
 const EMPTY_SUFFIX: &[u8] = b"-";
+
+/// The relay of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayTo<'a> {
+    /// Beginning of the paths that are relayed to.
+    pub prefix: &'a str,
+    /// Port on which we listen for members.
+    pub port: u16,
+    /// Whether it serves targets over TCP too.
+    pub tcp: bool,
+}
 
 /// What becomes of a U's notify-socket and notify-tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,13 +36,8 @@ pub enum NotifyPlan<'a> {
     Keep,
     /// They are left out: nothing could deliver the notification.
     Drop,
-    /// The member tells us, and we tell the client's UNIX socket.
-    Relay {
-        /// Beginning of the paths that are relayed to.
-        prefix: &'a str,
-        /// Port on which we listen for members.
-        port: u16,
-    },
+    /// The member tells us, and we tell the client's socket.
+    Relay(RelayTo<'a>),
     /// `%%CC_SELF%%` becomes the client's address.
     Client(Ipv4Addr),
 }
@@ -53,6 +62,13 @@ pub struct Notifier {
     pub sends: Option<bool>,
     /// What it said to `VF 20150617`: it knows `%%CC_SELF%%`.
     pub knows_self: Option<bool>,
+}
+
+impl Notifier {
+    /// Whether it can tell our relay.
+    pub fn tells_relay(&self) -> bool {
+        !self.local && self.ipv4 && self.sends == Some(true) && self.knows_self == Some(true)
+    }
 }
 
 /// A socket of the SIP server on which it takes notifications.
@@ -89,8 +105,8 @@ enum Target<'a> {
     Path(&'a [u8]),
     /// `tcp:%%CC_SELF%%:PORT`, with or without `tcp:`.
     Asker(u16),
-    /// `tcp:HOST:PORT` or `HOST:PORT`.
-    Host,
+    /// `tcp:HOST:PORT` or `HOST:PORT`, here without `tcp:`.
+    Host(&'a [u8]),
     /// Nothing that a notification could go to over a network.
     Odd,
 }
@@ -117,19 +133,19 @@ impl<'a> Target<'a> {
         });
         match host_port {
             Some((host, port)) if host == SELF => Self::Asker(port),
-            Some(_) => Self::Host,
+            Some(_) => Self::Host(inside),
             None if tcp || socket.starts_with(b"fd:") => Self::Odd,
             None => Self::Path(socket),
         }
     }
 }
 
-/// Decides what becomes of the notify pair of a client at `origin` towards one member. `relay` is the prefix and
-/// the port of the cluster's `<disconnect_notify>`.
+/// Decides what becomes of the notify pair of a client at `origin` towards one member. `relay` is that of the cluster's
+/// `<disconnect_notify>`.
 pub fn notify_plan<'a>(
     socket: &[u8],
     origin: Origin,
-    relay: Option<(&'a str, u16)>,
+    relay: Option<RelayTo<'a>>,
     member: Notifier,
 ) -> NotifyPlan<'a> {
     let target = Target::of(socket);
@@ -149,32 +165,34 @@ pub fn notify_plan<'a>(
     if member.sends != Some(true) {
         return NotifyPlan::Drop;
     }
-    match target {
-        Target::Host => NotifyPlan::Keep,
-        Target::Asker(_) if client.is_some() => asker,
-        Target::Odd => NotifyPlan::Drop,
-        Target::Asker(_) | Target::Path(_) => match relay {
-            Some((prefix, port))
-                if member.ipv4 && member.knows_self == Some(true) && suffix(socket, prefix).is_some() =>
-            {
-                NotifyPlan::Relay { prefix, port }
-            }
-            _ => NotifyPlan::Drop,
-        },
+    let by_relay = relay.filter(|relay| member.tells_relay() && suffix(socket, *relay).is_some());
+    match (target, by_relay) {
+        (Target::Odd, _) => NotifyPlan::Drop,
+        (Target::Asker(_), _) if client.is_some() => asker,
+        (_, Some(relay)) => NotifyPlan::Relay(relay),
+        (Target::Host(_), None) => NotifyPlan::Keep,
+        (Target::Asker(_) | Target::Path(_), None) => NotifyPlan::Drop,
     }
 }
 
-/// What the relay is told to put behind its prefix, if it may serve that socket.
-fn suffix<'a>(socket: &'a [u8], prefix: &str) -> Option<&'a [u8]> {
+/// What the relay is told of a socket, if it may serve it: what it is to put behind its prefix, or `tcp:` and an address.
+/// A host name is left to the member.
+pub fn suffix(socket: &[u8], relay: RelayTo<'_>) -> Option<Cow<'static, [u8]>> {
     match Target::of(socket) {
-        Target::Asker(_) => Some(EMPTY_SUFFIX),
-        Target::Path(path) => match path.strip_prefix(prefix.as_bytes())? {
-            b"" => Some(EMPTY_SUFFIX),
+        Target::Asker(_) => Some(EMPTY_SUFFIX.into()),
+        Target::Path(path) => match path.strip_prefix(relay.prefix.as_bytes())? {
+            b"" => Some(EMPTY_SUFFIX.into()),
             // It would be taken for an empty one.
             EMPTY_SUFFIX => None,
-            suffix => is_inside(suffix).then_some(suffix),
+            // Nor for an address.
+            suffix if relay.tcp && suffix.starts_with(TCP) => None,
+            suffix => is_inside(suffix).then(|| suffix.to_owned().into()),
         },
-        Target::Host | Target::Odd => None,
+        Target::Host(host) if relay.tcp => {
+            let address: SocketAddr = str::from_utf8(host).ok()?.parse().ok()?;
+            Some(format!("tcp:{address}").into_bytes().into())
+        }
+        Target::Host(_) | Target::Odd => None,
     }
 }
 
@@ -188,18 +206,16 @@ fn is_inside(suffix: &[u8]) -> bool {
 pub(super) fn write_pair(notify: &NotifyArgs<'_>, plan: NotifyPlan<'_>, out: &mut Vec<u8>) {
     match plan {
         NotifyPlan::Keep | NotifyPlan::Drop => {}
-        NotifyPlan::Relay { prefix, port } => {
-            let (Some(suffix), Some(tag)) = (suffix(notify.socket, prefix), line(notify.tag)) else {
+        NotifyPlan::Relay(relay) => {
+            let (Some(suffix), Some(_)) = (suffix(notify.socket, relay), line(notify.tag)) else {
                 return;
             };
             out.extend_from_slice(b" tcp:");
             out.extend_from_slice(SELF);
             out.push(b':');
-            write_decimal(u64::from(port), out);
+            write_decimal(u64::from(relay.port), out);
             out.push(b' ');
-            quote(suffix, out);
-            quote(b" ", out);
-            quote(&tag, out);
+            write_tag(&suffix, notify.tag, out);
         }
         NotifyPlan::Client(address) => {
             let Target::Asker(port) = Target::of(notify.socket) else {
@@ -208,6 +224,18 @@ pub(super) fn write_pair(notify: &NotifyArgs<'_>, plan: NotifyPlan<'_>, out: &mu
             write!(out, " tcp:{address}:{port} ").ok();
             out.extend_from_slice(notify.tag);
         }
+    }
+}
+
+/// A tag that makes the relay's line: the suffix, and what the tag said.
+pub(super) fn write_tag(suffix: &[u8], tag: &[u8], out: &mut Vec<u8>) {
+    match line(tag) {
+        Some(text) => {
+            quote(suffix, out);
+            quote(b" ", out);
+            quote(&text, out);
+        }
+        None => out.extend_from_slice(tag),
     }
 }
 
@@ -223,7 +251,7 @@ fn line(tag: &[u8]) -> Option<Vec<u8>> {
 pub fn notice(
     notify: &NotifyArgs<'_>,
     origin: Origin,
-    relay: Option<(&str, u16)>,
+    relay: Option<RelayTo<'_>>,
     member: Notifier,
 ) -> Option<Notice> {
     let path = |path: &[u8]| {
@@ -233,13 +261,11 @@ pub fn notice(
     };
     let target = Target::of(notify.socket);
     let to = match (notify_plan(notify.socket, origin, relay, member), target) {
-        (NotifyPlan::Relay { .. } | NotifyPlan::Keep, Target::Path(socket)) => path(socket)?,
-        (NotifyPlan::Relay { prefix, .. }, Target::Asker(_)) => path(prefix.as_bytes())?,
+        (NotifyPlan::Relay(_) | NotifyPlan::Keep, Target::Path(socket)) => path(socket)?,
+        (NotifyPlan::Relay(relay), Target::Asker(_)) => path(relay.prefix.as_bytes())?,
         (NotifyPlan::Client(address), Target::Asker(port)) => Addressee::Tcp((address, port).into()),
-        (NotifyPlan::Keep, Target::Host) => {
-            let socket = notify.socket;
-            let address = str::from_utf8(socket.strip_prefix(b"tcp:").unwrap_or(socket)).ok()?;
-            Addressee::Tcp(address.parse().ok()?)
+        (NotifyPlan::Relay(_) | NotifyPlan::Keep, Target::Host(host)) => {
+            Addressee::Tcp(str::from_utf8(host).ok()?.parse().ok()?)
         }
         _ => return None,
     };
@@ -301,11 +327,15 @@ impl Undeliverable {
 }
 
 /// Splits a line that a member has sent to the relay, `SUFFIX REST`, into the socket that it is for and what is
-/// to be written there, without a line end.
+/// to be written there, without a line end. `tcp` says whether targets over TCP are served.
 ///
 /// # Errors
-/// When there is no such socket inside the prefix.
-pub fn split_notification<'a>(line: &'a [u8], prefix: &str) -> Result<(PathBuf, &'a [u8]), Undeliverable> {
+/// When there is no such socket inside the prefix, nor such an address.
+pub fn split_notification<'a>(
+    line: &'a [u8],
+    prefix: &str,
+    tcp: bool,
+) -> Result<(Addressee, &'a [u8]), Undeliverable> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let space = line
@@ -317,6 +347,14 @@ pub fn split_notification<'a>(line: &'a [u8], prefix: &str) -> Result<(PathBuf, 
     if suffix.is_empty() || rest.is_empty() {
         return Err(Undeliverable::Malformed);
     }
+    if let Some(address) = suffix.strip_prefix(TCP).filter(|_| tcp) {
+        let address = str::from_utf8(address)
+            .ok()
+            .and_then(|address| address.parse().ok());
+        return address
+            .map(|address| (Addressee::Tcp(address), rest))
+            .ok_or(Undeliverable::Malformed);
+    }
     if !is_inside(suffix) {
         return Err(Undeliverable::Outside);
     }
@@ -326,7 +364,7 @@ pub fn split_notification<'a>(line: &'a [u8], prefix: &str) -> Result<(PathBuf, 
     if prefix.len() + suffix.len() > SOCKET_PATH_MAX {
         return Err(Undeliverable::TooLong);
     }
-    Ok((PathBuf::from(format!("{prefix}{suffix}")), rest))
+    Ok((Addressee::Path(format!("{prefix}{suffix}").into()), rest))
 }
 
 #[cfg(test)]
@@ -338,10 +376,12 @@ mod tests {
     use super::*;
 
     const PREFIX: &str = "/var/run/b2bua.sock";
-    const RELAY: NotifyPlan<'_> = NotifyPlan::Relay {
+    const TO: RelayTo<'_> = RelayTo {
         prefix: PREFIX,
         port: 12131,
+        tcp: false,
     };
+    const RELAY: NotifyPlan<'_> = NotifyPlan::Relay(TO);
 
     const REMOTE: Notifier = Notifier {
         local: false,
@@ -358,12 +398,7 @@ mod tests {
     const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
 
     fn plan(socket: &str, origin: Origin, relay: bool, member: Notifier) -> NotifyPlan<'static> {
-        notify_plan(
-            socket.as_bytes(),
-            origin,
-            relay.then_some((PREFIX, 12131)),
-            member,
-        )
+        notify_plan(socket.as_bytes(), origin, relay.then_some(TO), member)
     }
 
     #[test]
@@ -432,8 +467,8 @@ mod tests {
 
     #[test]
     fn notifications_find_their_way_back() {
-        let split = |line: &'static str| split_notification(line.as_bytes(), PREFIX);
-        let path = |suffix: &str| PathBuf::from(format!("{PREFIX}{suffix}"));
+        let split = |line: &'static str| split_notification(line.as_bytes(), PREFIX, false);
+        let path = |suffix: &str| Addressee::Path(format!("{PREFIX}{suffix}").into());
         assert_eq!(split(".7 a/b c\n"), Ok((path(".7"), &b"a/b c"[..])));
         assert_eq!(split("- tag\r\n"), Ok((path(""), &b"tag"[..])));
         for malformed in ["", "\n", "tag", "tag\n", " tag", "tag "] {
@@ -444,8 +479,44 @@ mod tests {
         }
         let long = format!("{} tag", "x".repeat(SOCKET_PATH_MAX));
         assert_eq!(
-            split_notification(long.as_bytes(), PREFIX),
+            split_notification(long.as_bytes(), PREFIX, false),
             Err(Undeliverable::TooLong)
+        );
+    }
+
+    #[test]
+    fn targets_over_tcp_are_relayed_to_where_that_is_wanted() {
+        let relay = RelayTo { tcp: true, ..TO };
+        let plan = |socket: &str, member| notify_plan(socket.as_bytes(), Origin::Unix, Some(relay), member);
+        let old = Notifier {
+            knows_self: Some(false),
+            ..REMOTE
+        };
+        for (socket, member, want) in [
+            ("tcp:192.0.2.1:9000", REMOTE, NotifyPlan::Relay(relay)),
+            ("192.0.2.1:9000", REMOTE, NotifyPlan::Relay(relay)),
+            ("tcp:[2001:db8::1]:9000", REMOTE, NotifyPlan::Relay(relay)),
+            // One that cannot tell us tells the SIP server itself, as does one that has to look up a name.
+            ("192.0.2.1:9000", old, NotifyPlan::Keep),
+            ("tcp:sip.example:9000", REMOTE, NotifyPlan::Keep),
+            ("tcp:192.0.2.1:9000", LOCAL, NotifyPlan::Keep),
+            ("/var/run/b2bua.socktcp:192.0.2.1:9", REMOTE, NotifyPlan::Drop),
+        ] {
+            assert_eq!(plan(socket, member), want, "{socket}");
+        }
+        let mut tag = Vec::new();
+        write_tag(&suffix(b"tcp:192.0.2.1:9000", relay).unwrap(), b"a%20b", &mut tag);
+        let text = unquote(&tag).unwrap();
+        let address = Addressee::Tcp("192.0.2.1:9000".parse().unwrap());
+        assert_eq!(
+            split_notification(&text, PREFIX, true),
+            Ok((address, &b"a b"[..]))
+        );
+        let path = Addressee::Path(format!("{PREFIX}tcp:192.0.2.1:9000").into());
+        assert_eq!(split_notification(&text, PREFIX, false), Ok((path, &b"a b"[..])));
+        assert_eq!(
+            split_notification(b"tcp:sip.example:1 a", PREFIX, true),
+            Err(Undeliverable::Malformed)
         );
     }
 
@@ -465,7 +536,7 @@ mod tests {
                 before: 0,
                 end: 0,
             };
-            let notice = notice(&notify, origin, Some((PREFIX, 12131)), member)?;
+            let notice = notice(&notify, origin, Some(TO), member)?;
             assert_eq!(*notice.text, *b"a b c");
             Some(notice.to)
         };
@@ -505,11 +576,11 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             let _ = unquote(&bytes);
-            let _ = split_notification(&bytes, PREFIX);
-            let _ = notify_plan(&bytes, Origin::Unix, Some((PREFIX, 1)), REMOTE);
+            let _ = split_notification(&bytes, PREFIX, true);
+            let _ = notify_plan(&bytes, Origin::Unix, Some(TO), REMOTE);
             let notify = NotifyArgs { socket: &bytes, tag: &bytes, before: 0, end: 0 };
             for member in [LOCAL, REMOTE] {
-                let _ = notice(&notify, Origin::Unix, Some((PREFIX, 1)), member);
+                let _ = notice(&notify, Origin::Unix, Some(TO), member);
             }
         }
     }

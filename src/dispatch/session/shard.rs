@@ -59,10 +59,27 @@ impl Shard {
         Err(Some(entry.binding))
     }
 
+    /// The binding of a call, whether it is good or not.
+    pub(super) fn peek(&self, hash: u64, call_id: &[u8]) -> Option<&Binding> {
+        let same = |entry: &Entry| entry.hash == hash && entry.call_id(&self.text) == call_id;
+        Some(&self.table.find(hash, same)?.binding)
+    }
+
     /// The binding of the call of that hash, whether it is good or not.
     pub(super) fn by_hash(&self, hash: u64) -> Option<&Binding> {
         let entry = self.table.find(hash, |entry| entry.hash == hash)?;
         Some(&entry.binding)
+    }
+
+    /// Removes the call of that hash, if `bad` says so, and gives its binding.
+    pub(super) fn remove_if(&mut self, hash: u64, bad: impl FnOnce(&Binding) -> bool) -> Option<Binding> {
+        let place = self.table.find_entry(hash, |entry| entry.hash == hash).ok()?;
+        if !bad(&place.get().binding) {
+            return None;
+        }
+        let (entry, _) = place.remove();
+        self.used -= usize::from(entry.length);
+        Some(entry.binding)
     }
 
     /// Takes a call in that it does not have. Says no to a call-id of more than 65,535 bytes, and when the text
@@ -117,7 +134,6 @@ impl Shard {
     }
 
     /// How many bindings it has.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.table.len()
     }
@@ -154,6 +170,7 @@ mod tests {
             born: now,
             used: now,
             stage: Stage::Bound,
+            suffix: 0,
         }
     }
 

@@ -10,6 +10,7 @@ use super::client;
 use super::daemon::{Daemon, Files, Listed, config};
 use super::fake::FakeMember;
 use super::place::Place;
+use super::wait::{self, LONG};
 
 /// Fake members `M1`, `M2`, … and a daemon.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ impl Bed {
         let members: Vec<FakeMember> = (0..count).map(|_| FakeMember::start()).collect();
         let bed = Self::before(members, extra, arguments);
         bed.daemon.wait_members(count, 0);
+        // Each is counted right after it has come online.
+        wait::until_true("counts", LONG, || !bed.daemon.admin("ls C1").contains("UNKNOWN"));
         bed
     }
 

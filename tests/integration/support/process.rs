@@ -1,7 +1,9 @@
 //! Child processes that end with the test, whatever way it ends.
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::fs;
 use std::ops::{Deref, DerefMut};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
@@ -64,5 +66,35 @@ impl DerefMut for Process {
 impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A daemon in the background, known by its pid file; killed with the test.
+#[derive(Debug)]
+pub struct Background(Pid);
+
+impl Background {
+    /// The one that has written `pid_file`.
+    pub fn of(pid_file: &Path) -> Self {
+        let text = fs::read_to_string(pid_file).expect("a pid file");
+        let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+        Self(pid.unwrap_or_else(|| panic!("no pid: {text:?}")))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.0.as_raw_nonzero().get()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.0, signal).expect("it lives");
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        // It has usually ended by now.
+        let _ = kill_process(self.0, Signal::KILL);
     }
 }

@@ -1,0 +1,563 @@
+//! The cluster thread: one loop that does all input and output of its cluster. It blocks in one place, until something is
+//! ready or the next alarm is due. Whatever is not finished is state, not a thread.
+//!
+//! In one turn: replies of members first, since they free clients; then alarms; then what other threads want; then
+//! notifications; then new commands, in batches, so that nobody starves. What several events of a turn come to is carried
+//! out together.
+
+use core::time::Duration;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+
+use super::front::door::Door;
+use super::front::{Desk, Front, Here, Next};
+use super::links::Links;
+use super::relay::{self, Relay};
+use super::{Changed, Cluster, Out, is_elsewhere, tokens};
+use crate::config::model::{self, Status};
+use crate::dispatch::counters::Count;
+use crate::dispatch::outbox::Note;
+use crate::dispatch::session::MemberId;
+use crate::health::target::News;
+use crate::link::Link;
+use crate::rim::readiness::{Poller, Ready};
+use crate::rim::{Thread, now, spawn};
+
+/// Messages from other threads that may wait.
+pub const ORDERS: usize = 4096;
+/// Those that are taken in one turn.
+const ORDERS_BATCH: usize = 256;
+/// What has time to be heard is heard after that at the latest.
+const HEAR_EVERY: Duration = Duration::from_secs(1);
+/// Batches of new commands, and of replies, in one turn.
+const BATCHES: usize = 4;
+
+/// What other threads want of a cluster's loop.
+pub enum Order {
+    /// What the health thread has to say of a member.
+    News(MemberId, News),
+    /// Anything else.
+    Do(Box<dyn FnOnce(&mut AtWork) + Send>),
+}
+
+impl core::fmt::Debug for Order {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::News(id, news) => f.debug_tuple("News").field(id).field(news).finish(),
+            Self::Do(_) => f.write_str("Do"),
+        }
+    }
+}
+
+/// A cluster at work: what belongs to its thread alone.
+#[derive(Debug)]
+pub struct AtWork {
+    cluster: Arc<Cluster>,
+    poller: Poller,
+    orders: Receiver<Order>,
+    out: Out,
+    front: Front,
+    links: Links,
+    relay: Option<Relay>,
+    /// What has more to do and is not told again.
+    again: Vec<Ready>,
+    /// The control socket has more.
+    door_again: bool,
+    /// When the loop ends, at the latest.
+    end: Option<Instant>,
+}
+
+/// Starts the thread of a cluster; `poller` and `orders` are those that its mailbox was made of.
+///
+/// # Errors
+/// When the system has no more threads.
+pub fn start(cluster: &Arc<Cluster>, poller: Poller, orders: Receiver<Order>) -> io::Result<Thread> {
+    let mut at_work = AtWork {
+        cluster: Arc::clone(cluster),
+        poller,
+        orders,
+        out: Out::default(),
+        front: Front::new(),
+        links: Links::default(),
+        relay: None,
+        again: Vec::new(),
+        door_again: false,
+        end: None,
+    };
+    spawn(format!("cluster-{}", cluster.number), move || {
+        while at_work.turn() {}
+        at_work.finish();
+    })
+}
+
+impl AtWork {
+    /// Waits for something to do and does it; false when it is over.
+    fn turn(&mut self) -> bool {
+        let is_behind = self.door_again || !self.again.is_empty() || !self.orders.is_empty();
+        let until = if is_behind { Some(now()) } else { self.due() };
+        let mut ready = core::mem::take(&mut self.again);
+        if let Err(error) = self.poller.wait(until, &mut ready) {
+            log::error!("cluster {}: waiting: {error}", self.cluster.name);
+            return false;
+        }
+        let at = now();
+        let links = ready
+            .iter()
+            .filter(|event| tokens::kind(event.token) == tokens::LINK);
+        let mut links: Vec<Ready> = links.copied().collect();
+        for _ in 0..BATCHES {
+            if links.is_empty() {
+                break;
+            }
+            links.retain(|event| {
+                let registry = self.poller.registry();
+                self.links
+                    .ready(at, event.token, &self.cluster, &mut self.out, registry)
+            });
+            // Who waits for these does not wait for those that may still come.
+            self.settle();
+        }
+        self.again.extend(links);
+        self.alarms();
+        self.take_orders();
+        for event in &ready {
+            match tokens::kind(event.token) {
+                tokens::RELAY | tokens::INBOUND | tokens::OUTLET => self.relay_ready(*event),
+                tokens::DOOR => {
+                    self.front.knock();
+                    self.door_again = true;
+                }
+                _ => {}
+            }
+        }
+        for event in &ready {
+            if tokens::kind(event.token) == tokens::CLIENT {
+                self.client_ready(*event);
+            }
+        }
+        for _ in 0..BATCHES {
+            if !self.door_again {
+                break;
+            }
+            self.door_again = self.with_front(Front::serve) == Next::More;
+            self.settle();
+        }
+        !self.is_over()
+    }
+
+    /// When there is something to do though nothing happens.
+    fn due(&self) -> Option<Instant> {
+        let at = now();
+        let core = self.cluster.look(|_, core| core.next_alarm());
+        let relay = self.relay.as_ref().and_then(Relay::due);
+        let hears = (!self.links.is_empty()).then(|| at + HEAR_EVERY);
+        [core, self.links.due(), self.front.due(at), relay, hears, self.end]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn with_front<R>(&mut self, act: impl FnOnce(&mut Front, &mut Desk<'_>) -> R) -> R {
+        let mut desk = Desk {
+            here: Here {
+                now: now(),
+                cluster: &self.cluster,
+                registry: self.poller.registry(),
+            },
+            out: &mut self.out,
+            decided: 0,
+        };
+        act(&mut self.front, &mut desk)
+    }
+
+    fn client_ready(&mut self, event: Ready) {
+        let place = tokens::place(event.token);
+        let next = self.with_front(|front, desk| front.client(place, event.readable, event.writable, desk));
+        self.settle();
+        if next == Next::More {
+            self.again.push(Ready {
+                writable: false,
+                ..event
+            });
+        }
+    }
+
+    /// Time has passed.
+    fn alarms(&mut self) {
+        let at = now();
+        let due = self.cluster.look(|_, core| core.next_alarm());
+        if due.is_some_and(|due| due <= at) {
+            self.cluster.decide(&mut self.out, |now, core, out| {
+                core.expire(now, out);
+            });
+        }
+        self.links
+            .alarm(at, &self.cluster, &mut self.out, self.poller.registry());
+        self.with_relay(Relay::alarm);
+        if self.with_front(Front::alarm) == Next::More {
+            self.door_again = true;
+        }
+        if self.front.due(at).is_some_and(|due| due <= at) {
+            self.door_again = true;
+        }
+        self.settle();
+    }
+
+    fn with_relay(&mut self, act: impl FnOnce(&mut Relay, &relay::Desk<'_>)) {
+        if let Some(relay) = &mut self.relay {
+            let desk = relay::Desk {
+                now: now(),
+                cluster: &self.cluster,
+                registry: self.poller.registry(),
+                is_member: &|address| self.links.is_at(address),
+            };
+            act(relay, &desk);
+        }
+    }
+
+    fn relay_ready(&mut self, event: Ready) {
+        let mut more = false;
+        self.with_relay(|relay, desk| more = relay.ready(event, desk));
+        if more {
+            self.again.push(event);
+        }
+    }
+
+    fn take_orders(&mut self) {
+        for _ in 0..ORDERS_BATCH {
+            let Ok(order) = self.orders.try_recv() else {
+                return;
+            };
+            match order {
+                Order::News(id, news) => self.hear(id, news),
+                Order::Do(act) => act(self),
+            }
+            self.settle();
+        }
+    }
+
+    /// What the health thread has to say of a member.
+    fn hear(&mut self, id: MemberId, news: News) {
+        let before = self.links.tell(id, &news);
+        match &news {
+            News::State { online: true, why } => self.say(id, "offline", "online", why),
+            News::State { online: false, why } => self.say(id, "online", "offline", why),
+            News::Absent(why) if before.is_none() => self.say(id, "unknown", "offline", why),
+            News::Absent(why) => self.say(id, "offline", "offline", why),
+            News::Restarted(_) => {
+                self.say(
+                    id,
+                    "online",
+                    "online",
+                    "it has been restarted; its calls are forgotten",
+                );
+            }
+            _ => {}
+        }
+        let first = matches!(news, News::State { .. } | News::Absent(_));
+        match news {
+            News::At(addresses) => {
+                let moved = self.links.move_to(now(), id, &addresses, self.poller.registry());
+                self.say_moved(id, moved);
+            }
+            other => self.cluster.decide(&mut self.out, |now, core, out| match other {
+                News::State { online, why } => core.set_online(now, id, online, why, out),
+                News::Absent(why) => core.set_probed(now, id, why, out),
+                News::Restarted(last_good) => core.set_restarted(id, last_good),
+                News::Capability(number, has) => core.capability(id, number, has),
+                News::Probed(answered) => {
+                    core.count(id, Count::Probes);
+                    if !answered {
+                        core.count(id, Count::ProbesFailed);
+                    }
+                }
+                News::Counted { asked, counts, delay } => {
+                    core.counted(now, id, asked, counts, out);
+                    if let Some(delay) = delay {
+                        core.measured(id, delay);
+                    }
+                }
+                News::At(_) => {}
+            }),
+        }
+        if first {
+            self.cluster.tell_probed();
+        }
+    }
+
+    /// Tells the log that a member's state has changed.
+    fn say(&self, id: MemberId, from: &str, to: &str, why: &str) {
+        let definition = self
+            .cluster
+            .look(|_, core| core.member_of(id).map(|member| member.config.clone()));
+        if let Some(model::Member { name, address, .. }) = definition {
+            log::info!(
+                cluster:% = self.cluster.name, member:% = name, address:% = address, old = from, new = to, reason = why;
+                "member {name} of {} ({address}): {from} -> {to}: {why}",
+                self.cluster.name
+            );
+        }
+    }
+
+    /// Tells the log that the name of a member leads somewhere, or elsewhere.
+    fn say_moved(&self, id: MemberId, moved: Option<(Option<SocketAddr>, SocketAddr)>) {
+        let definition = self
+            .cluster
+            .look(|_, core| core.member_of(id).map(|member| member.config.clone()));
+        let (Some(model::Member { name, address, .. }), Some((before, after))) = (definition, moved) else {
+            return;
+        };
+        let cluster = &self.cluster.name;
+        match before {
+            Some(before) => log::warn!(
+                "member {name} of {cluster} ({address}): it is at {after} now, and was at {before}"
+            ),
+            None => log::info!("member {name} of {cluster} ({address}): it is at {after}"),
+        }
+    }
+
+    /// Carries out what has been decided: replies first, since somebody waits for them.
+    fn settle(&mut self) {
+        loop {
+            let here = Here {
+                now: now(),
+                cluster: &self.cluster,
+                registry: self.poller.registry(),
+            };
+            let (front, again) = (&mut self.front, &mut self.again);
+            self.out.drain_replies(|client, text| {
+                here.cluster.trace(format_args!("reply"), text);
+                again.extend(front.reply(client, text, here).map(|place| Ready {
+                    token: tokens::CLIENT + place,
+                    readable: true,
+                    writable: false,
+                }));
+            });
+            for client in self.out.dropped.drain(..) {
+                front.forsake(client, here);
+            }
+            let links = &mut self.links;
+            self.out.drain_sends(|send, text| {
+                here.cluster
+                    .trace(format_args!("to member {}", send.member.index), text);
+                links.send(here.now, &send, text, here.registry);
+            });
+            self.out.reset();
+            self.tell_news();
+            if self.links.refused.is_empty() {
+                return;
+            }
+            let mut refused = core::mem::take(&mut self.links.refused);
+            refused.dedup();
+            for (id, why) in refused {
+                self.cluster
+                    .decide(&mut self.out, |now, core, out| core.refused(now, id, out));
+                self.cluster.health.refused(self.cluster.whose(id), why);
+            }
+            self.out.refused.clear();
+        }
+    }
+
+    /// What the relay, the health thread and the operator should know.
+    fn tell_news(&mut self) {
+        if !self.out.notices.is_empty() {
+            let notices = core::mem::take(&mut self.out.notices);
+            let count = notices.len() as u64;
+            if self.relay.is_some() {
+                self.with_relay(|relay, desk| {
+                    for notice in notices {
+                        relay.tell(desk, notice);
+                    }
+                });
+            } else {
+                self.cluster
+                    .notify
+                    .dropped
+                    .fetch_add(count, core::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        if !self.out.has_news() {
+            return;
+        }
+        for member in self.out.suspects.drain(..) {
+            self.cluster.health.suspect(self.cluster.whose(member));
+        }
+        for note in self.out.notes.drain(..) {
+            log_note(&self.cluster, &note);
+        }
+    }
+
+    /// Serves this control socket, in the place of the one before.
+    pub fn open(&mut self, door: Door) {
+        self.with_front(|front, desk| {
+            front.close(desk);
+            front.open(door, desk.here);
+        });
+        self.door_again = true;
+    }
+
+    /// Takes no further command, and closes the control socket.
+    pub fn close(&mut self) {
+        self.with_front(Front::close);
+        self.door_again = false;
+    }
+
+    /// Ends the loop when everybody has been answered, `within` that time.
+    pub fn end(&mut self, within: Duration) {
+        self.close();
+        self.end = Some(now() + within);
+    }
+
+    fn is_over(&self) -> bool {
+        let Some(end) = self.end else { return false };
+        let is_busy = || self.front.is_busy() || self.cluster.look(|_, core| core.clients_waiting());
+        now() >= end || !is_busy()
+    }
+
+    /// What is still in flight is answered with an error of ours, and all is closed.
+    fn finish(&mut self) {
+        let members: Vec<MemberId> = self
+            .cluster
+            .look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());
+        self.remove_members(&members);
+        self.settle();
+    }
+
+    /// A member has this link from now on.
+    pub fn put_link(&mut self, id: MemberId, link: Link) {
+        self.links.put(now(), id, link, self.poller.registry());
+    }
+
+    /// See [`Cluster::change_member`].
+    pub(super) fn change_member(
+        &mut self,
+        id: MemberId,
+        after: &model::Member,
+        link: Option<Link>,
+        only_unbound: bool,
+    ) -> Result<model::Health, Changed> {
+        let rules = self.cluster.decide(&mut self.out, |now, core, out| {
+            let Some(before) = core.member_of(id).map(|member| member.config.clone()) else {
+                return Err(Changed::Gone);
+            };
+            let moves = is_elsewhere(&before, after);
+            let bound = core.bound_to(id);
+            if moves && only_unbound && bound > 0 {
+                return Err(Changed::Bound(bound));
+            }
+            if moves && core.member_of(id).is_some_and(|member| member.online) {
+                core.set_online(now, id, false, "its address has changed".to_owned(), out);
+            }
+            if link.is_some() {
+                core.replace_link(now, id, (), moves);
+            }
+            core.change_member(id, |member| member.clone_from(after));
+            Ok(core.rules().health)
+        })?;
+        if let Some(link) = link {
+            self.put_link(id, link);
+        }
+        Ok(rules)
+    }
+
+    /// See [`Cluster::delete_members`].
+    pub(super) fn delete_members(&mut self, ids: Vec<MemberId>) -> Vec<MemberId> {
+        let mut free = Vec::new();
+        self.cluster.look(|_, core| {
+            for id in ids {
+                let online = core.member_of(id).is_some_and(|member| member.online);
+                if !online || core.is_free(id) {
+                    free.push(id);
+                } else {
+                    core.change_member(id, |member| member.status = Status::Draining);
+                }
+            }
+        });
+        self.remove_members(&free);
+        free
+    }
+
+    /// Takes members out at once.
+    pub(super) fn remove_members(&mut self, ids: &[MemberId]) {
+        for id in ids {
+            self.cluster.decide(&mut self.out, |now, core, out| {
+                core.remove_member(now, *id, out);
+            });
+            self.cluster.health.forget(self.cluster.whose(*id));
+        }
+        // What is said to them on the way out goes over their links.
+        self.settle();
+        for id in ids {
+            self.links.remove(*id);
+        }
+        if self.cluster.look(|_, core| core.members_in_order().is_empty()) {
+            (self.cluster.emptied)();
+        }
+    }
+
+    /// A draining member has no session left.
+    pub(super) fn drained(&mut self, id: MemberId) {
+        let definition = self
+            .cluster
+            .look(|_, core| core.member_of(id).map(|member| member.config.clone()));
+        // It may have been taken back meanwhile.
+        let Some(model::Member { name, address, .. }) =
+            definition.filter(|member| member.status == Status::Draining)
+        else {
+            return;
+        };
+        log::info!(
+            "member {name} of {} ({address}): drained, removed",
+            self.cluster.name
+        );
+        self.remove_members(&[id]);
+    }
+
+    /// Has this relay from now on.
+    pub(super) fn put_relay(&mut self, door: Option<relay::Door>) {
+        if let Some(old) = self.relay.take() {
+            old.close(self.poller.registry());
+        }
+        let Some(door) = door else { return };
+        match Relay::new(door, self.poller.registry()) {
+            Ok(relay) => self.relay = Some(relay),
+            Err(error) => log::error!("cluster {}: notifications: {error}", self.cluster.name),
+        }
+    }
+}
+
+fn log_note(cluster: &Cluster, note: &Note) {
+    let name = &cluster.name;
+    match note {
+        Note::TableFull { calls } => log::warn!(
+            "cluster {name}: the session table is full: {calls} new call(s) served unbound; \
+             <sessions max=…/> allows more"
+        ),
+        Note::WishesFull { sessions } => log::warn!(
+            "cluster {name}: {sessions} session(s) of which nothing will be told when their member is lost: \
+             <sessions max=…/> allows more, 1,024 bytes of tags are the most for one"
+        ),
+        Note::Overloaded { commands } => {
+            log::warn!("cluster {name}: too many commands in flight: {commands} refused");
+        }
+        Note::TwoHomes { bound, also, calls } => log::warn!(
+            "cluster {name}: a call bound to {bound} is at {also} too; {calls} such call(s) in all"
+        ),
+        Note::Garbage {
+            member,
+            excerpt,
+            replies,
+        } => log::warn!(
+            "member {member} of {name}: {replies} reply(s) that can be none, such as \"{}\"",
+            excerpt.escape_ascii()
+        ),
+        Note::DeletesDropped { member, deletes } => log::warn!(
+            "member {member} of {name}: too many deletes wait for it; {deletes} dropped, \
+             those sessions will time out there"
+        ),
+    }
+}
