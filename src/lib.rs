@@ -37,6 +37,28 @@
 //! notifications; then new commands, in batches. What up to 16 commands come to is carried out together. A descriptor
 //! with nothing to say costs a turn nothing.
 //!
+//! # Rooms
+//!
+//! Each room uses those below it, as this table says, and nothing above; a room within another is one of its own where
+//! it has a row. A test reads the table. Files of one room do not import each other in a circle either.
+//!
+//! | room | may use |
+//! |---|---|
+//! | `bin` | `console`, `server`, `daemon` |
+//! | `console` | `admin`, `daemon`, `dispatch`, `config`, `sockets`, `rim` |
+//! | `server` | `admin`, `cluster`, `health`, `link`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
+//! | `admin` | `dispatch`, `sockets`, `config`, `rim` |
+//! | `cluster` | `health`, `link`, `client`, `dispatch`, `protocol`, `sockets`, `config`, `rim` |
+//! | `health` | `link`, `protocol`, `config`, `rim` |
+//! | `link` | `protocol`, `config`, `rim` |
+//! | `client` | `rim` |
+//! | `dispatch` | `protocol`, `config`, `rim` |
+//! | `daemon` | `sockets`, `config`, `rim` |
+//! | `protocol` | `rim` |
+//! | `sockets` | `config`, `rim` |
+//! | `config` | `rim` |
+//! | `rim` | |
+//!
 //! # Threads
 //!
 //! | thread | file | waits in | ended by |
@@ -71,27 +93,6 @@
 //! 3. `cluster`: whether first probes are awaited, then the dispatcher of one cluster, and never two of them: held over no
 //!    I/O and no log call. It is the only lock on the way of a command, and nobody else holds it for long;
 //! 4. `rim`: what the pool of names and the watchdog keep.
-//!
-//! # Rooms
-//!
-//! Each room uses those that its row names, and nothing else; no two files use each other.
-//!
-//! | room | uses |
-//! |---|---|
-//! | `rim` | |
-//! | `protocol` | |
-//! | `config` | |
-//! | `client` | |
-//! | `sockets` | `config` `rim` |
-//! | `dispatch` | `protocol` `config` `rim` |
-//! | `link` | `protocol` `config` `rim` |
-//! | `health` | `link` `protocol` `config` `rim` |
-//! | `cluster` | `health` `link` `client` `dispatch` `protocol` `config` `sockets` `rim` |
-//! | `admin` | `dispatch` `config` `rim` |
-//! | `daemon` | `sockets` `config` `rim` |
-//! | `server` | `admin` `cluster` `health` `link` `dispatch` `config` `daemon` `sockets` `rim` |
-//! | `console` | `admin` `config` `rim` |
-//! | `bin` | `server` `daemon` `console` |
 //!
 //! # Absent on purpose
 //!

@@ -275,13 +275,13 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::fields;
+    use crate::config::pairs;
 
     #[test]
     fn the_usage_of_a_command_names_its_keys_and_no_others() {
         for (kind, mut keys) in [
-            (Kind::Add, fields::member_keys()),
-            (Kind::ClusterAdd, fields::cluster_keys()),
+            (Kind::Add, pairs::member_keys()),
+            (Kind::ClusterAdd, pairs::cluster_keys()),
         ] {
             let entry = COMMANDS.iter().find(|entry| entry.kind == kind).unwrap();
             let pairs = entry
@@ -294,7 +294,7 @@ mod tests {
             assert_eq!(named, keys, "{}", entry.usage);
         }
         let set = COMMANDS.iter().find(|entry| entry.kind == Kind::Set).unwrap();
-        for key in fields::setting_keys() {
+        for key in pairs::setting_keys() {
             assert!(set.help.contains(key), "{key}: {}", set.help);
         }
     }

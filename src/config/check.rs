@@ -283,8 +283,8 @@ fn sockets(cluster: &Cluster) -> Vec<(&'static str, String, Key)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields::{cluster_from_pairs, member_from_pairs};
     use super::super::model::DisconnectNotify;
+    use super::super::pairs::{cluster_from_pairs, member_from_pairs};
     use super::*;
 
     fn member(name: &str, protocol: &str, address: &str) -> Member {

@@ -164,8 +164,8 @@ fn shown(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields::{cluster_from_pairs, member_from_pairs};
     use super::super::model::{Cluster, DisconnectNotify, Member};
+    use super::super::pairs::{cluster_from_pairs, member_from_pairs};
     use super::*;
     use core::time::Duration;
 

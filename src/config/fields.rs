@@ -5,20 +5,16 @@
 //! space around a value is nobody's intention and is left out before all else.
 
 use core::fmt;
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::IpAddr;
 use core::time::Duration;
 
-use super::elements::Value;
 use super::fault::quoted;
 use super::model::{
     CapacityLimit, Family, Name, NoMembers, NotifyTcp, Policy, Protocol, SOCKET_PATH_MAX, SocketRights,
     Status,
 };
-
-pub use super::address::address;
-pub use super::pairs::{
-    cluster_from_pairs, cluster_keys, member_from_pairs, member_keys, setting_from_pair, setting_keys,
-};
+pub use super::value::Time;
+use super::value::{UNITS, Value};
 
 /// What would have been right; follows `want `.
 pub(super) type Want = String;
@@ -121,15 +117,6 @@ impl fmt::Display for SpanOrOff {
     }
 }
 
-/// The units of a time and their milliseconds, the longest first.
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
-
 fn span(text: &str) -> Option<Duration> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (count, unit) = text.split_at(end);
@@ -139,22 +126,6 @@ fn span(text: &str) -> Option<Duration> {
     }
     let (_, millis) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
     count.checked_mul(millis).map(Duration::from_millis)
-}
-
-/// Prints a time as [`Span`] reads it, in the longest unit that loses nothing; what is finer than a millisecond
-/// is left out.
-#[derive(Debug, Clone, Copy)]
-pub struct Time(pub Duration);
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.0.as_millis();
-        let unit = UNITS
-            .iter()
-            .find(|(_, unit)| millis != 0 && millis.is_multiple_of(u128::from(*unit)));
-        let (name, unit) = unit.copied().unwrap_or(("s", 1_000));
-        write!(f, "{}{name}", millis / u128::from(unit))
-    }
 }
 
 /// One of a few words, read in any case.
@@ -280,8 +251,6 @@ pub(super) const NAME: &str = "a name of 1 to 255 bytes without white space, com
 pub(super) const IP: &str = "an IPv4 or IPv6 address";
 /// What an address of media is.
 pub(super) const MEDIA: &str = "an IPv4 or IPv6 address, or one of each with white space between them";
-/// What the address of the relay is.
-pub(super) const INBOUND: &str = "an IPv4 address and a port, such as 192.0.2.1:12131";
 /// What the prefix of notification sockets is.
 pub(super) const PREFIX: &str = "the beginning of a socket's path, at most 107 bytes without white space";
 /// What the owner of a socket is.
@@ -327,19 +296,6 @@ pub(super) fn media(text: &str) -> Result<Family, Want> {
         }
     }
     Ok(family)
-}
-
-/// Reads the relay's address. Members are told its port over IPv4 only, so IPv6 would never be used. As with the
-/// Python rtp_cluster `:12131` is every address; a name cannot be looked up here, but one is known.
-pub(super) fn inbound(text: &str) -> Result<SocketAddr, Want> {
-    let text = text.trim();
-    let (host, port) = text.rsplit_once(':').ok_or(INBOUND)?;
-    let host = match host {
-        "" => Ipv4Addr::UNSPECIFIED,
-        host if host.eq_ignore_ascii_case("localhost") => Ipv4Addr::LOCALHOST,
-        host => host.parse().map_err(|_| INBOUND)?,
-    };
-    Ok((host, super::address::port(port)?).into())
 }
 
 /// Reads the prefix of the SIP server's notification sockets, which may be written with `unix:` before it.
@@ -540,24 +496,6 @@ mod tests {
         }
         for text in ["host", "10.0.0.1 10.0.0.2", "::1 10.0.0.1 ::1", "10.0.0.1 x"] {
             assert_eq!(media(text).unwrap_err(), MEDIA, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn the_relay_has_an_ipv4_address_and_a_port() {
-        assert_eq!(inbound("192.0.2.1:12131").unwrap().to_string(), "192.0.2.1:12131");
-        assert_eq!(inbound(":12131").unwrap().to_string(), "0.0.0.0:12131");
-        assert_eq!(inbound("LocalHost:1").unwrap().to_string(), "127.0.0.1:1");
-        for text in [
-            "",
-            "192.0.2.1",
-            "192.0.2.1:",
-            "192.0.2.1:0",
-            "192.0.2.1:65536",
-            "[::1]:9",
-            "media.example:9",
-        ] {
-            assert!(inbound(text).is_err(), "{text:?}");
         }
     }
 

@@ -6,29 +6,32 @@
 //! disk, only `accounts` asks the user database, everything else is text in, values out. There is no search for a file, no include and no variable.
 
 mod accounts;
-mod address;
+pub mod address;
 mod check;
 mod diff;
 mod elements;
 mod encoding;
 mod fault;
 pub mod fields;
+mod hints;
 pub mod model;
-mod pairs;
+pub mod pairs;
 mod parse;
 mod read;
 mod tree;
+mod value;
 mod write;
 
 use std::path::Path;
 
 pub use check::{check_cluster_fits, check_member_fits};
 pub use diff::{diff, undone};
-pub use elements::{Attribute, CLUSTER, ELEMENTS, Element, Holder, MEMBER, Range, Times, Value, children};
+pub use elements::{Attribute, CLUSTER, ELEMENTS, Element, Holder, MEMBER, Range, Times, children};
 pub use fault::{FAULTS_MAX, Fault, Faults, Position};
 pub use pairs::Setting;
 pub use parse::parse;
 pub use read::read;
+pub use value::Value;
 pub use write::write;
 
 /// Bytes of a file: room for some 20,000 members, read and parsed in well under a second.

@@ -3,9 +3,10 @@
 use core::net::IpAddr;
 
 use super::address::ADDRESS;
-use super::elements::{Access, CLUSTER, Holder, MEMBER, Range, Times, children, nearest};
+use super::elements::{Access, CLUSTER, Holder, MEMBER, Range, Times, children};
 use super::fault::quoted;
 use super::fields::{CAPACITY, PROTOCOL, ip_or_none, media, weight, wrong};
+use super::hints::nearest;
 use super::model::{Cluster, Family, Member, Protocol};
 
 /// A key and what it stands for.

@@ -8,6 +8,7 @@ use super::elements::{self, CLUSTER, Element, Holder, MEMBER, ROOT, Times};
 use super::encoding;
 use super::fault::{Faults, Findings, Position, quoted};
 use super::fields::{Want, wrong};
+use super::hints;
 use super::model::{Cluster, Config, Member, SocketRights};
 use super::tree::{self, Node, Tree};
 use super::{FILE_MAX, Parsed};
@@ -249,14 +250,14 @@ impl Parser {
                 self.fault(
                     attribute.at,
                     whose,
-                    elements::unknown_attribute(element, &attribute.name),
+                    hints::unknown_attribute(element, &attribute.name),
                 );
             }
         }
         let mut seen: Vec<(&str, usize)> = Vec::new();
         for child in &node.children {
             let Some(known) = elements::find(element.name, &child.name) else {
-                self.fault(child.at, whose, elements::unknown_element(element, &child.name));
+                self.fault(child.at, whose, hints::unknown_element(element, &child.name));
                 continue;
             };
             if let Some((_, line)) = seen.iter().find(|(name, _)| *name == child.name) {

@@ -3,8 +3,9 @@
 
 use core::fmt;
 
-use super::elements::{CLUSTER, Element, Holder, MEMBER, ROOT, Value, children};
+use super::elements::{CLUSTER, Element, Holder, MEMBER, ROOT, children};
 use super::model::{Cluster, Config};
+use super::value::Value;
 
 const HEADER: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
     <!-- Written by rtp_cluster. The elements are described in rtp_cluster.xml(5). -->\n";
@@ -97,11 +98,11 @@ mod tests {
     use proptest::{collection, option, sample};
 
     use super::super::diff::diff;
-    use super::super::fields;
     use super::super::model::{
         Address, DisconnectNotify, Failover, Family, Health, Member, Name, Protocol, Sessions, SocketRights,
     };
     use super::super::{Faults, Parsed, check_cluster_fits, check_member_fits, parse};
+    use super::super::{address, fields, pairs};
     use super::*;
 
     fn read(text: &str) -> Result<Parsed, Faults> {
@@ -112,7 +113,7 @@ mod tests {
     fn what_holds_anyway_is_not_written() {
         let pairs = [("name", "C1"), ("protocol", "unix"), ("address", "/run/c1.sock")];
         let config = Config {
-            clusters: vec![fields::cluster_from_pairs(&pairs).unwrap()],
+            clusters: vec![pairs::cluster_from_pairs(&pairs).unwrap()],
         };
         let expected = format!(
             "{HEADER}<rtp_cluster_config>\n  <rtp_cluster>\n    <name>C1</name>\n    <protocol>UNIX</protocol>\n    \
@@ -155,7 +156,7 @@ mod tests {
             ),
         ]
         .prop_filter_map("no address", |(protocol, text)| {
-            Some((protocol, fields::address(protocol, &text).ok()?))
+            Some((protocol, address::address(protocol, &text).ok()?))
         })
     }
 

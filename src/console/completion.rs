@@ -3,8 +3,8 @@
 
 use super::own;
 use crate::admin::commands;
-use crate::config::fields::setting_keys;
 use crate::config::model::{Protocol, Status};
+use crate::config::pairs::setting_keys;
 
 /// Where the names come from.
 pub(super) trait Names {

@@ -6,11 +6,27 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::pending::Slot;
 use super::rewrite::Origin;
 use super::session::MemberId;
 use crate::protocol::command::{Command, Verb};
 use crate::protocol::cookie::Cookie;
+
+/// A transaction's place and which of those that have had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// Place in the slab.
+    pub index: u32,
+    /// Counts the uses of all places.
+    pub serial: u64,
+}
+
+impl Slot {
+    /// The part of the serial that a cookie carries.
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+    pub fn short_serial(self) -> u32 {
+        self.serial as u32
+    }
+}
 
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use super::{FIRST_PROBES, Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, Cluster, needs_link};
 use crate::config::Setting;
-use crate::config::fields;
+use crate::config::address;
 use crate::config::model::{self, Config, Name, Status};
 use crate::config::{check_cluster_fits, check_member_fits};
 use crate::daemon::StartError;
@@ -191,7 +191,7 @@ impl Operator for Shared {
             }
         }
         let address = address.unwrap_or_else(|| before.address.to_string());
-        after.address = fields::address(after.protocol, &address).map_err(Refusal::Other)?;
+        after.address = address::address(after.protocol, &address).map_err(Refusal::Other)?;
         let mut others = definition(&running);
         others.members.retain(|other| other.name != before.name);
         check_member_fits(&others, &after).map_err(Refusal::Other)?;

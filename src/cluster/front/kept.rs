@@ -139,7 +139,7 @@ impl Kept {
             match self.phase {
                 Phase::Open => {}
                 Phase::Ending => return Some(Next::Wait),
-                Phase::Over(_) => return self.discard(buffer).then_some(Next::Wait),
+                Phase::Over(_) => return self.discard(buffer),
             }
             match self.serve_lines(desk, place) {
                 Lines::Stalled => break Next::Wait,
@@ -283,19 +283,18 @@ impl Kept {
         self.phase != Phase::Ending || !self.replies.is_idle()
     }
 
-    /// Reads and throws away; says whether more may come.
-    fn discard(&mut self, buffer: &mut [u8]) -> bool {
+    /// Reads and throws away, up to the end of the other side or of its time.
+    fn discard(&mut self, buffer: &mut [u8]) -> Option<Next> {
         let mut discarded = 0;
         while discarded < DRAIN_MAX {
             match rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return false,
+                Ok((0, _)) => return None,
                 Ok((length, _)) => discarded += length,
                 Err(Errno::INTR) => {}
-                Err(error) => return error == Errno::AGAIN,
+                Err(error) => return (error == Errno::AGAIN).then_some(Next::Wait),
             }
         }
-        // Who writes on all the same is not listened to for ever.
-        false
+        Some(Next::More)
     }
 }
 

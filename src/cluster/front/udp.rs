@@ -49,7 +49,7 @@ const ERRONEOUS_MAX: usize = 4096;
 pub(super) struct Udp {
     open: Option<(Arc<UdpSocket>, Door)>,
     knocked: bool,
-    repeats: Option<Repeats>,
+    repeats: Option<Repeats<RandomState>>,
     waiting: Fair,
     buffer: Vec<u8>,
     /// A reply that is given again.
