@@ -44,7 +44,8 @@
 //!
 //! | room | may use |
 //! |---|---|
-//! | `bin` | `console`, `server`, `daemon` |
+//! | `bin` | `status`, `console`, `server`, `daemon` |
+//! | `status` | `console`, `admin`, `dispatch`, `daemon`, `sockets`, `rim` |
 //! | `console` | `admin`, `daemon`, `dispatch`, `config`, `sockets`, `rim` |
 //! | `server` | `admin`, `cluster`, `health`, `link`, `state`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
 //! | `admin` | `dispatch`, `sockets`, `config`, `rim` |
@@ -79,6 +80,9 @@
 //! `rtp_cluster_client` has two, beside the one of its keys: `console/signal_thread.rs` waits for the signal that ends it,
 //! and `console/top/look_thread.rs` asks the daemon for what the live view shows.
 //!
+//! `rtp_cluster_status` is another process, which reads the admin socket: `sampler` (`status/sampler_thread.rs`) asks once a
+//! second, `http-N` (`status/http_thread.rs`) answer from what it saw last.
+//!
 //! Whatever blocks a thread for news stands inside of [`rim::idle`], so that the watchdog tells one that waits from one
 //! that hangs.
 //!
@@ -111,3 +115,4 @@ pub mod rim;
 pub mod server;
 pub mod sockets;
 pub mod state;
+pub mod status;

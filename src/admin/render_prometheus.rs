@@ -142,7 +142,7 @@ fn delays(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
         let mut count = 0_u64;
         let bounds = DELAY_BUCKETS
             .iter()
-            .map(|&bound| Duration::from_micros(bound).as_secs_f64().to_string());
+            .map(|&bound| le(Duration::from_micros(bound).as_secs_f64()));
         for (bound, in_bucket) in bounds.chain(["+Inf".to_owned()]).zip(&view.delay_histogram) {
             count = count.saturating_add(*in_bucket);
             out.sample(
@@ -154,6 +154,16 @@ fn delays(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
         out.sample("member_delay_seconds_sum", &labels, view.delay_sum.as_secs_f64());
         out.sample("member_delay_seconds_count", &labels, count);
     }
+}
+
+/// An upper bound as every library writes it: `1.0`, `0.00025`, `5e-05`. Another spelling is another series.
+pub(crate) fn le(seconds: f64) -> String {
+    if seconds < 1e-4 {
+        let text = format!("{seconds:e}");
+        let (digits, exponent) = text.split_once("e-").unwrap_or((&text, "0"));
+        return format!("{digits}e-{exponent:0>2}");
+    }
+    format!("{seconds:?}")
 }
 
 type Label<'a> = (&'static str, &'a str);
@@ -304,6 +314,19 @@ mod tests {
         );
         for name in names {
             assert!(heads.contains(&*name), "{name}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_spelt_as_everybody_spells_them() {
+        for (seconds, text) in [
+            (0.00005, "5e-05"),
+            (0.0001, "0.0001"),
+            (0.00025, "0.00025"),
+            (1.0, "1.0"),
+            (2.5, "2.5"),
+        ] {
+            assert_eq!(le(seconds), text);
         }
     }
 

@@ -29,12 +29,18 @@ pub fn of_control_socket(options: &Options, own: &SocketRights) -> Result<Rights
     })
 }
 
-/// Rights of an admin socket: `--admin-owner` and `--admin-mode`, else our own user.
+/// Rights of an admin socket: `--admin-owner` and `--admin-mode`, or the `--readonly-mode` of the one that only reads, else
+/// our own user.
 ///
 /// # Errors
 /// When a user or group that is named does not exist.
-pub fn of_admin_socket(options: &Options) -> Result<Rights, String> {
-    rights(options, options.admin_owner.as_ref(), options.admin_mode)
+pub fn of_admin_socket(options: &Options, read_only: bool) -> Result<Rights, String> {
+    let mode = if read_only {
+        options.readonly_mode
+    } else {
+        options.admin_mode
+    };
+    rights(options, options.admin_owner.as_ref(), mode)
 }
 
 /// `owner` where it is named, else the user that we become: what is bound before must be ours afterwards.
@@ -159,16 +165,20 @@ mod tests {
             })
         );
         assert_eq!(
-            of_admin_socket(&flags),
+            of_admin_socket(&flags, true),
             Ok(Rights {
                 uid: Some(1),
                 gid: Some(1),
                 mode: 0o660
             })
         );
-        let admins = options("-u daemon --admin-owner :root --admin-mode 0600");
+        let admins = options("-u daemon --admin-owner :root --admin-mode 0600 --readonly-mode 0640");
         assert_eq!(
-            of_admin_socket(&admins),
+            of_admin_socket(&admins, true).map(|rights| rights.mode),
+            Ok(0o640)
+        );
+        assert_eq!(
+            of_admin_socket(&admins, false),
             Ok(Rights {
                 uid: Some(1),
                 gid: Some(0),

@@ -154,14 +154,15 @@ impl Service for Server {
             }
         }
         let mut admin_doors = Vec::new();
-        let admin_rights = rights::of_admin_socket(options).map_err(|error| StartError::new(1, error))?;
         let paths = [
             (Some(&options.admin_socket), false),
             (options.readonly_socket.as_ref(), true),
         ];
         for (path, read_only) in paths {
             let Some(path) = path else { continue };
-            match sockets.unix(path, &admin_rights) {
+            let rights =
+                rights::of_admin_socket(options, read_only).map_err(|error| StartError::new(1, error))?;
+            match sockets.unix(path, &rights) {
                 Ok(bound) => admin_doors.push((bound, read_only)),
                 Err(error) => errors.push(error.into()),
             }

@@ -21,7 +21,7 @@ use crate::daemon::{StartError, rights};
 use crate::dispatch::session::MemberId;
 use crate::link::Link;
 use crate::sockets::file;
-use crate::sockets::listener::{BindError, BoundUnix, Rights};
+use crate::sockets::listener::{BoundUnix, Rights};
 
 impl Shared {
     /// Reads the file again and makes the running state what it says.
@@ -85,10 +85,13 @@ impl Shared {
             }
             None => return Ok(Vec::new()),
         };
-        let rights = rights::of_admin_socket(&self.options)?;
-        let bind = |(n, path): (usize, PathBuf)| Ok((n, self.sockets.unix(&path, &rights)?));
-        let bound: Result<_, BindError> = lost.into_iter().map(bind).collect();
-        bound.map_err(|error| error.to_string())
+        let bind = |(n, path): (usize, PathBuf)| {
+            let read_only = self.options.readonly_socket.as_ref() == Some(&path);
+            let rights = rights::of_admin_socket(&self.options, read_only)?;
+            let bound = self.sockets.unix(&path, &rights);
+            Ok((n, bound.map_err(|error| error.to_string())?))
+        };
+        lost.into_iter().map(bind).collect()
     }
 
     /// Lists clusters and members in the order of the file.
