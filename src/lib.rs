@@ -71,6 +71,7 @@
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
 //! | `state` | `state/state_thread.rs` | its channel, for a quarter of a second; only with `-S` | a message |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
+//! | `takeover` | `server/takeover_thread.rs` | while a successor takes over: its words | shutdown of its connection |
 //! | `ending` | `daemon/ending_thread.rs` | while the daemon ends: a second SIGTERM, which ends it whatever the others do | shutdown of its socket pair |
 //!
 //! Others reach a loop through its mailbox ([`rim::readiness::Mailbox`]): a bounded crossbeam channel and a wake-up. The

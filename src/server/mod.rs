@@ -5,7 +5,7 @@ mod operate;
 mod reload;
 mod restore;
 mod running;
-mod takeover;
+mod takeover_thread;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -28,7 +28,7 @@ use crate::daemon::rights;
 use crate::daemon::{Service, StartError};
 use crate::health::health_thread::{Health, HealthHandle};
 use crate::rim::names_thread::Names;
-use crate::rim::now;
+use crate::rim::{Thread, now};
 use crate::sockets::Sockets;
 use crate::sockets::listener::{BoundUnix, SocketFile};
 use crate::state::Store;
@@ -59,6 +59,8 @@ pub struct Shared {
     started: Instant,
     /// The next cluster's number.
     numbers: AtomicUsize,
+    /// While a successor takes over.
+    takeover: Mutex<Option<Thread>>,
     /// Once the admin thread runs, and until it is told to end.
     admin: Mutex<Option<Admin>>,
     /// The state directory, if there is one.
@@ -190,6 +192,7 @@ impl Service for Server {
             sockets: Arc::clone(sockets),
             started: now(),
             numbers: AtomicUsize::new(0),
+            takeover: Mutex::default(),
             admin: Mutex::default(),
             state: Mutex::default(),
         });
@@ -285,6 +288,11 @@ impl Service for Server {
         if let Some(Admin { thread, files }) = admin {
             thread.stop();
             drop(files);
+        }
+        // Its connection has been shut.
+        let takeover = self.shared.takeover.lock().take();
+        if let Some(takeover) = takeover {
+            takeover.join();
         }
         let clusters = core::mem::take(&mut *self.shared.clusters.write());
         for running in &clusters {

@@ -317,7 +317,7 @@ impl Operator for Shared {
     }
 
     fn take_over(&self, successor: OwnedFd) {
-        self.hand_over(successor.into());
+        self.begin_takeover(successor.into());
     }
 
     fn own_files(&self) -> Vec<PathBuf> {
