@@ -44,7 +44,8 @@
 //!
 //! | room | may use |
 //! |---|---|
-//! | `bin` | `console`, `server`, `daemon` |
+//! | `bin` | `status`, `console`, `server`, `daemon` |
+//! | `status` | `console`, `admin`, `dispatch`, `daemon`, `sockets`, `rim` |
 //! | `console` | `admin`, `daemon`, `dispatch`, `config`, `sockets`, `rim` |
 //! | `server` | `admin`, `cluster`, `health`, `link`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
 //! | `admin` | `dispatch`, `sockets`, `config`, `rim` |
