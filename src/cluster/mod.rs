@@ -3,6 +3,8 @@
 //! may do with a cluster is here: read and change its [`Dispatch`], which is behind a lock, and ask the loop for what
 //! needs a descriptor.
 
+#[cfg(test)]
+mod bench;
 pub mod cluster_thread;
 pub mod front;
 mod links;

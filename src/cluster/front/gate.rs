@@ -37,16 +37,9 @@ pub(super) struct Gate {
     batch: usize,
     /// Descriptors that we may have, and when that was last asked.
     limit: (u64, Option<Instant>),
-    pause: Option<Pause>,
+    /// Until when accepting pauses.
+    pause: Option<Instant>,
     warned: Throttle,
-}
-
-/// Accepting pauses.
-#[derive(Debug, Clone, Copy)]
-struct Pause {
-    until: Instant,
-    /// Goes on only when fewer connections are open than this.
-    below: usize,
 }
 
 impl Gate {
@@ -92,24 +85,28 @@ impl Gate {
 
     /// When a pause ends.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.pause.map(|pause| pause.until)
+        self.pause
     }
 
     /// Whether accepting goes on after a pause.
     pub(super) fn resumes(&mut self, here: Here<'_>) -> bool {
-        let Some(pause) = self.pause.filter(|pause| pause.until <= here.now) else {
+        if self.pause.is_none_or(|until| until > here.now) {
             return false;
-        };
+        }
         let open = here.cluster.connections.count();
-        if open > 0 && open >= pause.below {
-            self.pause = Some(Pause {
-                until: here.now + PAUSE,
-                ..pause
-            });
+        // One client is served even where there are few descriptors altogether. Whoever gave one back may have been
+        // another cluster's, so that the system is asked.
+        if open >= CONNECTIONS_MAX || open > 0 && self.is_short(here.now) {
+            self.pause = Some(here.now + PAUSE);
             return false;
         }
         self.pause = None;
         self.knocked
+    }
+
+    /// Whether the next connection would get one of the last descriptors, or none.
+    fn is_short(&mut self, now: Instant) -> bool {
+        rustix::io::fcntl_dupfd_cloexec(&self.door, 0).map_or(true, |next| self.is_scarce(&next, now))
     }
 
     /// The next of those who wait.
@@ -119,7 +116,7 @@ impl Gate {
         }
         let open = here.cluster.connections.count();
         if open >= CONNECTIONS_MAX {
-            self.pause(here, open, &"as many connections as allowed");
+            self.pause(here, &"as many connections as allowed");
             return None;
         }
         loop {
@@ -128,11 +125,7 @@ impl Gate {
                     here.cluster.front.accepted.fetch_add(1, Ordering::Relaxed);
                     let share = here.cluster.connections.enter();
                     if self.is_scarce(&stream, here.now) {
-                        self.pause(
-                            here,
-                            open + 1,
-                            &"few descriptors are left (LimitNOFILE=, ulimit -n)",
-                        );
+                        self.pause(here, &"few descriptors are left (LimitNOFILE=, ulimit -n)");
                     }
                     return Some((stream, share));
                 }
@@ -142,7 +135,7 @@ impl Gate {
                 }
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => {
-                    self.pause(here, usize::MAX, &io::Error::from(error));
+                    self.pause(here, &io::Error::from(error));
                     return None;
                 }
             }
@@ -160,13 +153,28 @@ impl Gate {
     }
 
     /// Stops accepting for a while.
-    fn pause(&mut self, here: Here<'_>, below: usize, why: &dyn core::fmt::Display) {
-        self.pause = Some(Pause {
-            until: here.now + PAUSE,
-            below,
-        });
+    fn pause(&mut self, here: Here<'_>, why: &dyn core::fmt::Display) {
+        self.pause = Some(here.now + PAUSE);
         if self.warned.hit(here.now).is_some() {
             log::warn!("cluster {}: accepting pauses: {why}", here.cluster.name);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::super::super::bench::Bench;
+    use crate::config::model::Protocol;
+
+    #[test]
+    fn who_comes_while_nobody_is_told_is_accepted_when_the_socket_closes() {
+        let mut bench = Bench::new();
+        let path = bench.open_unix(Protocol::Unix);
+        bench.turn();
+        let _client = UnixStream::connect(path).unwrap();
+        bench.at_work.close();
+        assert_eq!(bench.cluster.connections.count(), 1);
     }
 }
