@@ -97,9 +97,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             (Route::Ask, _) => self.conclude_unfound(now, &mut t, asked == Asked::Silent, out),
             (Route::Move, Some(old)) => {
                 // What the old home still has of the call is not to live on when it is back.
-                let mut delete = Vec::new();
-                rewrite::end_for(command, &mut delete);
-                self.defer(now, old, &delete, out);
+                for delete in rewrite::ends_for(command) {
+                    self.defer(now, old, &delete, out);
+                }
                 self.create(now, &mut t, out)
             }
             (Route::Capability, _) => match command.number {

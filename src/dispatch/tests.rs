@@ -1495,3 +1495,16 @@ fn what_an_offline_member_cannot_keep_is_told_once_a_minute() {
     bench.command("D last from");
     assert_eq!(told(&mut bench), [5_000]);
 }
+
+#[test]
+fn a_call_that_moves_is_ended_at_its_old_home_with_all_its_streams() {
+    let mut bench = Bench::new();
+    let old = bench.call("c1");
+    bench.online(old, false);
+    bench.command("U c1 192.0.2.1 4002 from;2 to;2");
+    let (new, cookie, _) = bench.one_sent();
+    bench.answer(new, cookie, "35000 192.0.2.9");
+    bench.online(old, true);
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (old, "D c1 from to"));
+}
