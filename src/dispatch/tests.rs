@@ -1508,3 +1508,27 @@ fn a_call_that_moves_is_ended_at_its_old_home_with_all_its_streams() {
     let (member, _, text) = bench.one_sent();
     assert_eq!((member, text.as_str()), (old, "D c1 from to"));
 }
+
+#[test]
+fn a_session_of_the_last_member_that_goes_away_is_ended_when_it_is_back() {
+    let mut bench = Bench::with(&rules(), &["A"]);
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    bench.take_sent();
+    bench.online("A", false);
+    assert_eq!(bench.got(client).as_deref(), Some("E997"));
+    bench.online("A", true);
+    assert_eq!(bench.one_sent().2, "D c1 from");
+}
+
+#[test]
+fn a_session_of_a_member_that_goes_away_is_ended_though_the_call_goes_elsewhere_at_once() {
+    let mut bench = Bench::new();
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (lost, ..) = bench.one_sent();
+    bench.online(lost, false);
+    let (other, cookie, _) = bench.one_sent();
+    bench.answer(other, cookie, "35000 192.0.2.9");
+    bench.online(lost, true);
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (lost, "D c1 from"));
+}

@@ -55,6 +55,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         event: Event<'_>,
         out: &mut Outbox<C, L>,
     ) -> Next {
+        let mut failed = None;
         match event {
             Event::Answer(answer) => match answer.outcome {
                 Outcome::Positive => return self.won(now, t, answer, out),
@@ -64,12 +65,12 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
                 // The fault is in the command: every member would say the same.
                 Outcome::Error(_) | Outcome::Zero => {
-                    self.unbind_tentative(now, t);
+                    self.unbind_tentative(now, t, |home| t.has_tried(home));
                     self.hand_over(t, answer, out);
                     return self.leave_late(now, t);
                 }
             },
-            Event::Failed(from) => self.undo_unanswered(now, t, &[from], out),
+            Event::Failed(from) => failed = Some(from),
             Event::Step => return Next::Waits,
             // Only an attempt that was waited for counts: a refusal passes the call on at once.
             Event::Impatient => {
@@ -79,15 +80,22 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
             }
             Event::GivenUp(silent) => {
+                let next = self.lost_unless_waiting(now, t, out);
                 self.undo_unanswered(now, t, silent, out);
-                return self.lost_unless_waiting(now, t, out);
+                return next;
             }
         }
-        if self.create_elsewhere(now, t, out) {
+        let next = if self.create_elsewhere(now, t, out) {
             Next::Waits
         } else {
             self.lost_unless_waiting(now, t, out)
+        };
+        if let Some(from) = failed {
+            // The call is not to be there any more, now that it has gone elsewhere or is lost.
+            self.unbind_tentative(now, t, |home| home == from);
+            self.undo_unanswered(now, t, &[from], out);
         }
+        next
     }
 
     /// The next best member gets the new session too. Says whether there was one.
@@ -207,13 +215,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// Forgets that a call was to be at one of the members that this command tried.
-    fn unbind_tentative(&mut self, now: Instant, t: &Transaction<C>) {
+    /// Forgets that a call was to be at such a member.
+    fn unbind_tentative(&mut self, now: Instant, t: &Transaction<C>, is_such: impl Fn(MemberId) -> bool) {
         let (tick, hash, call_id) = (self.tick(now), t.key.hash, t.call_id());
         let tentative = self
             .sessions
             .find(tick, hash, call_id)
-            .is_some_and(|found| found.stage == Stage::Tentative && t.has_tried(found.member));
+            .is_some_and(|found| found.stage == Stage::Tentative && is_such(found.member));
         if tentative {
             self.sessions.forget(hash, call_id);
         }
@@ -228,7 +236,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             return Next::Waits;
         }
-        self.unbind_tentative(now, t);
+        self.unbind_tentative(now, t, |home| t.has_tried(home));
         if t.verdict.is_empty() {
             return self.fail_with(t, own::HOME_SILENT, out);
         }
