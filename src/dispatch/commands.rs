@@ -96,10 +96,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             (Route::Ask, _) if asked == Asked::Not => self.ask(now, &mut t, Job::Ask, out),
             (Route::Ask, _) => self.conclude_unfound(now, &mut t, asked == Asked::Silent, out),
             (Route::Move, Some(old)) => {
-                // What the old home still has of the call is not to live on when it is back.
-                for delete in rewrite::ends_for(command) {
-                    self.defer(now, old, &delete, out);
-                }
+                t.moved_from = Some(old);
                 self.create(now, &mut t, out)
             }
             (Route::Capability, _) => match command.number {

@@ -1532,3 +1532,20 @@ fn a_session_of_a_member_that_goes_away_is_ended_though_the_call_goes_elsewhere_
     let (member, _, text) = bench.one_sent();
     assert_eq!((member, text.as_str()), (lost, "D c1 from"));
 }
+
+#[test]
+fn a_call_that_could_not_move_is_not_ended_at_its_home() {
+    let mut bench = Bench::with(&rules(), &["A", "B"]);
+    let old = bench.call("c1");
+    bench.online(old, false);
+    let client = bench.command("U c1 192.0.2.1 4000 from to");
+    let (other, ..) = bench.one_sent();
+    bench.online(old, true);
+    bench.online(other, false);
+    let (member, cookie, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (old, "U c1 192.0.2.1 4000 from to"));
+    bench.answer(old, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+    bench.pass(ms(10_000));
+    assert!(bench.take_sent().is_empty(), "nothing is deleted there");
+}

@@ -7,6 +7,7 @@ use super::super::attempt::{Job, Transaction};
 use super::super::choose::Choice;
 use super::super::member::Member;
 use super::super::outbox::{Note, Outbox};
+use super::super::rewrite;
 use super::super::session::{MemberId, Stage};
 use super::super::{ANSWER_WITHIN, Dispatch, Total};
 use super::{Answer, Event, Next};
@@ -65,7 +66,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
                 // The fault is in the command: every member would say the same.
                 Outcome::Error(_) | Outcome::Zero => {
-                    self.unbind_tentative(now, t, |home| t.has_tried(home));
+                    self.lose(now, t, out);
                     self.hand_over(t, answer, out);
                     return self.leave_late(now, t);
                 }
@@ -165,6 +166,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             && self.member(home).is_some_and(Member::serves)
         {
             // Another command of the call was faster elsewhere. All of a call is on one member.
+            self.end_at_old_home(now, t, Some(home), out);
             t.give_up = now + ANSWER_WITHIN / 2;
             self.undo(now, winner, &t.text, out);
             return self.send_home(now, t, home, out);
@@ -186,6 +188,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 command::parse(&deferred.text).is_ok_and(|command| command.call_id != call_id)
             });
         }
+        self.end_at_old_home(now, t, Some(winner), out);
         if t.deleted {
             // Its delete has been answered already, by a member that did not have it then.
             self.delete_created(now, winner, &t.text, out);
@@ -195,6 +198,33 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         self.hand_over(t, answer, out);
         self.leave_late(now, t)
+    }
+
+    /// Nobody has taken the session: the call is at none of the members that this command tried. One that was to move is
+    /// still at its old home, unless it has been deleted meanwhile.
+    fn lose(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) {
+        self.unbind_tentative(now, t, |home| t.has_tried(home));
+        if t.deleted {
+            self.end_at_old_home(now, t, None, out);
+        }
+    }
+
+    /// The call has moved to `home`: what the old one still has of it is not to live on when it is back.
+    fn end_at_old_home(
+        &mut self,
+        now: Instant,
+        t: &mut Transaction<C>,
+        home: Option<MemberId>,
+        out: &mut Outbox<C, L>,
+    ) {
+        if let Some(old) = t.moved_from.take()
+            && Some(old) != home
+            && let Ok(command) = command::parse(&t.text)
+        {
+            for delete in rewrite::ends_for(&command) {
+                self.send_quietly(now, old, &delete, false, out);
+            }
+        }
     }
 
     /// A delete came for a call that may not have reached its member yet, or may go on to another one: whoever makes
@@ -236,7 +266,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             return Next::Waits;
         }
-        self.unbind_tentative(now, t, |home| t.has_tried(home));
+        self.lose(now, t, out);
         if t.verdict.is_empty() {
             return self.fail_with(t, own::HOME_SILENT, out);
         }
