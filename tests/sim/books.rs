@@ -75,6 +75,7 @@ impl World {
         let text = String::from_utf8_lossy(text).trim_end().to_owned();
         let asked = self.commands[id].text.clone();
         self.note(|| format!("{asked} -> {id}: {text}"));
+        self.mark();
         assert!(
             self.books.open.remove(&id),
             "{asked}: answered twice, with {text}"

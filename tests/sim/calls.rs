@@ -59,6 +59,8 @@ pub struct Call {
     pub ended: Option<Duration>,
     /// Nobody will ever tell of its end.
     pub is_lost: bool,
+    /// A delete of it has come to the dispatcher.
+    pub is_deleted: bool,
     /// When the last command of it came to the dispatcher.
     pub used: Duration,
 }
@@ -82,6 +84,7 @@ impl Call {
             home: None,
             ended: None,
             is_lost: false,
+            is_deleted: false,
             used: now,
         }
     }
@@ -96,6 +99,7 @@ impl Call {
         self.until = now + chance.apart(Duration::from_secs(15));
         self.home = None;
         self.ended = None;
+        self.is_deleted = false;
     }
 
     fn media(&self, letter: char, stream: usize, both: bool, swapped: bool) -> String {

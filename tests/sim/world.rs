@@ -328,7 +328,11 @@ impl World {
         assert!(self.commands[id].arrived.is_none(), "{text}: run twice");
         self.commands[id].arrived = Some((self.now, self.stalled));
         if let Some(call) = self.commands[id].call {
-            self.calls[call].used = self.now;
+            let (call, kind) = (&mut self.calls[call], self.commands[id].kind);
+            call.used = self.now;
+            call.is_deleted |= kind == Kind::Delete;
+            // The network has turned them round: it would be made anew.
+            call.is_lost |= call.is_deleted && matches!(kind, Kind::Update(_));
         }
         self.books.commands += 1;
         self.books.open.insert(id);
