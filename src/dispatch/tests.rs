@@ -1549,3 +1549,18 @@ fn a_call_that_could_not_move_is_not_ended_at_its_home() {
     bench.pass(ms(10_000));
     assert!(bench.take_sent().is_empty(), "nothing is deleted there");
 }
+
+#[test]
+fn a_stream_waits_where_another_one_of_its_call_has_been_answered() {
+    let mut bench = Bench::new();
+    bench.command("U c1 192.0.2.1 4000 from;1");
+    let client = bench.command("U c1 192.0.2.1 4002 from;2");
+    let sent = bench.take_sent();
+    let home = sent[0].0;
+    bench.answer(home, sent[0].1, "35000 192.0.2.9");
+    bench.pass(ms(600));
+    assert!(bench.take_sent().iter().all(|(member, ..)| *member == home));
+    assert_eq!(bench.home("c1").as_deref(), Some(home));
+    bench.answer(home, sent[1].1, "35004 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35004 192.0.2.9"));
+}

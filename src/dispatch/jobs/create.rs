@@ -101,9 +101,17 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// The next best member gets the new session too. Says whether there was one.
     fn create_elsewhere(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) -> bool {
-        // Another command of the call, a second stream say, may have gone elsewhere already: they stay together.
-        let moved = self.sessions.find(self.tick(now), t.key.hash, t.call_id());
-        let moved = moved.map(|binding| binding.member).filter(|id| !t.has_tried(*id));
+        // Another command of the call, a second stream say, may have been answered or gone elsewhere already: they stay
+        // together.
+        let known = self.sessions.find(self.tick(now), t.key.hash, t.call_id());
+        let known = known.map(|binding| (binding.member, binding.stage));
+        if let Some((home, Stage::Bound)) = known
+            && t.has_tried(home)
+            && self.member(home).is_some_and(Member::serves)
+        {
+            return false;
+        }
+        let moved = known.map(|(home, _)| home).filter(|id| !t.has_tried(*id));
         let moved = moved.filter(|id| self.member(*id).is_some_and(Member::takes_sessions));
         let next = moved.or_else(|| match self.choose(now, t) {
             Choice::Member(index) => self.members.get(index).map(|member| member.id),
