@@ -320,6 +320,12 @@ impl World {
         if self.now < until {
             return;
         }
+        // Streams of a call that found no room may have gone apart.
+        if self.core.totals()[Total::SessionsUnbound as usize] > 0 {
+            for call in self.calls.iter_mut().filter(|call| call.streams.len() > 1) {
+                call.is_lost = true;
+            }
+        }
         let any_lost = self.calls.iter().any(|call| call.is_lost);
         for proxy in &self.proxies {
             for call in self
