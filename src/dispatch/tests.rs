@@ -1564,3 +1564,21 @@ fn a_stream_waits_where_another_one_of_its_call_has_been_answered() {
     bench.answer(home, sent[1].1, "35004 192.0.2.9");
     assert_eq!(bench.got(client).as_deref(), Some("35004 192.0.2.9"));
 }
+
+#[test]
+fn a_delete_reaches_a_member_that_comes_back_while_the_others_are_asked() {
+    let mut bench = Bench::new();
+    bench.online("A", false);
+    let client = bench.command("D c1 from to");
+    let sent = bench.take_sent();
+    bench.online("A", true);
+    for (member, cookie, _) in sent {
+        bench.answer(member, cookie, "E50");
+    }
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    let (id, now) = (bench.id("A"), bench.now);
+    bench.core.counted(now, id, now, None, &mut bench.out);
+    bench.collect();
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), ("A", "D c1 from to"));
+}
