@@ -1582,3 +1582,18 @@ fn a_delete_reaches_a_member_that_comes_back_while_the_others_are_asked() {
     let (member, _, text) = bench.one_sent();
     assert_eq!((member, text.as_str()), ("A", "D c1 from to"));
 }
+
+#[test]
+fn a_stream_that_is_made_after_the_delete_of_its_call_is_ended() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    let update = bench.command("U c1 192.0.2.1 4002 from;2");
+    let (_, late, _) = bench.one_sent();
+    bench.command("D c1 from to");
+    let (_, cookie, _) = bench.one_sent();
+    // The network turns them round.
+    bench.answer(home, cookie, "0");
+    bench.answer(home, late, "35004 192.0.2.9");
+    assert_eq!(bench.got(update).as_deref(), Some("35004 192.0.2.9"));
+    assert_eq!(bench.one_sent().2, "D c1 from;2");
+}
