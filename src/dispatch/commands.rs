@@ -93,7 +93,12 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             (Route::Join, Some(id)) => self.join(now, &mut t, id, out),
             (Route::Seek, _) if asked == Asked::Not => self.ask(now, &mut t, Job::Seek, out),
-            (Route::Ask, _) if asked == Asked::Not => self.ask(now, &mut t, Job::Ask, out),
+            (Route::Ask, _) if asked == Asked::Not => {
+                if command.verb == Verb::Delete {
+                    self.delete_those_on_their_way(hash, command);
+                }
+                self.ask(now, &mut t, Job::Ask, out)
+            }
             (Route::Ask, _) => self.conclude_unfound(now, &mut t, asked == Asked::Silent, out),
             (Route::Move, Some(old)) => {
                 t.moved_from = Some(old);

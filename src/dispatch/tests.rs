@@ -1597,3 +1597,18 @@ fn a_stream_that_is_made_after_the_delete_of_its_call_is_ended() {
     assert_eq!(bench.got(update).as_deref(), Some("35004 192.0.2.9"));
     assert_eq!(bench.one_sent().2, "D c1 from;2");
 }
+
+#[test]
+fn a_delete_of_a_call_that_found_no_room_follows_it() {
+    let mut rules = rules();
+    rules.sessions.max = 1;
+    let mut bench = Bench::with(&rules, &["A"]);
+    bench.call("full");
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (_, late, _) = bench.one_sent();
+    bench.command("D c1 from");
+    let (_, cookie, _) = bench.one_sent();
+    bench.answer("A", cookie, "E50");
+    bench.answer("A", late, "35000 192.0.2.9");
+    assert_eq!(bench.one_sent().2, "D c1 from");
+}
