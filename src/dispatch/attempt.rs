@@ -157,6 +157,8 @@ pub struct Transaction<C> {
     pub exchanges: Vec<Exchange>,
     /// Attempts of a new session that were waited for.
     pub attempts: u32,
+    /// The member, away now, at which the call was before this command moved it.
+    pub moved_from: Option<MemberId>,
     /// Who is asked for the home of the call in further steps, the next ones first.
     pub unasked: VecDeque<MemberId>,
     /// Steps of that question so far.
@@ -197,6 +199,7 @@ impl<C> Transaction<C> {
             alarm: None,
             exchanges: Vec::new(),
             attempts: 0,
+            moved_from: None,
             unasked: VecDeque::new(),
             steps: 0,
             step: None,
@@ -227,6 +230,7 @@ impl<C> Transaction<C> {
         self.client = None;
         self.alarm = None;
         self.attempts = 0;
+        self.moved_from = None;
         self.rewritten = false;
         self.suffix.clear();
         self.mixed = false;
