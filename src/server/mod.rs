@@ -25,9 +25,11 @@ use crate::config::{Parsed, model};
 use crate::daemon::options::Options;
 use crate::daemon::rights;
 use crate::daemon::{Service, StartError};
+use crate::dispatch::event::{Event, Subject};
 use crate::health::health_thread::{Health, HealthHandle};
+use crate::rim::feed::Feed;
 use crate::rim::names_thread::Names;
-use crate::rim::now;
+use crate::rim::{now, wall};
 use crate::sockets::Sockets;
 use crate::sockets::listener::{BoundUnix, SocketFile};
 
@@ -47,6 +49,8 @@ pub struct Shared {
     /// Held by whoever changes something; taken before any other lock.
     changes: Mutex<()>,
     health: Health,
+    /// What happens, for who watches.
+    events: Arc<Feed<Event>>,
     names: Arc<Names>,
     /// The file, and what it held when it was last read or written.
     file: Mutex<(PathBuf, Vec<u8>)>,
@@ -86,6 +90,21 @@ impl Shared {
         found.cloned().ok_or_else(|| Refusal::NoCluster(name.to_owned()))
     }
 
+    /// Tells who watches.
+    fn tell(&self, subject: Subject, new: &'static str, why: &str) {
+        self.events.tell(&Event {
+            at: wall(),
+            subject,
+            old: None,
+            new: new.into(),
+            why: why.to_owned(),
+        });
+    }
+
+    fn tell_cluster(&self, running: &Running, new: &'static str, why: &str) {
+        self.tell(Subject::Cluster(running.cluster.name.clone()), new, why);
+    }
+
     /// Makes a cluster that takes no command yet.
     fn make_cluster(
         &self,
@@ -103,13 +122,15 @@ impl Shared {
                 admin.thread.wake();
             }
         };
-        Running::start(number, config, (door, relay), self.health.clone(), emptied)
+        let (health, events) = (self.health.clone(), Arc::clone(&self.events));
+        Running::start(number, config, (door, relay), health, events, emptied)
             .map_err(|error| io::Error::new(error.kind(), format!("cluster {}: {error}", config.name)))
     }
 
     /// One more cluster to be seen and, once it is opened, to take commands.
     fn enter(&self, running: Running) -> Arc<Running> {
         let running = Arc::new(running);
+        self.tell_cluster(&running, "added", "");
         self.clusters.write().push(Arc::clone(&running));
         running
     }
@@ -175,6 +196,7 @@ impl Service for Server {
             clusters: RwLock::default(),
             changes: Mutex::default(),
             health: health.way(),
+            events: Arc::default(),
             names,
             file: Mutex::new((options.config.clone(), contents)),
             options: options.clone(),
