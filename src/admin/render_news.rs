@@ -70,7 +70,9 @@ impl News for Event {
 
 impl News for Traced {
     fn text(&self) -> String {
-        let mut text = format!("{} {}, client = {}", utc(self.at), self.step, self.client);
+        let call_id = call_id_text(&self.call_id);
+        let mut text = format!("{} {}, call-id = {call_id}", utc(self.at), self.step);
+        let _ = write!(text, ", client = {}", self.client);
         if let Some(member) = &self.member {
             let _ = write!(text, ", RTPproxy = {member}");
         }
@@ -82,6 +84,9 @@ impl News for Traced {
         }
         if !self.why.is_empty() {
             let _ = write!(text, ", why = {}", self.why);
+        }
+        if let Some(command) = &self.command {
+            let _ = write!(text, ", command = {}", words(command));
         }
         let _ = writeln!(text, ", text = {}", words(&self.text));
         text
@@ -101,6 +106,7 @@ impl News for Traced {
             }
             json.key("delay").seconds(self.delay);
             json.key("why").string(&self.why);
+            json.key("command").optional(self.command.as_deref().map(words));
             json.key("text").string(&words(&self.text));
         })
     }
@@ -193,7 +199,7 @@ mod tests {
         let mut step = traced("c1", b"Uc0 c1 \xff\n 4000 a");
         assert_eq!(
             step.text(),
-            "1970-01-01T00:00:01.500Z sent, client = 127.0.0.1:5060, RTPproxy = RTPPROXY1, attempt = 1, \
+            "1970-01-01T00:00:01.500Z sent, call-id = c1, client = 127.0.0.1:5060, RTPproxy = RTPPROXY1, attempt = 1, \
              delay = 0.312 ms, why = chosen by weight, text = Uc0 c1 \\xff\\x0a 4000 a\n"
         );
         let json: serde_json::Value = serde_json::from_str(&step.json()).unwrap();

@@ -25,7 +25,7 @@ use crate::dispatch::session::MemberId;
 use crate::health::target::News;
 use crate::link::Link;
 use crate::rim::readiness::{Poller, Ready};
-use crate::rim::{Thread, now, spawn};
+use crate::rim::{Thread, now, spawn, wall};
 
 /// Messages from other threads that may wait.
 pub const ORDERS: usize = 4096;
@@ -105,6 +105,7 @@ impl AtWork {
             return false;
         }
         let at = now();
+        self.out.tracing = self.cluster.steps.is_heard();
         for event in &ready {
             if tokens::kind(event.token) == tokens::LINK
                 && self.links.ready(
@@ -330,7 +331,11 @@ impl AtWork {
                 registry: self.poller.registry(),
             };
             let (front, again) = (&mut self.front, &mut self.again);
-            self.out.drain_replies(|client, text| {
+            self.out.drain_replies(|client, text, kept| {
+                if let Some(mut answer) = kept {
+                    (answer.at, answer.client) = (wall(), front.who(&client));
+                    here.cluster.recent.lock().keep(*answer);
+                }
                 here.cluster.trace(format_args!("reply"), text);
                 again.extend(front.reply(client, text, here).map(|place| Ready {
                     token: tokens::CLIENT + place,
@@ -348,6 +353,10 @@ impl AtWork {
                 links.send(here.now, &send, text, here.registry);
             });
             self.out.reset();
+            for mut step in self.out.traced.drain(..) {
+                step.at = wall();
+                self.cluster.steps.tell(&step);
+            }
             self.tell_news();
             if self.links.refused.is_empty() {
                 return;

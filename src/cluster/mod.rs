@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use self::cluster_thread::{AtWork, Order};
 use crate::client::{Client, Connections};
 use crate::config::model::{self, Name, Status};
-use crate::dispatch::event::{Event, Subject};
+use crate::dispatch::event::{Event, Recent, Subject, Traced};
 use crate::dispatch::key::Key;
 use crate::dispatch::members::MEMBERS_MAX;
 use crate::dispatch::outbox::Outbox;
@@ -107,6 +107,10 @@ pub struct Cluster {
     health: Health,
     /// What happens to it, for who watches.
     events: Arc<Feed<Event>>,
+    /// What happens to calls, for who follows them.
+    pub steps: Feed<Traced>,
+    /// The last commands that came out badly.
+    pub recent: Mutex<Recent>,
     emptied: Emptied,
     /// Notified when a member has been probed for the first time.
     probed: (Mutex<()>, Condvar),
@@ -165,6 +169,8 @@ impl Cluster {
             orders,
             health,
             events,
+            steps: Feed::default(),
+            recent: Mutex::default(),
             emptied,
             probed: Default::default(),
         })
@@ -431,6 +437,7 @@ impl Cluster {
                 .map(|(verb, [good, bad, ours])| (verb.letter(), *good, *bad, *ours))
                 .collect();
             let view = ClusterView {
+                times: *core.times(),
                 cluster: core.rules().clone(),
                 draining: false,
                 members: Vec::new(),

@@ -20,6 +20,10 @@ pub(super) struct Bench {
     /// What was sent and not answered yet: member, cookie, command.
     sent: Vec<(&'static str, Cookie, String)>,
     replies: Vec<(u32, String)>,
+    /// What was told to who follows.
+    pub(super) steps: Vec<event::Traced>,
+    /// What came out badly.
+    pub(super) kept: Vec<event::Traced>,
     /// What was told in the place of lost members.
     pub(super) notices: Vec<rewrite::Notice>,
 }
@@ -75,6 +79,8 @@ impl Bench {
             clients: 0,
             sent,
             replies,
+            steps: Vec::new(),
+            kept: Vec::new(),
             notices: Vec::new(),
         };
         for name in names {
@@ -96,6 +102,11 @@ impl Bench {
         self.answer(name, cookie, "1");
     }
 
+    /// Somebody follows calls from now on.
+    pub(super) fn follow(&mut self) {
+        (self.out.tracing, self.out.who) = (true, "the proxy".to_owned());
+    }
+
     /// A member is taken out.
     pub(super) fn remove(&mut self, name: &str) {
         let id = self.id(name);
@@ -115,8 +126,9 @@ impl Bench {
     }
 
     fn collect(&mut self) {
-        let replies = &mut self.replies;
-        self.out.drain_replies(|client, text| {
+        let (replies, badly) = (&mut self.replies, &mut self.kept);
+        self.out.drain_replies(|client, text, kept| {
+            badly.extend(kept.map(|kept| *kept));
             replies.push((
                 client,
                 String::from_utf8(text.to_vec()).unwrap().trim_end().to_owned(),
@@ -131,6 +143,7 @@ impl Bench {
             sent.push((send.link, send.cookie, command));
         });
         self.out.reset();
+        self.steps.append(&mut self.out.traced);
         self.notices.append(&mut self.out.notices);
     }
 

@@ -287,14 +287,21 @@ impl Operator for Shared {
         followed.ok_or_else(too_many)
     }
 
-    fn trace(&self, cluster: &str, _: Option<Vec<u8>>, _: Wake) -> Result<Subscription<Traced>, Refusal> {
-        self.find(cluster)?;
-        Err(Refusal::Other("trace: this daemon does not tell yet".to_owned()))
+    fn trace(
+        &self,
+        cluster: &str,
+        call_id: Option<Vec<u8>>,
+        wake: Wake,
+    ) -> Result<Subscription<Traced>, Refusal> {
+        let wants = move |step: &Traced| call_id.as_ref().is_none_or(|id| *id == step.call_id);
+        let followed = self.find(cluster)?.cluster.steps.listen(wants, wake);
+        followed.ok_or_else(too_many)
     }
 
     fn traced_last(&self, cluster: &str) -> Result<Vec<Traced>, Refusal> {
-        self.find(cluster)?;
-        Err(Refusal::Other("trace: this daemon does not tell yet".to_owned()))
+        let running = self.find(cluster)?;
+        let recent = running.cluster.recent.lock();
+        Ok(recent.steps().cloned().collect())
     }
 
     fn reload(&self) -> Result<Loaded, Refusal> {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::super::Dispatch;
 use super::super::attempt::{Ask, Job, Transaction};
 use super::super::counters::Count;
+use super::super::event::Why;
 use super::super::member::Member;
 use super::super::outbox::{Outbox, Probed};
 use super::super::session::MemberId;
@@ -38,7 +39,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         };
         match self.open_own(now, Job::Probe(ask), verb, timeout, text.as_bytes()) {
             Some(mut t) => {
-                self.send(now, &mut t, id, out);
+                self.send(now, &mut t, id, Why::Probed, out);
                 self.settle(now, t, Next::Waits, out);
             }
             None => out.probed.push((id, Probed::Missed)),
