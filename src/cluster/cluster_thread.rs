@@ -105,7 +105,6 @@ impl AtWork {
             return false;
         }
         let at = now();
-        self.out.tracing = self.cluster.steps.is_heard();
         for event in &ready {
             if tokens::kind(event.token) == tokens::LINK
                 && self.links.ready(

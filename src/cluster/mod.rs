@@ -179,6 +179,7 @@ impl Cluster {
     /// Takes one event: `event` decides under the lock. What it put into `out` is for the loop to carry out.
     fn decide<R>(&self, out: &mut Out, event: impl FnOnce(Instant, &mut Core, &mut Out) -> R) -> R {
         let now = now();
+        out.tracing = self.steps.is_heard();
         event(now, &mut self.core.lock(), out)
     }
 

@@ -89,7 +89,7 @@ impl<'a> core::ops::Deref for Desk<'a> {
 impl Desk<'_> {
     /// One command of a client, less its cookie.
     fn command(&mut self, text: &[u8], origin: Origin, client: Client, who: impl FnOnce(&Client) -> String) {
-        if self.out.tracing {
+        if self.here.cluster.steps.is_heard() {
             self.out.who = who(&client);
         }
         self.here.cluster.trace(format_args!("command"), text);
