@@ -70,8 +70,10 @@ impl News for Event {
 
 impl News for Traced {
     fn text(&self) -> String {
-        let call_id = call_id_text(&self.call_id);
-        let mut text = format!("{} {}, call-id = {call_id}", utc(self.at), self.step);
+        let mut text = format!("{} {}", utc(self.at), self.step);
+        if !self.call_id.is_empty() {
+            let _ = write!(text, ", call-id = {}", call_id_text(&self.call_id));
+        }
         let _ = write!(text, ", client = {}", self.client);
         if let Some(member) = &self.member {
             let _ = write!(text, ", RTPproxy = {member}");
@@ -88,7 +90,10 @@ impl News for Traced {
         if let Some(command) = &self.command {
             let _ = write!(text, ", command = {}", words(command));
         }
-        let _ = writeln!(text, ", text = {}", words(&self.text));
+        if !self.text.is_empty() {
+            let _ = write!(text, ", text = {}", words(&self.text));
+        }
+        text.push('\n');
         text
     }
 
@@ -205,7 +210,12 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&step.json()).unwrap();
         assert_eq!((&json["attempt"], &json["call_id"]), (&1.into(), &"c1".into()));
         (step.member, step.attempt, step.delay) = (None, None, None);
+        step.command = Some(b"Q c1 a b".to_vec());
         assert!(step.text().contains("client = 127.0.0.1:5060, why"));
+        assert!(step.text().contains("weight, command = Q c1 a b, text"));
+        (step.call_id, step.text) = (Vec::new(), Vec::new());
+        assert!(step.text().starts_with("1970-01-01T00:00:01.500Z sent, client"));
+        assert!(step.text().ends_with("command = Q c1 a b\n"));
         assert_eq!(lost(3, true), "{\"lost\":3}\n");
     }
 }

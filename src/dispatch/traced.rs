@@ -347,7 +347,13 @@ mod tests {
             bench.kept[1].command.as_deref(),
             Some(&b"U bad 192.0.2.1 4000 from"[..])
         );
-        assert_eq!(bench.kept[1].member.as_ref().map(|name| name.as_str()), Some("A"));
+        assert_eq!(
+            bench.kept[1]
+                .member
+                .as_ref()
+                .map(crate::config::model::Name::as_str),
+            Some("A")
+        );
         assert_eq!(bench.steps, []);
         assert_eq!(bench.core.times().buckets.iter().sum::<u64>(), 5);
     }

@@ -204,7 +204,7 @@ fn what_came_out_badly_is_there_when_somebody_asks_later() {
                 "answered, call-id = bad, RTPproxy = M1, attempt = 1, why = chosen by weight, command = {}, text = E7",
                 create("bad")
             ),
-            "answered, call-id = , why = by rtp_cluster, command = Z, text = E0".to_owned(),
+            "answered, why = by rtp_cluster, command = Z, text = E0".to_owned(),
             "OK".to_owned(),
         ]
     );
