@@ -96,7 +96,7 @@
 //! 2. `server`: the list of clusters, and the parts of one that may be handed on;
 //! 3. `cluster`: whether first probes are awaited, then the dispatcher of one cluster, and never two of them: held over no
 //!    I/O and no log call. It is the only lock on the way of a command, and nobody else holds it for long;
-//! 4. `rim`: what the pool of names and the watchdog keep.
+//! 4. `rim`: what the pool of names and the watchdog keep, and who listens to a feed of news.
 //!
 //! # Absent on purpose
 //!

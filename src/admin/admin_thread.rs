@@ -461,6 +461,7 @@ impl Admin {
     fn farewell(mut self) {
         let now = rim::now();
         for connection in &mut self.connections {
+            connection.catch_up(now, &*self.operator);
             if connection.is_open_ended() {
                 connection.unpark(now, &Reply::error("the daemon stops"));
             }

@@ -277,6 +277,13 @@ impl Connection {
         self.flush(now);
     }
 
+    /// Writes what there is to be told by now, such as why the daemon stops.
+    pub(super) fn catch_up(&mut self, now: Instant, operator: &dyn Operator) {
+        if self.may_list() {
+            self.go_on(now, operator);
+        }
+    }
+
     /// What it waits for is over.
     pub(super) fn unpark(&mut self, now: Instant, reply: &Reply) {
         self.task = None;

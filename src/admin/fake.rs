@@ -10,8 +10,9 @@ use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::config::Setting;
 use crate::config::model::{Address, Cluster, Config, Member, Name, Protocol, Status};
 use crate::dispatch::event::{Event, Step, Subject, Traced};
+use crate::dispatch::histogram::{DELAY_BUCKETS, Histogram};
 use crate::dispatch::view::{
-    CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView, Summary,
+    CLUSTER_COUNTERS, ClusterView, MEMBER_COUNTERS, MemberView, SessionsView, Summary,
 };
 use crate::rim::feed::{Feed, Subscription, Wake};
 
@@ -93,8 +94,17 @@ pub(crate) fn traced(call_id: &str, text: &[u8]) -> Traced {
         attempt: Some(1),
         delay: Some(Duration::from_micros(312)),
         why: "chosen by weight".into(),
+        command: None,
         text: text.to_vec(),
         ends_call: false,
+    }
+}
+
+/// One in each bucket.
+fn times() -> Histogram {
+    Histogram {
+        buckets: [1; DELAY_BUCKETS.len() + 1],
+        sum: Duration::from_millis(40),
     }
 }
 
@@ -124,8 +134,7 @@ pub(crate) fn member(text: &str, port: u16, weight: u16, capacity: u32) -> Membe
         deferred_deletes: 0,
         in_flight: 0,
         counters: [7; MEMBER_COUNTERS.len()],
-        delay_histogram: [1; DELAY_BUCKETS.len() + 1],
-        delay_sum: Duration::from_millis(40),
+        times: times(),
     }
 }
 
@@ -139,6 +148,7 @@ pub(crate) fn cluster(text: &str, path: &str, members: Vec<MemberView>) -> Clust
         in_flight: 1,
         clients: 2,
         counters: [5; CLUSTER_COUNTERS.len()],
+        times: times(),
         commands: vec![('U', 10, 1, 2), ('D', 4, 0, 0)],
     }
 }

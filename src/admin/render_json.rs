@@ -6,9 +6,8 @@ use core::time::Duration;
 use super::render::{call_id_text, utilization};
 use super::select::Selection;
 use crate::config::{self, Value, model};
-use crate::dispatch::view::{
-    CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView, SessionsView,
-};
+use crate::dispatch::histogram::{DELAY_BUCKETS, Histogram};
+use crate::dispatch::view::{CLUSTER_COUNTERS, ClusterView, MEMBER_COUNTERS, MemberView, SessionsView};
 
 /// `ls --json`: everything that is known of `clusters`, each with its number, and of the members that are selected.
 pub fn clusters<'a>(
@@ -178,6 +177,7 @@ fn member(json: &mut Json, view: &MemberView) {
 
 fn cluster_counters(json: &mut Json, view: &ClusterView) {
     json.key("counters").counters(CLUSTER_COUNTERS, &view.counters);
+    histogram(json, "time", &view.times);
     json.key("commands").object(|json| {
         for (letter, answered, errors, ours) in &view.commands {
             json.key(&letter.to_string()).object(|json| {
@@ -191,15 +191,19 @@ fn cluster_counters(json: &mut Json, view: &ClusterView) {
 
 fn member_counters(json: &mut Json, view: &MemberView) {
     json.key("counters").counters(MEMBER_COUNTERS, &view.counters);
-    json.key("delay").object(|json| {
-        json.key("sum").seconds(Some(view.delay_sum));
+    histogram(json, "delay", &view.times);
+}
+
+fn histogram(json: &mut Json, key: &str, times: &Histogram) {
+    json.key(key).object(|json| {
+        json.key("sum").seconds(Some(times.sum));
         // The last bucket, for the rest, has no upper bound.
         let bounds = DELAY_BUCKETS
             .iter()
             .map(|&bound| Some(Duration::from_micros(bound)))
             .chain([None]);
         json.key("buckets")
-            .array(bounds.zip(&view.delay_histogram), |json, (bound, count)| {
+            .array(bounds.zip(&times.buckets), |json, (bound, count)| {
                 json.object(|json| {
                     json.key("up_to").seconds(bound);
                     json.key("count").number(count);
@@ -356,6 +360,7 @@ mod tests {
         assert_eq!(first["settings"]["disconnect_notify"], serde_json::Value::Null);
         assert_eq!(first["commands"]["U"]["errors"], 1);
         assert_eq!(first["counters"]["failovers"], 5);
+        assert_eq!(first["time"]["sum"], 0.04);
         let proxy = &first["members"][1];
         assert_eq!(
             (&proxy["name"], &proxy["weight"]),
@@ -373,8 +378,8 @@ mod tests {
         let buckets = proxy["delay"]["buckets"].as_array().unwrap();
         assert_eq!(buckets.len(), DELAY_BUCKETS.len() + 1);
         assert_eq!(
-            (&buckets[0]["up_to"], &buckets[14]["up_to"]),
-            (&0.0001.into(), &serde_json::Value::Null)
+            (&buckets[0]["up_to"], &buckets[DELAY_BUCKETS.len()]["up_to"]),
+            (&0.000_05.into(), &serde_json::Value::Null)
         );
         // What is not known is not zero.
         let away = &json["clusters"][1]["members"][0];

@@ -70,7 +70,11 @@ impl News for Event {
 
 impl News for Traced {
     fn text(&self) -> String {
-        let mut text = format!("{} {}, client = {}", utc(self.at), self.step, self.client);
+        let mut text = format!("{} {}", utc(self.at), self.step);
+        if !self.call_id.is_empty() {
+            let _ = write!(text, ", call-id = {}", call_id_text(&self.call_id));
+        }
+        let _ = write!(text, ", client = {}", self.client);
         if let Some(member) = &self.member {
             let _ = write!(text, ", RTPproxy = {member}");
         }
@@ -83,7 +87,13 @@ impl News for Traced {
         if !self.why.is_empty() {
             let _ = write!(text, ", why = {}", self.why);
         }
-        let _ = writeln!(text, ", text = {}", words(&self.text));
+        if let Some(command) = &self.command {
+            let _ = write!(text, ", command = {}", words(command));
+        }
+        if !self.text.is_empty() {
+            let _ = write!(text, ", text = {}", words(&self.text));
+        }
+        text.push('\n');
         text
     }
 
@@ -101,6 +111,7 @@ impl News for Traced {
             }
             json.key("delay").seconds(self.delay);
             json.key("why").string(&self.why);
+            json.key("command").optional(self.command.as_deref().map(words));
             json.key("text").string(&words(&self.text));
         })
     }
@@ -193,13 +204,18 @@ mod tests {
         let mut step = traced("c1", b"Uc0 c1 \xff\n 4000 a");
         assert_eq!(
             step.text(),
-            "1970-01-01T00:00:01.500Z sent, client = 127.0.0.1:5060, RTPproxy = RTPPROXY1, attempt = 1, \
+            "1970-01-01T00:00:01.500Z sent, call-id = c1, client = 127.0.0.1:5060, RTPproxy = RTPPROXY1, attempt = 1, \
              delay = 0.312 ms, why = chosen by weight, text = Uc0 c1 \\xff\\x0a 4000 a\n"
         );
         let json: serde_json::Value = serde_json::from_str(&step.json()).unwrap();
         assert_eq!((&json["attempt"], &json["call_id"]), (&1.into(), &"c1".into()));
         (step.member, step.attempt, step.delay) = (None, None, None);
+        step.command = Some(b"Q c1 a b".to_vec());
         assert!(step.text().contains("client = 127.0.0.1:5060, why"));
+        assert!(step.text().contains("weight, command = Q c1 a b, text"));
+        (step.call_id, step.text) = (Vec::new(), Vec::new());
+        assert!(step.text().starts_with("1970-01-01T00:00:01.500Z sent, client"));
+        assert!(step.text().ends_with("command = Q c1 a b\n"));
         assert_eq!(lost(3, true), "{\"lost\":3}\n");
     }
 }

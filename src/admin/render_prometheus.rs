@@ -5,7 +5,8 @@ use core::fmt::{Display, Write};
 use core::time::Duration;
 
 use super::render::utilization;
-use crate::dispatch::view::{CLUSTER_COUNTERS, ClusterView, DELAY_BUCKETS, MEMBER_COUNTERS, MemberView};
+use crate::dispatch::histogram::{DELAY_BUCKETS, Histogram};
+use crate::dispatch::view::{CLUSTER_COUNTERS, ClusterView, MEMBER_COUNTERS, MemberView};
 
 /// `stats --prometheus`
 pub fn stats(clusters: &[(usize, ClusterView)], uptime: Duration) -> String {
@@ -38,6 +39,12 @@ fn of_clusters(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
                 out.sample(&name, &[("cluster", view.cluster.name.as_str())], count);
             }
         }
+    }
+    let name = "command_seconds";
+    let help = "time from a command's coming to its reply's leaving";
+    out.head(name, "histogram", help);
+    for (_, view) in clusters {
+        out.histogram(name, &[("cluster", view.cluster.name.as_str())], &view.times);
     }
     let name = "command_results_total";
     out.head(
@@ -130,29 +137,12 @@ fn of_members(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
     delays(out, clusters);
 }
 
-/// The histogram of each member. Buckets are cumulated here: a view counts each alone.
+/// The histogram of each member.
 fn delays(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
-    out.head(
-        "member_delay_seconds",
-        "histogram",
-        "time from a command to its reply",
-    );
+    let name = "member_delay_seconds";
+    out.head(name, "histogram", "time from a command to its reply");
     for (labels, view) in members(clusters) {
-        let [cluster, member] = labels;
-        let mut count = 0_u64;
-        let bounds = DELAY_BUCKETS
-            .iter()
-            .map(|&bound| le(Duration::from_micros(bound).as_secs_f64()));
-        for (bound, in_bucket) in bounds.chain(["+Inf".to_owned()]).zip(&view.delay_histogram) {
-            count = count.saturating_add(*in_bucket);
-            out.sample(
-                "member_delay_seconds_bucket",
-                &[cluster, member, ("le", &bound)],
-                count,
-            );
-        }
-        out.sample("member_delay_seconds_sum", &labels, view.delay_sum.as_secs_f64());
-        out.sample("member_delay_seconds_count", &labels, count);
+        out.histogram(name, &labels, &view.times);
     }
 }
 
@@ -197,6 +187,21 @@ impl Exposition {
             self.text,
             "# HELP rtp_cluster_{name} {help}\n# TYPE rtp_cluster_{name} {kind}"
         );
+    }
+
+    /// Buckets are cumulated here: a view counts each alone.
+    fn histogram(&mut self, name: &str, labels: &[Label<'_>], times: &Histogram) {
+        let mut count = 0_u64;
+        let bounds = DELAY_BUCKETS
+            .iter()
+            .map(|&bound| Duration::from_micros(bound).as_secs_f64().to_string());
+        for (bound, in_bucket) in bounds.chain(["+Inf".to_owned()]).zip(&times.buckets) {
+            count = count.saturating_add(*in_bucket);
+            let labels = [labels, &[("le", &*bound)]].concat();
+            self.sample(&format!("{name}_bucket"), &labels, count);
+        }
+        self.sample(&format!("{name}_sum"), labels, times.sum.as_secs_f64());
+        self.sample(&format!("{name}_count"), labels, count);
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
@@ -258,10 +263,12 @@ mod tests {
             "rtp_cluster_member_up{cluster=\"Supercluster#1\",member=\"RTPPROXY2\"} 1",
             "rtp_cluster_member_up{cluster=\"Supercluster#2\",member=\"RTPPROXY3\"} 0",
             "rtp_cluster_member_spoofed_replies_total{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 7",
-            "rtp_cluster_member_delay_seconds_bucket{cluster=\"Supercluster#1\",member=\"RTPPROXY1\",le=\"0.0001\"} 1",
-            "rtp_cluster_member_delay_seconds_bucket{cluster=\"Supercluster#1\",member=\"RTPPROXY1\",le=\"+Inf\"} 15",
+            "rtp_cluster_member_delay_seconds_bucket{cluster=\"Supercluster#1\",member=\"RTPPROXY1\",le=\"0.0001\"} 2",
+            "rtp_cluster_member_delay_seconds_bucket{cluster=\"Supercluster#1\",member=\"RTPPROXY1\",le=\"+Inf\"} 17",
             "rtp_cluster_member_delay_seconds_sum{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 0.04",
-            "rtp_cluster_member_delay_seconds_count{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 15",
+            "rtp_cluster_member_delay_seconds_count{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 17",
+            "rtp_cluster_command_seconds_bucket{cluster=\"Supercluster#1\",le=\"0.00005\"} 1",
+            "rtp_cluster_command_seconds_count{cluster=\"Supercluster#1\"} 17",
         ] {
             assert!(
                 text.lines().any(|found| found == line),

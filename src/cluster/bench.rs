@@ -56,7 +56,14 @@ impl Bench {
             Protocol::Unix,
             Address::Path("/run/c1".into()),
         );
-        let cluster = Cluster::new(0, &rules, mailbox, health.way(), Box::new(|| {}));
+        let cluster = Cluster::new(
+            0,
+            &rules,
+            mailbox,
+            health.way(),
+            std::sync::Arc::default(),
+            Box::new(|| {}),
+        );
         Self {
             at_work: AtWork::new(&cluster, poller, orders),
             cluster,

@@ -25,7 +25,7 @@ use crate::dispatch::session::MemberId;
 use crate::health::target::News;
 use crate::link::Link;
 use crate::rim::readiness::{Poller, Ready};
-use crate::rim::{Thread, now, spawn};
+use crate::rim::{Thread, now, spawn, wall};
 
 /// Messages from other threads that may wait.
 pub const ORDERS: usize = 4096;
@@ -303,28 +303,32 @@ impl AtWork {
         }
     }
 
-    /// Tells the log that a member's state has changed.
-    fn say(&self, id: MemberId, from: &str, to: &str, why: &str) {
-        let definition = self
-            .cluster
-            .look(|_, core| core.member_of(id).map(|member| member.config.clone()));
-        if let Some(model::Member { name, address, .. }) = definition {
+    fn definition(&self, id: MemberId) -> Option<model::Member> {
+        self.cluster
+            .look(|_, core| core.member_of(id).map(|member| member.config.clone()))
+    }
+
+    /// Tells the log and who watches that a member's state has changed.
+    fn say(&self, id: MemberId, from: &'static str, to: &'static str, why: &str) {
+        if let Some(member) = self.definition(id) {
+            let model::Member { name, address, .. } = &member;
             log::info!(
                 cluster:% = self.cluster.name, member:% = name, address:% = address, old = from, new = to, reason = why;
                 "member {name} of {} ({address}): {from} -> {to}: {why}",
                 self.cluster.name
             );
+            self.cluster.tell(&member, Some(from), to, why);
         }
     }
 
-    /// Tells the log that the name of a member leads somewhere, or elsewhere.
+    /// Tells the log and who watches that the name of a member leads somewhere, or elsewhere.
     fn say_moved(&self, id: MemberId, moved: Option<(Option<SocketAddr>, SocketAddr)>) {
-        let definition = self
-            .cluster
-            .look(|_, core| core.member_of(id).map(|member| member.config.clone()));
-        let (Some(model::Member { name, address, .. }), Some((before, after))) = (definition, moved) else {
+        let (Some(member), Some((before, after))) = (self.definition(id), moved) else {
             return;
         };
+        let model::Member { name, address, .. } = &member;
+        let why = before.map_or_else(String::new, |before| format!("it was at {before}"));
+        self.cluster.tell(&member, None, format!("at {after}"), &why);
         let cluster = &self.cluster.name;
         match before {
             Some(before) => log::warn!(
@@ -343,7 +347,11 @@ impl AtWork {
                 registry: self.poller.registry(),
             };
             let (front, again) = (&mut self.front, &mut self.again);
-            self.out.drain_replies(|client, text| {
+            self.out.drain_replies(|client, text, kept| {
+                if let Some(mut answer) = kept {
+                    (answer.at, answer.client) = (wall(), front.who(&client));
+                    here.cluster.recent.lock().keep(*answer);
+                }
                 here.cluster.trace(format_args!("reply"), text);
                 again.extend(front.reply(client, text, here).map(|place| Ready {
                     token: tokens::CLIENT + place,
@@ -361,6 +369,10 @@ impl AtWork {
                 links.send(here.now, &send, text, here.registry);
             });
             self.out.reset();
+            for mut step in self.out.traced.drain(..) {
+                step.at = wall();
+                self.cluster.steps.tell(&step);
+            }
             self.tell_news();
             if self.links.refused.is_empty() {
                 return;
@@ -455,8 +467,8 @@ impl AtWork {
         after: &model::Member,
         link: Option<Link>,
         only_unbound: bool,
-    ) -> Result<model::Health, Changed> {
-        let rules = self.cluster.decide(&mut self.out, |now, core, out| {
+    ) -> Result<(model::Member, model::Health), Changed> {
+        let done = self.cluster.decide(&mut self.out, |now, core, out| {
             let Some(before) = core.member_of(id).map(|member| member.config.clone()) else {
                 return Err(Changed::Gone);
             };
@@ -472,27 +484,30 @@ impl AtWork {
                 core.replace_link(now, id, (), moves);
             }
             core.change_member(id, |member| member.clone_from(after));
-            Ok(core.rules().health)
+            Ok((before, core.rules().health))
         })?;
         if let Some(link) = link {
             self.put_link(id, link);
         }
-        Ok(rules)
+        Ok(done)
     }
 
     /// See [`Cluster::delete_members`].
     pub(super) fn delete_members(&mut self, ids: Vec<MemberId>) -> Vec<MemberId> {
-        let mut free = Vec::new();
+        let (mut free, mut busy) = (Vec::new(), Vec::new());
         self.cluster.look(|_, core| {
             for id in ids {
                 let online = core.member_of(id).is_some_and(|member| member.online);
                 if !online || core.is_free(id) {
                     free.push(id);
                 } else {
-                    core.change_member(id, |member| member.status = Status::Draining);
+                    busy.push(id);
                 }
             }
         });
+        for id in busy {
+            self.cluster.set_status(id, Status::Draining);
+        }
         self.remove_members(&free);
         free
     }
@@ -500,6 +515,10 @@ impl AtWork {
     /// Takes members out at once.
     pub(super) fn remove_members(&mut self, ids: &[MemberId]) {
         for id in ids {
+            if let Some(member) = self.definition(*id) {
+                self.cluster
+                    .tell(&member, Some(member.status.as_str()), "gone", "");
+            }
             self.cluster.decide(&mut self.out, |now, core, out| {
                 core.remove_member(now, *id, out);
             });
@@ -517,9 +536,7 @@ impl AtWork {
 
     /// A draining member has no session left.
     pub(super) fn drained(&mut self, id: MemberId) {
-        let definition = self
-            .cluster
-            .look(|_, core| core.member_of(id).map(|member| member.config.clone()));
+        let definition = self.definition(id);
         // It may have been taken back meanwhile.
         let Some(model::Member { name, address, .. }) =
             definition.filter(|member| member.status == Status::Draining)

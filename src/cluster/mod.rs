@@ -12,6 +12,7 @@ pub mod relay;
 
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -24,6 +25,7 @@ use parking_lot::{Condvar, Mutex};
 use self::cluster_thread::{AtWork, Order};
 use crate::client::{Client, Connections};
 use crate::config::model::{self, Name, Status};
+use crate::dispatch::event::{Event, Recent, Subject, Traced};
 use crate::dispatch::key::Key;
 use crate::dispatch::members::MEMBERS_MAX;
 use crate::dispatch::outbox::Outbox;
@@ -34,8 +36,9 @@ use crate::health::health_thread::{Follower, Health, Whose};
 use crate::health::target::News;
 use crate::link::Link;
 use crate::protocol::command::Verb;
+use crate::rim::feed::Feed;
 use crate::rim::readiness::Mailbox;
-use crate::rim::{idle, now};
+use crate::rim::{idle, now, wall};
 use crate::sockets::BoundPort;
 
 /// The dispatcher as it runs.
@@ -104,6 +107,12 @@ pub struct Cluster {
     relay: Mutex<Option<relay::Door>>,
     orders: Mailbox<Order>,
     health: Health,
+    /// What happens to it, for who watches.
+    events: Arc<Feed<Event>>,
+    /// What happens to calls, for who follows them.
+    pub steps: Feed<Traced>,
+    /// The last commands that came out badly.
+    pub recent: Mutex<Recent>,
     emptied: Emptied,
     /// Notified when a member has been probed for the first time.
     probed: (Mutex<()>, Condvar),
@@ -145,6 +154,7 @@ impl Cluster {
         rules: &model::Cluster,
         orders: Mailbox<Order>,
         health: Health,
+        events: Arc<Feed<Event>>,
         emptied: Emptied,
     ) -> Arc<Self> {
         let random = RandomState::new();
@@ -160,6 +170,9 @@ impl Cluster {
             relay: Mutex::new(None),
             orders,
             health,
+            events,
+            steps: Feed::default(),
+            recent: Mutex::default(),
             emptied,
             probed: Default::default(),
         })
@@ -168,6 +181,7 @@ impl Cluster {
     /// Takes one event: `event` decides under the lock. What it put into `out` is for the loop to carry out.
     fn decide<R>(&self, out: &mut Out, event: impl FnOnce(Instant, &mut Core, &mut Out) -> R) -> R {
         let now = now();
+        out.tracing = self.steps.is_heard();
         event(now, &mut self.core.lock(), out)
     }
 
@@ -192,6 +206,29 @@ impl Cluster {
     /// Has the loop do something at its next turn.
     pub fn order(&self, act: impl FnOnce(&mut AtWork) + Send + 'static) {
         self.orders.post(Order::Do(Box::new(act)));
+    }
+
+    /// Tells who watches what has become of a member.
+    pub fn tell(
+        &self,
+        member: &model::Member,
+        old: Option<&'static str>,
+        new: impl Into<Cow<'static, str>>,
+        why: &str,
+    ) {
+        if self.events.is_heard() {
+            self.events.tell(&Event {
+                at: wall(),
+                subject: Subject::Member {
+                    cluster: self.name.clone(),
+                    member: member.name.clone(),
+                    address: member.address.to_string(),
+                },
+                old: old.map(Cow::Borrowed),
+                new: new.into(),
+                why: why.to_owned(),
+            });
+        }
     }
 
     /// Tells of a command or a reply, for `-vv`; at any other level this costs one comparison. A member is told by
@@ -228,6 +265,7 @@ impl Cluster {
             core.add_member(now, id, member.clone(), ());
             core.rules().health
         });
+        self.tell(member, None, "added", "");
         self.watch(id, member, rules);
     }
 
@@ -256,13 +294,47 @@ impl Cluster {
         match done {
             None => Changed::Gone,
             Some(Err(why)) => why,
-            Some(Ok(rules)) => {
+            Some(Ok((before, rules))) => {
+                self.tell_change(&before, after);
                 if is_new {
                     self.watch(id, after, rules);
                 }
                 Changed::Done
             }
         }
+    }
+
+    /// Tells who watches of a member that an operator or the file has made another.
+    fn tell_change(&self, before: &model::Member, after: &model::Member) {
+        if before.status != after.status {
+            self.tell(after, Some(before.status.as_str()), after.status.as_str(), "");
+        }
+        let same_status = model::Member {
+            status: after.status,
+            ..before.clone()
+        };
+        if same_status != *after {
+            self.tell(after, None, "changed", "");
+        }
+    }
+
+    /// No new sessions for a member, or again. False when it has left.
+    pub fn set_status(&self, id: MemberId, status: Status) -> bool {
+        let changed = self.look(|_, core| {
+            let before = core.member_of(id)?.config.clone();
+            core.change_member(id, |member| member.status = status);
+            Some(before)
+        });
+        if let Some(before) = &changed {
+            self.tell_change(
+                before,
+                &model::Member {
+                    status,
+                    ..before.clone()
+                },
+            );
+        }
+        changed.is_some()
     }
 
     /// Other rules from now on; the health thread gets its part.
@@ -373,6 +445,7 @@ impl Cluster {
                 .map(|(verb, [good, bad, ours])| (verb.letter(), *good, *bad, *ours))
                 .collect();
             let view = ClusterView {
+                times: *core.times(),
                 cluster: core.rules().clone(),
                 draining: false,
                 members: Vec::new(),

@@ -61,6 +61,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Something of this transaction is due.
     fn due(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) -> Next {
         if t.give_up <= now {
+            self.trace_giving_up(now, t, out);
             let silent = self.abandon(t);
             for id in &silent {
                 if let Some(member) = self.members.get_mut(usize::from(id.index)) {
@@ -79,6 +80,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             {
                 let member = exchange.member;
                 impatient = true;
+                self.trace_silence(now, t, place, "not in time", out);
                 self.suspect(member, out);
             }
         }
@@ -131,6 +133,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             out.send(member.link.clone(), at, cookie, false, |bytes| {
                 super::write_command(t, &self.rules, member, bytes);
             });
+            self.trace_sent(t, place, true, out);
         }
     }
 
@@ -235,6 +238,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         exchange.fate = Fate::Failed;
         if let Some(member) = self.members.get_mut(usize::from(from.index)) {
             member.in_flight = member.in_flight.saturating_sub(1);
+        }
+        if let Some(t) = self.pending.get(slot) {
+            self.trace_silence(now, t, place, "it cannot be asked", out);
         }
         self.happen(now, slot, Event::Failed(from), out);
     }

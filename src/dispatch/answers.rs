@@ -41,6 +41,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             return;
         };
         if let Some(outcome) = self.take_reply(now, from, slot, place, text, out) {
+            if let Some(t) = self.pending.get(slot) {
+                self.trace_reply(now, t, place, text, out);
+            }
             let answer = Answer { from, text, outcome };
             self.happen(now, slot, Event::Answer(answer), out);
         }

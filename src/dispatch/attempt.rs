@@ -6,6 +6,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::event::Why;
 use super::rewrite::Origin;
 use super::session::MemberId;
 use crate::protocol::command::{Command, Verb};
@@ -64,6 +65,15 @@ impl Job {
     }
 }
 
+/// The reply to a transaction's client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replied {
+    /// Its number in the outbox.
+    pub reply: usize,
+    /// Whose word it is; `None` for one of our own.
+    pub by: Option<MemberId>,
+}
+
 /// How one exchange with one member stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -94,6 +104,8 @@ pub struct Exchange {
     pub patience: Option<Instant>,
     /// How it stands.
     pub fate: Fate,
+    /// Why it went there.
+    pub why: Why,
     /// Whether it only asked, by `Q`, who has the call: the member has not been tried as a home by it.
     pub asked: bool,
 }
@@ -137,6 +149,10 @@ pub struct Transaction<C> {
     pub job: Job,
     /// Who waits for it; `None` for our own commands.
     pub client: Option<C>,
+    /// Who that is, in words, if somebody followed when the command came.
+    pub who: String,
+    /// The reply that the client has got just now.
+    pub replied: Option<Replied>,
     /// The command as the client sent it, less its line end.
     pub text: Vec<u8>,
     /// What it is, in short.
@@ -184,6 +200,8 @@ impl<C> Transaction<C> {
             slot: Slot { index: 0, serial: 0 },
             job: Job::Idle,
             client: None,
+            who: String::new(),
+            replied: None,
             text: Vec::new(),
             key: Key {
                 verb: Verb::Version,
@@ -228,6 +246,8 @@ impl<C> Transaction<C> {
         self.slot.serial = 0;
         self.job = Job::Idle;
         self.client = None;
+        self.who.clear();
+        self.replied = None;
         self.alarm = None;
         self.attempts = 0;
         self.moved_from = None;

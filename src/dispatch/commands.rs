@@ -3,11 +3,12 @@
 use std::time::Instant;
 
 use super::attempt::{Job, Key, Transaction};
+use super::event::Why;
 use super::outbox::{Note, Outbox};
 use super::rewrite::{self, Origin};
 use super::route::{Home, Route, route};
 use super::session::{MemberId, Stage};
-use super::{ANSWER_WITHIN, Dispatch, Total};
+use super::{ANSWER_WITHIN, Dispatch, Total, traced};
 use crate::config::model::NoMembers;
 use crate::protocol::command::{self, Command, Verb};
 use crate::protocol::reply::{is_error, own, write_error};
@@ -36,10 +37,20 @@ impl<C, L: Clone> Dispatch<C, L> {
             return;
         }
         match command::parse(text) {
-            Ok(command) => self.route(now, now, &command, origin, client, Asked::Not, out),
+            Ok(command) => {
+                out.trace_received(text, command.call_id);
+                self.route(now, now, &command, origin, client, Asked::Not, out);
+            }
             Err(code) => {
                 self.total(Total::RefusedCommands);
-                out.reply(client, |bytes| write_error(code.0, bytes));
+                out.trace_received(text, b"");
+                let reply = out.reply(client, |bytes| write_error(code.0, bytes));
+                let refused = traced::Command {
+                    started: now,
+                    call_id: b"",
+                    text,
+                };
+                self.answered_at_once(now, refused, Some(reply), out);
             }
         }
     }
@@ -59,16 +70,31 @@ impl<C, L: Clone> Dispatch<C, L> {
         let hash = self.sessions.hash(command.call_id);
         let (home, id) = self.home(now, hash, command);
         let chosen = route(command, home);
+        let told = traced::Command {
+            started,
+            call_id: command.call_id,
+            text: command.text,
+        };
         match chosen {
-            Route::Version => return self.answer_version(client, out),
-            Route::Info => return self.answer_info(command, client, out),
-            Route::HomeLost => return self.answer(command.verb, client, own::HOME_SILENT, out),
+            Route::Version => {
+                let reply = self.answer_version(client, out);
+                return self.answered_at_once(now, told, Some(reply), out);
+            }
+            Route::Info => {
+                let reply = self.answer_info(command, client, out);
+                return self.answered_at_once(now, told, Some(reply), out);
+            }
+            Route::HomeLost => {
+                let reply = self.answer(command.verb, client, own::HOME_SILENT, out);
+                return self.answered_at_once(now, told, reply, out);
+            }
             Route::Later => {
                 if let Some(id) = id {
                     self.end(now, hash, command, id);
                     self.defer(now, id, command.text, out);
                 }
-                return self.answer_zero(command.verb, client, out);
+                let reply = self.answer_zero(command.verb, client, out);
+                return self.answered_at_once(now, told, Some(reply), out);
             }
             _ => {}
         }
@@ -76,8 +102,12 @@ impl<C, L: Clone> Dispatch<C, L> {
             if let Some(commands) = self.overloaded.hit(now) {
                 out.notes.push(Note::Overloaded { commands });
             }
-            return self.answer(command.verb, client, own::HOME_SILENT, out);
+            let reply = self.answer(command.verb, client, own::HOME_SILENT, out);
+            return self.answered_at_once(now, told, reply, out);
         };
+        if out.tracing {
+            t.who.clone_from(&out.who);
+        }
         t.client = Some(client);
         let next = match (chosen, id) {
             (Route::Home, Some(id)) => {
@@ -89,7 +119,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 {
                     self.delete_those_on_their_way(hash, command);
                 }
-                self.send_home(now, &mut t, id, out)
+                self.send_home(now, &mut t, id, Why::Bound, out)
             }
             (Route::Join, Some(id)) => self.join(now, &mut t, id, out),
             (Route::Seek, _) if asked == Asked::Not => self.ask(now, &mut t, Job::Seek, out),
@@ -186,19 +216,26 @@ impl<C, L: Clone> Dispatch<C, L> {
         Some(t)
     }
 
-    /// One of our own codes, to a client whose command is in flight nowhere.
-    pub(super) fn answer(&mut self, verb: Verb, client: C, code: u16, out: &mut Outbox<C, L>) {
+    /// One of our own codes to a client; the number of the reply, if it gets one.
+    pub(super) fn answer(
+        &mut self,
+        verb: Verb,
+        client: C,
+        code: u16,
+        out: &mut Outbox<C, L>,
+    ) -> Option<usize> {
         self.outcome(verb, 2);
         if code == own::NO_ONE_ONLINE && self.rules.no_members == NoMembers::Silent {
             out.dropped.push(client);
+            None
         } else {
-            out.reply(client, |bytes| write_error(code, bytes));
+            Some(out.reply(client, |bytes| write_error(code, bytes)))
         }
     }
 
-    fn answer_zero(&mut self, verb: Verb, client: C, out: &mut Outbox<C, L>) {
+    fn answer_zero(&mut self, verb: Verb, client: C, out: &mut Outbox<C, L>) -> usize {
         self.outcome(verb, 0);
-        out.reply(client, |bytes| bytes.push(b'0'));
+        out.reply(client, |bytes| bytes.push(b'0'))
     }
 
     /// Counts how a command came out: 0 positively, 1 an error of a member, 2 an error of ours.

@@ -7,7 +7,7 @@
 
 use core::time::Duration;
 
-use crate::dispatch::view::DELAY_BUCKETS;
+use crate::dispatch::histogram::Histogram;
 
 /// A datagram is never sent again sooner.
 pub const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -33,8 +33,7 @@ pub struct Delay {
     backed_off: Option<Duration>,
     /// Replies in a row to commands that had been sent again.
     unsure: u32,
-    sum: Duration,
-    histogram: [u64; DELAY_BUCKETS.len() + 1],
+    times: Histogram,
 }
 
 impl Delay {
@@ -47,11 +46,7 @@ impl Delay {
             Some(old) => old - (old - new) / SMOOTHING,
         });
         (self.backed_off, self.unsure) = (None, 0);
-        self.sum = self.sum.saturating_add(delay);
-        let bucket = DELAY_BUCKETS.partition_point(|&bound| u128::from(bound) * 1_000 < delay.as_nanos());
-        if let Some(count) = self.histogram.get_mut(bucket) {
-            *count += 1;
-        }
+        self.times.add(delay);
     }
 
     /// A command that had been sent again has been answered `delay` after its first copy, while `pause` was running
@@ -104,14 +99,9 @@ impl Delay {
         wanted.max(IN_TIME_MIN).max(second).min(timeout)
     }
 
-    /// Sum of all measured delays.
-    pub fn sum(&self) -> Duration {
-        self.sum
-    }
-
-    /// Measurements by size: each up to its bound in [`DELAY_BUCKETS`] and above the one before, then the rest.
-    pub fn histogram(&self) -> &[u64; DELAY_BUCKETS.len() + 1] {
-        &self.histogram
+    /// All measured delays.
+    pub fn times(&self) -> &Histogram {
+        &self.times
     }
 }
 
@@ -254,25 +244,11 @@ mod tests {
     }
 
     #[test]
-    fn measurements_fall_into_their_buckets() {
-        let mut delay = Delay::default();
-        for micros in [0, 100, 101, 3_000_000, 3_000_001] {
-            delay.sample(Duration::from_micros(micros));
-        }
-        let histogram = delay.histogram();
-        assert_eq!(histogram.len(), DELAY_BUCKETS.len() + 1);
-        assert_eq!(histogram[..3], [2, 1, 0]);
-        assert_eq!(histogram[DELAY_BUCKETS.len() - 1..], [1, 1]);
-        assert_eq!(histogram.iter().sum::<u64>(), 5);
-        assert_eq!(delay.sum(), Duration::from_micros(6_000_202));
-    }
-
-    #[test]
     fn absurd_values_do_no_harm() {
         let mut delay = measured(Duration::MAX);
         delay.sample(Duration::ZERO);
         delay.sample(Duration::MAX);
-        assert_eq!(delay.sum(), Duration::MAX);
+        assert_eq!(delay.times().sum, Duration::MAX);
         assert_eq!(
             delay.in_time(Duration::MAX),
             delay.smoothed().unwrap().saturating_mul(8)

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use crate::config::model::Name;
+use crate::config::model::{Name, Policy};
 
 /// Bytes kept of a command or a reply. SIP servers' are a few hundred.
 pub const TEXT_MAX: usize = 512;
@@ -68,6 +68,8 @@ pub struct Traced {
     pub delay: Option<Duration>,
     /// Why this happens: `chosen by weight`, `bound`, `failed over after 250 ms`, `asked all`, `undone`.
     pub why: Cow<'static, str>,
+    /// The command that is answered, where the step is kept for later.
+    pub command: Option<Vec<u8>>,
     /// The command or the reply, without cookie and line end, at most [`TEXT_MAX`] of it.
     pub text: Vec<u8>,
     /// Whether the call is over with this.
@@ -97,6 +99,54 @@ impl fmt::Display for Step {
             Self::Replied => "replied",
             Self::Unanswered => "unanswered",
             Self::Answered => "answered",
+        })
+    }
+}
+
+/// Why a command goes to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is the home of the call.
+    Bound,
+    /// It has turned out to be the home of the call.
+    Found,
+    /// It was chosen for a new call.
+    Chosen(Policy),
+    /// Another command of the call is on its way there.
+    Joined,
+    /// Who was tried before has not answered for so many milliseconds, or refused.
+    FailedOver {
+        /// Since the attempt before began.
+        millis: u32,
+    },
+    /// It is asked whether it has the call, since the hash of the call-id names it.
+    Hash,
+    /// All are asked.
+    AskedAll,
+    /// What it has made is not wanted.
+    Undone,
+    /// It was away when this came.
+    Kept,
+    /// It is to say what it can do, or how it is.
+    Probed,
+}
+
+impl Why {
+    /// In words.
+    pub fn words(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Self::Bound => "bound",
+            Self::Found => "bound: it was asked and has the call",
+            Self::Chosen(Policy::Weighted) => "chosen by weight",
+            Self::Chosen(Policy::LeastLoaded) => "chosen as least loaded",
+            Self::Chosen(Policy::Hash) => "chosen by hash",
+            Self::Joined => "another command of the call went there",
+            Self::FailedOver { millis } => return Cow::Owned(format!("failed over after {millis} ms")),
+            Self::Hash => "asked: the hash names it",
+            Self::AskedAll => "asked all",
+            Self::Undone => "undone",
+            Self::Kept => "kept until it was back",
+            Self::Probed => "probed",
         })
     }
 }
@@ -144,6 +194,7 @@ mod tests {
             attempt: None,
             delay: Some(delay),
             why: "bound".into(),
+            command: None,
             text: text.to_vec(),
             ends_call: false,
         }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::attempt::{Fate, Job, Transaction};
+use super::histogram::Histogram;
 use super::member::Member;
 use super::outbox::Outbox;
 use super::session::{MemberId, Stage};
@@ -147,6 +148,11 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
+    /// How long commands took from their coming to their reply.
+    pub fn times(&self) -> &Histogram {
+        &self.times
+    }
+
     /// Whether a command is on its way to a member.
     pub fn is_asked(&self, id: MemberId) -> bool {
         self.member(id).is_some_and(|member| member.in_flight > 0)
@@ -272,8 +278,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             deferred_deletes: member.deferred.len() as u64,
             in_flight: u64::from(member.in_flight),
             counters: *member.counters(),
-            delay_histogram: *member.delay.histogram(),
-            delay_sum: member.delay.sum(),
+            times: *member.delay.times(),
         }
     }
 

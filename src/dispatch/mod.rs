@@ -23,6 +23,7 @@ pub mod commands;
 pub mod counters;
 pub mod delay;
 pub mod event;
+pub mod histogram;
 pub mod jobs;
 pub mod journal;
 pub mod key;
@@ -39,6 +40,7 @@ pub mod session;
 mod suffixes;
 #[cfg(test)]
 mod tests;
+pub mod traced;
 pub mod view;
 
 use core::time::Duration;
@@ -48,6 +50,8 @@ use std::time::Instant;
 use self::attempt::{Exchange, Fate, Job, Transaction};
 use self::choose::{Choice, choose};
 pub use self::counters::{Count, Total};
+use self::event::Why;
+use self::histogram::Histogram;
 use self::jobs::Next;
 use self::key::Key;
 use self::losses::Losses;
@@ -108,6 +112,8 @@ pub struct Dispatch<C, L> {
     two_homes: Throttle,
     totals: [u64; CLUSTER_COUNTERS.len()],
     outcomes: Outcomes,
+    /// From commands to their replies.
+    times: Histogram,
 }
 
 impl<C, L: Clone> Dispatch<C, L> {
@@ -136,6 +142,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             two_homes: Throttle::default(),
             totals: [0; CLUSTER_COUNTERS.len()],
             outcomes: Outcomes::default(),
+            times: Histogram::default(),
             rules,
         }
     }
@@ -176,6 +183,16 @@ impl<C, L: Clone> Dispatch<C, L> {
             .collect()
     }
 
+    /// How a member is chosen for a new session. What cannot be bound is kept together by its name alone.
+    fn policy_for(&self, now: Instant, t: &Transaction<C>) -> Policy {
+        let unbound = self.sessions.is_full()
+            && self
+                .sessions
+                .peek(self.tick(now), t.key.hash, t.call_id())
+                .is_none();
+        if unbound { Policy::Hash } else { self.rules.policy }
+    }
+
     /// Chooses a member for a new session, one that has not been tried for it.
     fn choose(&mut self, now: Instant, t: &Transaction<C>) -> Choice {
         let ramp = self.rules.health.slow_start;
@@ -187,13 +204,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 member.bound = self.sessions.bound(member.id);
             }
         }
-        // What cannot be bound is kept together by its name alone.
-        let unbound = self.sessions.is_full()
-            && self
-                .sessions
-                .peek(self.tick(now), t.key.hash, t.call_id())
-                .is_none();
-        let policy = if unbound { Policy::Hash } else { self.rules.policy };
+        let policy = self.policy_for(now, t);
         let mut choose = |suspects: bool| {
             choose(
                 policy,
@@ -224,7 +235,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// Sends the text of a transaction to one member, as the next exchange.
-    fn send(&mut self, now: Instant, t: &mut Transaction<C>, to: MemberId, out: &mut Outbox<C, L>) {
+    fn send(&mut self, now: Instant, t: &mut Transaction<C>, to: MemberId, why: Why, out: &mut Outbox<C, L>) {
         let Ok(index) = u16::try_from(t.exchanges.len()) else {
             return;
         };
@@ -242,6 +253,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             resent: false,
             patience: Some(now + member.delay.in_time(self.rules.failover.timeout)),
             fate: Fate::Waiting,
+            why,
             asked: t.job == Job::Seek,
         });
         member.in_flight += 1;
@@ -251,11 +263,15 @@ impl<C, L: Clone> Dispatch<C, L> {
             out.send(member.link.clone(), to, cookie, again, |bytes| {
                 write_command(t, &self.rules, member, bytes);
             });
+            self.trace_sent(t, usize::from(index), false, out);
         }
     }
 
     /// A transaction was worked on: it goes on, is over, or its command is routed anew.
     fn settle(&mut self, now: Instant, mut t: Box<Transaction<C>>, next: Next, out: &mut Outbox<C, L>) {
+        if let Some(how) = t.replied.take() {
+            self.answered(now, &t, how, out);
+        }
         match next {
             Next::Waits => {
                 self.pending.put_back(t);
@@ -263,6 +279,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             Next::Over => self.close(t),
             Next::Again(asked) => {
                 let text = core::mem::take(&mut t.text);
+                out.who.clone_from(&t.who);
                 let (started, origin, client) = (t.started, t.origin, t.client.take());
                 self.close(t);
                 if let (Ok(command), Some(client)) = (command::parse(&text), client) {

@@ -3,6 +3,7 @@
 
 use core::ops::Range;
 
+use super::event::Traced;
 use super::rewrite::Notice;
 use super::session::MemberId;
 use crate::config::model::Name;
@@ -21,6 +22,15 @@ pub struct Send<L> {
     /// Whether it may be sent again on a fresh connection when the first broke before a byte of its reply.
     pub again: bool,
     text: Range<usize>,
+}
+
+/// One reply to a client.
+#[derive(Debug)]
+struct Reply<C> {
+    client: C,
+    text: Range<usize>,
+    /// The command came out badly.
+    kept: Option<Box<Traced>>,
 }
 
 /// Something that an operator may want to read in the log; the rim writes it.
@@ -73,7 +83,13 @@ pub enum Note {
 pub struct Outbox<C, L> {
     bytes: Vec<u8>,
     sends: Vec<Send<L>>,
-    replies: Vec<(C, Range<usize>)>,
+    replies: Vec<Reply<C>>,
+    /// Whether somebody follows calls, so that [`Outbox::traced`] is filled. Set by the rim.
+    pub tracing: bool,
+    /// Who sends the command that is decided next; looked at while somebody follows. Set by the rim.
+    pub who: String,
+    /// For who follows calls; when they happened is for the rim to say.
+    pub traced: Vec<Traced>,
     /// Clients that get no reply: their connection is closed, their datagram dropped.
     pub dropped: Vec<C>,
     /// Members that should be probed at once, since they are silent to commands.
@@ -92,6 +108,9 @@ impl<C, L> Default for Outbox<C, L> {
             bytes: Vec::with_capacity(1024),
             sends: Vec::new(),
             replies: Vec::new(),
+            tracing: false,
+            who: String::new(),
+            traced: Vec::new(),
             dropped: Vec::new(),
             suspects: Vec::new(),
             refused: Vec::new(),
@@ -102,12 +121,39 @@ impl<C, L> Default for Outbox<C, L> {
 }
 
 impl<C, L> Outbox<C, L> {
-    /// A reply to a client: what `write` appends, and a line end.
-    pub fn reply(&mut self, client: C, write: impl FnOnce(&mut Vec<u8>)) {
+    /// A reply to a client: what `write` appends, and a line end. Gives its number.
+    pub fn reply(&mut self, client: C, write: impl FnOnce(&mut Vec<u8>)) -> usize {
         let start = self.bytes.len();
         write(&mut self.bytes);
         self.bytes.push(b'\n');
-        self.replies.push((client, start..self.bytes.len()));
+        self.replies.push(Reply {
+            client,
+            text: start..self.bytes.len(),
+            kept: None,
+        });
+        self.replies.len() - 1
+    }
+
+    /// The reply of that number, less its line end.
+    pub fn reply_text(&self, reply: usize) -> &[u8] {
+        let text = self.replies.get(reply).map(|reply| reply.text.clone());
+        let text = text.and_then(|text| self.bytes.get(text)).unwrap_or_default();
+        text.strip_suffix(b"\n").unwrap_or(text)
+    }
+
+    /// The command that this reply answers came out badly: it is to be kept.
+    pub fn keep(&mut self, reply: usize, answer: Traced) {
+        if let Some(reply) = self.replies.get_mut(reply) {
+            reply.kept = Some(Box::new(answer));
+        }
+    }
+
+    /// The last command that was put in, less cookie and line end.
+    pub fn last_sent(&self) -> &[u8] {
+        let text = self.sends.last().map(|send| send.text.clone());
+        let text = text.and_then(|text| self.bytes.get(text)).unwrap_or_default();
+        let text = text.get(Cookie::LEN + 1..).unwrap_or_default();
+        text.strip_suffix(b"\n").unwrap_or(text)
     }
 
     /// A command to a member: its cookie, what `write` appends, and a line end.
@@ -133,10 +179,10 @@ impl<C, L> Outbox<C, L> {
         });
     }
 
-    /// Takes the replies out: each goes to `deliver` with its bytes, line end and all.
-    pub fn drain_replies(&mut self, mut deliver: impl FnMut(C, &[u8])) {
-        for (client, range) in self.replies.drain(..) {
-            deliver(client, self.bytes.get(range).unwrap_or_default());
+    /// Takes the replies out: each goes to `deliver` with its bytes, line end and all, and with what is to be kept of it.
+    pub fn drain_replies(&mut self, mut deliver: impl FnMut(C, &[u8], Option<Box<Traced>>)) {
+        for Reply { client, text, kept } in self.replies.drain(..) {
+            deliver(client, self.bytes.get(text).unwrap_or_default(), kept);
         }
     }
 

@@ -19,6 +19,10 @@ pub(super) struct Bench {
     /// What was sent and not answered yet: member, cookie, command.
     sent: Vec<(&'static str, Cookie, String)>,
     replies: Vec<(u32, String)>,
+    /// What was told to who follows.
+    pub(super) steps: Vec<event::Traced>,
+    /// What came out badly.
+    pub(super) kept: Vec<event::Traced>,
     /// What was told in the place of lost members.
     pub(super) notices: Vec<rewrite::Notice>,
 }
@@ -74,6 +78,8 @@ impl Bench {
             clients: 0,
             sent,
             replies,
+            steps: Vec::new(),
+            kept: Vec::new(),
             notices: Vec::new(),
         };
         for name in names {
@@ -89,6 +95,11 @@ impl Bench {
     pub(super) fn capability(&mut self, name: &'static str, number: u64) {
         let id = self.id(name);
         self.core.capability(id, number, true);
+    }
+
+    /// Somebody follows calls from now on.
+    pub(super) fn follow(&mut self) {
+        (self.out.tracing, self.out.who) = (true, "the proxy".to_owned());
     }
 
     /// A member is taken out.
@@ -110,8 +121,9 @@ impl Bench {
     }
 
     fn collect(&mut self) {
-        let replies = &mut self.replies;
-        self.out.drain_replies(|client, text| {
+        let (replies, badly) = (&mut self.replies, &mut self.kept);
+        self.out.drain_replies(|client, text, kept| {
+            badly.extend(kept.map(|kept| *kept));
             replies.push((
                 client,
                 String::from_utf8(text.to_vec()).unwrap().trim_end().to_owned(),
@@ -126,6 +138,7 @@ impl Bench {
             sent.push((send.link, send.cookie, command));
         });
         self.out.reset();
+        self.steps.append(&mut self.out.traced);
         self.notices.append(&mut self.out.notices);
     }
 

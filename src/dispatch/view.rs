@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 pub use super::counters::{CLUSTER_COUNTERS, MEMBER_COUNTERS};
+use super::histogram::Histogram;
 use crate::config::model;
 
 /// A member at one moment.
@@ -35,17 +36,9 @@ pub struct MemberView {
     pub in_flight: u64,
     /// Counters since start; the names are those of [`MEMBER_COUNTERS`], in its order.
     pub counters: [u64; MEMBER_COUNTERS.len()],
-    /// Upper bounds are [`DELAY_BUCKETS`], one more for the rest; each counts alone (not cumulated).
-    pub delay_histogram: [u64; DELAY_BUCKETS.len() + 1],
-    /// Sum of all measured delays.
-    pub delay_sum: Duration,
+    /// All measured delays.
+    pub times: Histogram,
 }
-
-/// Upper bounds of the delay histogram, in microseconds.
-pub const DELAY_BUCKETS: &[u64] = &[
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    3_000_000,
-];
 
 /// A cluster at one moment.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +57,8 @@ pub struct ClusterView {
     pub clients: u64,
     /// Counters since start; the names are those of [`CLUSTER_COUNTERS`], in its order.
     pub counters: [u64; CLUSTER_COUNTERS.len()],
+    /// From a command to its reply, of all.
+    pub times: Histogram,
     /// Commands by letter: (letter, answered positively, answered with an error, answered by us with E99x).
     pub commands: Vec<(char, u64, u64, u64)>,
 }

@@ -16,7 +16,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -25,6 +25,14 @@ use parking_lot::Mutex;
 pub fn now() -> Instant {
     #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
     Instant::now()
+}
+
+/// The wall clock, for what people read: time since the epoch of UNIX.
+#[must_use]
+pub fn wall() -> Duration {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// A running thread. Whoever holds it stops it (by closing what it waits for) and then calls [`Thread::join`].

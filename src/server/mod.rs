@@ -26,9 +26,11 @@ use crate::config::{Parsed, model};
 use crate::daemon::options::Options;
 use crate::daemon::rights;
 use crate::daemon::{Service, StartError};
+use crate::dispatch::event::{Event, Subject};
 use crate::health::health_thread::{Health, HealthHandle};
+use crate::rim::feed::Feed;
 use crate::rim::names_thread::Names;
-use crate::rim::{Thread, now};
+use crate::rim::{Thread, now, wall};
 use crate::sockets::Sockets;
 use crate::sockets::listener::{BoundUnix, SocketFile};
 use crate::state::Store;
@@ -51,6 +53,8 @@ pub struct Shared {
     /// Held by whoever changes something; taken before any other lock.
     changes: Mutex<()>,
     health: Health,
+    /// What happens, for who watches.
+    events: Arc<Feed<Event>>,
     names: Arc<Names>,
     /// The file, and what it held when it was last read or written.
     file: Mutex<(PathBuf, Vec<u8>)>,
@@ -94,6 +98,21 @@ impl Shared {
         found.cloned().ok_or_else(|| Refusal::NoCluster(name.to_owned()))
     }
 
+    /// Tells who watches.
+    fn tell(&self, subject: Subject, new: &'static str, why: &str) {
+        self.events.tell(&Event {
+            at: wall(),
+            subject,
+            old: None,
+            new: new.into(),
+            why: why.to_owned(),
+        });
+    }
+
+    fn tell_cluster(&self, running: &Running, new: &'static str, why: &str) {
+        self.tell(Subject::Cluster(running.cluster.name.clone()), new, why);
+    }
+
     /// Makes a cluster that takes no command yet.
     fn make_cluster(
         &self,
@@ -111,7 +130,8 @@ impl Shared {
                 admin.thread.wake();
             }
         };
-        Running::start(number, config, (door, relay), self.health.clone(), emptied)
+        let (health, events) = (self.health.clone(), Arc::clone(&self.events));
+        Running::start(number, config, (door, relay), health, events, emptied)
             .map_err(|error| io::Error::new(error.kind(), format!("cluster {}: {error}", config.name)))
     }
 
@@ -121,6 +141,7 @@ impl Shared {
         if let Some(store) = &*self.state.lock() {
             restore::keep(store.recorders(), &running);
         }
+        self.tell_cluster(&running, "added", "");
         self.clusters.write().push(Arc::clone(&running));
         running
     }
@@ -186,6 +207,7 @@ impl Service for Server {
             clusters: RwLock::default(),
             changes: Mutex::default(),
             health: health.way(),
+            events: Arc::default(),
             names,
             file: Mutex::new((options.config.clone(), contents)),
             options: options.clone(),

@@ -18,7 +18,7 @@ use crate::daemon::StartError;
 use crate::dispatch::event::{Event, Traced};
 use crate::dispatch::session::{MemberId, SHARDS};
 use crate::dispatch::view::{ClusterView, SessionsView, Summary};
-use crate::rim::feed::{Subscription, Wake};
+use crate::rim::feed::{LISTENERS_MAX, Subscription, Wake};
 use crate::rim::now;
 
 /// Call-ids in a part of a listing, and those of one shard more: some 100 kB each.
@@ -49,6 +49,12 @@ pub(super) fn definition(running: &Running) -> model::Cluster {
     })
 }
 
+fn too_many() -> Refusal {
+    Refusal::Other(format!(
+        "{LISTENERS_MAX} already watch or trace: want one of them to end"
+    ))
+}
+
 fn other(error: impl core::fmt::Display) -> Refusal {
     Refusal::Other(error.to_string())
 }
@@ -69,10 +75,7 @@ impl Shared {
         let _change = self.changes.lock();
         let running = self.find_staying(cluster)?;
         let (id, _) = member(&running.cluster, name)?;
-        let changed = running
-            .cluster
-            .look(|_, core| core.change_member(id, |member| member.status = status));
-        if !changed {
+        if !running.cluster.set_status(id, status) {
             return Err(Refusal::NoMember(name.to_owned()));
         }
         if status != Status::Active {
@@ -279,18 +282,26 @@ impl Operator for Shared {
             .look(|now, core| core.locate(now, call_id)))
     }
 
-    fn watch(&self, _: Wake) -> Result<Subscription<Event>, Refusal> {
-        Err(Refusal::Other("watch: this daemon does not tell yet".to_owned()))
+    fn watch(&self, wake: Wake) -> Result<Subscription<Event>, Refusal> {
+        let followed = self.events.listen(|_| true, wake);
+        followed.ok_or_else(too_many)
     }
 
-    fn trace(&self, cluster: &str, _: Option<Vec<u8>>, _: Wake) -> Result<Subscription<Traced>, Refusal> {
-        self.find(cluster)?;
-        Err(Refusal::Other("trace: this daemon does not tell yet".to_owned()))
+    fn trace(
+        &self,
+        cluster: &str,
+        call_id: Option<Vec<u8>>,
+        wake: Wake,
+    ) -> Result<Subscription<Traced>, Refusal> {
+        let wants = move |step: &Traced| call_id.as_ref().is_none_or(|id| *id == step.call_id);
+        let followed = self.find(cluster)?.cluster.steps.listen(wants, wake);
+        followed.ok_or_else(too_many)
     }
 
     fn traced_last(&self, cluster: &str) -> Result<Vec<Traced>, Refusal> {
-        self.find(cluster)?;
-        Err(Refusal::Other("trace: this daemon does not tell yet".to_owned()))
+        let running = self.find(cluster)?;
+        let recent = running.cluster.recent.lock();
+        Ok(recent.steps().cloned().collect())
     }
 
     fn reload(&self) -> Result<Loaded, Refusal> {
@@ -337,6 +348,7 @@ impl Shared {
             store.recorders().retire(running.cluster.name.as_str());
         }
         log::info!("cluster {}: closed", running.cluster.name);
+        self.tell_cluster(running, "gone", "");
         // Last, so that who no longer sees it listed finds its socket gone.
         self.clusters.write().retain(|other| !Arc::ptr_eq(other, running));
     }
@@ -344,6 +356,7 @@ impl Shared {
     /// No new sessions for a cluster; it closes when its members have none left.
     pub(super) fn drain_cluster(&self, running: &Arc<Running>) {
         running.draining.store(true, Ordering::Release);
+        self.tell_cluster(running, Status::Draining.as_str(), "");
         let members: Vec<MemberId> = running
             .cluster
             .look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());

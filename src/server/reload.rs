@@ -18,6 +18,7 @@ use crate::cluster::front::door::Door;
 use crate::cluster::{Changed, needs_link, relay};
 use crate::config::{self, Parsed, model};
 use crate::daemon::{StartError, rights};
+use crate::dispatch::event::Subject;
 use crate::dispatch::session::MemberId;
 use crate::link::Link;
 use crate::sockets::file;
@@ -29,6 +30,18 @@ impl Shared {
     /// # Errors
     /// All faults of the file, or the one thing that the system refuses; nothing has changed then.
     pub(super) fn reload(&self) -> Result<Loaded, Refusal> {
+        let loaded = self.load();
+        match &loaded {
+            Ok(Loaded { clusters, members }) => {
+                let why = format!("{clusters} clusters, {members} RTPproxies");
+                self.tell(Subject::Configuration, "loaded", &why);
+            }
+            Err(refusal) => self.tell(Subject::Configuration, "refused", &refusal.to_string()),
+        }
+        loaded
+    }
+
+    fn load(&self) -> Result<Loaded, Refusal> {
         let _change = self.changes.lock();
         let (path, known) = self.file.lock().clone();
         let (Parsed { config, warnings }, contents) =
@@ -346,6 +359,9 @@ impl Plan {
             shared.close_cluster(running);
         }
         for change in changed {
+            if change.is_another() {
+                shared.tell_cluster(&change.running, "changed", "");
+            }
             change.carry_out();
         }
         for running in mem::take(&mut self.added) {
@@ -367,6 +383,15 @@ impl Drop for Plan {
 }
 
 impl Change {
+    /// Whether the cluster itself changes, its members aside.
+    fn is_another(&self) -> bool {
+        let wanted = model::Cluster {
+            members: Vec::new(),
+            ..self.wanted.clone()
+        };
+        self.running.cluster.look(|_, core| *core.rules() != wanted)
+    }
+
     fn carry_out(self) {
         let cluster = &self.running.cluster;
         self.running

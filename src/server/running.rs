@@ -14,9 +14,11 @@ use crate::cluster::{Cluster, relay};
 use crate::config::model::{self, Address, Protocol};
 use crate::daemon::options::Options;
 use crate::daemon::{StartError, rights};
+use crate::dispatch::event::Event;
 use crate::health::health_thread::Health;
 use crate::link::Link;
 use crate::rim::Thread;
+use crate::rim::feed::Feed;
 use crate::rim::names_thread::Names;
 use crate::rim::readiness::Poller;
 use crate::sockets::listener::BoundUnix;
@@ -109,6 +111,7 @@ impl Running {
         config: &model::Cluster,
         (door, relay): (Door, Option<relay::Door>),
         health: Health,
+        events: Arc<Feed<Event>>,
         emptied: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let mut links = Vec::new();
@@ -117,7 +120,7 @@ impl Running {
         }
         let poller = Poller::new()?;
         let (mailbox, orders) = poller.mailbox(ORDERS)?;
-        let cluster = Cluster::new(number, config, mailbox, health, Box::new(emptied));
+        let cluster = Cluster::new(number, config, mailbox, health, events, Box::new(emptied));
         let thread = cluster_thread::start(&cluster, poller, orders)?;
         let running = Self {
             cluster,

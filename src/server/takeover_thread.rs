@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use signal_hook::consts::SIGTERM;
 
 use super::Shared;
+use crate::dispatch::event::Subject;
 use crate::rim::{idle, spawn};
 
 impl Shared {
@@ -38,6 +39,8 @@ impl Shared {
         let _change = idle(|| self.changes.lock());
         match self.sockets.hand_over(stream) {
             Ok(pid) => {
+                let why = format!("process {pid} has taken over and serves");
+                self.tell(Subject::Daemon, "leaving", &why);
                 log::warn!(successor = pid; "process {pid} has taken over and serves: leaving");
                 if let Err(error) = signal_hook::low_level::raise(SIGTERM) {
                     log::error!("cannot stop after the takeover: {error}");

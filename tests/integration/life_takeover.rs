@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::followed::Followed;
 use crate::support::bed::{Bed, listed};
 use crate::support::daemon::{Daemon, Files, cluster, config, config_of, program};
 use crate::support::member::{CONTROL_PORT, own_address};
@@ -51,7 +52,10 @@ fn successors_take_over_while_calls_flow_and_none_is_lost() {
         wait::until_true("more calls", LONG, || traffic.made() >= until);
     };
     more(&traffic);
+    let mut watch = Followed::begin(&bed.daemon, "watch");
     let mut new = take_over(&bed.place, &files, bed.daemon.pid());
+    let told = format!("daemon: leaving: process {} has taken over and serves", new.id());
+    assert_eq!(watch.until("daemon"), told);
     assert_eq!(bed.daemon.wait_end(LONG).code(), Some(0), "{}", bed.daemon.log());
     assert!(
         bed.daemon

@@ -3,7 +3,9 @@
 use core::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use rtp_cluster::config::model::{Address, CapacityLimit, Cluster, Member, Name, Policy, Protocol, Status};
+use rtp_cluster::config::model::{
+    Address, CapacityLimit, Cluster, Family, Member, Name, Policy, Protocol, Status,
+};
 use rtp_cluster::dispatch::Dispatch;
 use rtp_cluster::dispatch::key::Key;
 use rtp_cluster::dispatch::outbox::Outbox;
@@ -53,8 +55,8 @@ impl World {
             weight: *self.chance.one(&[0, 1, 50, 100, 100]),
             capacity: *self.chance.one(&[4, 1000, 1000]),
             status: Status::Active,
-            wan_address: None,
-            lan_address: None,
+            wan_address: Family::default(),
+            lan_address: Family::default(),
             cmd_out_address: None,
         }
     }

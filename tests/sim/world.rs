@@ -121,7 +121,7 @@ pub struct World {
     planned: u64,
     pub core: Dispatch<u32, usize>,
     out: Outbox<u32, usize>,
-    repeats: Repeats,
+    repeats: Repeats<RandomState>,
     pub proxies: Vec<Proxy>,
     pub probers: Vec<Prober>,
     pub calls: Vec<Call>,
@@ -419,7 +419,7 @@ impl World {
     pub fn settle(&mut self) {
         let mut replies = Vec::new();
         self.out
-            .drain_replies(|client, text| replies.push((client as usize, text.to_vec())));
+            .drain_replies(|client, text, _| replies.push((client as usize, text.to_vec())));
         let dropped = core::mem::take(&mut self.out.dropped);
         let mut sends = Vec::new();
         self.out.drain_sends(|send, text| {

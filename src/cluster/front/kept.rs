@@ -12,7 +12,7 @@ use std::time::Instant;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown};
 
-use super::{DEADLINE, DRAIN_MAX, Desk, Here, Next, part, unfinished};
+use super::{DEADLINE, DRAIN_MAX, Desk, Here, Next, part, process, unfinished};
 use crate::client::order::{After, Replies, Take};
 use crate::client::{Client, Place, Turn};
 use crate::dispatch::rewrite::Origin;
@@ -64,12 +64,11 @@ pub(super) struct Kept {
 
 impl Kept {
     pub(super) fn new(stream: OwnedFd, share: Place, serial: u64, now: Instant) -> Self {
-        let peer = rustix::net::getpeername(&stream).ok().flatten();
-        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        let origin = peer(&stream);
         Self {
             stream,
             serial,
-            origin: peer.map_or(Origin::Unix, |peer| Origin::Ip(peer.ip())),
+            origin: origin.map_or(Origin::Unix, |peer| Origin::Ip(peer.ip())),
             replies: Replies::default(),
             text: Vec::new(),
             knocked: false,
@@ -78,6 +77,14 @@ impl Kept {
             silent_until: Some(now + SILENT_FOR),
             unread_until: None,
             _share: share,
+        }
+    }
+
+    /// Who it is, as people are told.
+    pub(super) fn who(&self) -> String {
+        match peer(&self.stream) {
+            Some(peer) => format!("TCP {peer}"),
+            None => format!("CUNIX {}", process(&self.stream)),
         }
     }
 
@@ -198,7 +205,7 @@ impl Kept {
                 number,
             };
             let text = rest.get(..length).unwrap_or_default();
-            desk.command(text, self.origin, Client::Kept(turn));
+            desk.command(text, self.origin, Client::Kept(turn), |_| self.who());
             taken += length;
             self.line_since = None;
             self.silent_until = None;
@@ -328,6 +335,12 @@ fn send(stream: &OwnedFd, bytes: &[u8]) -> Result<usize, ()> {
             Err(_) => return Err(()),
         }
     }
+}
+
+/// Where the other end of a connection over a network is.
+fn peer(stream: &OwnedFd) -> Option<SocketAddr> {
+    let peer = rustix::net::getpeername(stream).ok().flatten()?;
+    SocketAddr::try_from(peer).ok()
 }
 
 #[cfg(test)]

@@ -88,7 +88,10 @@ impl<'a> core::ops::Deref for Desk<'a> {
 
 impl Desk<'_> {
     /// One command of a client, less its cookie.
-    fn command(&mut self, text: &[u8], origin: Origin, client: Client) {
+    fn command(&mut self, text: &[u8], origin: Origin, client: Client, who: impl FnOnce(&Client) -> String) {
+        if self.here.cluster.steps.is_heard() {
+            self.out.who = who(&client);
+        }
         self.here.cluster.trace(format_args!("command"), text);
         self.here.cluster.decide(self.out, |now, core, out| {
             core.command(now, text, origin, client, out);
@@ -348,6 +351,7 @@ impl Front {
                     text.unwrap_or_default(),
                     Origin::Unix,
                     Client::Unix(stream, share),
+                    who,
                 );
             }
             once::Next::Refuse(code) => {
@@ -405,6 +409,17 @@ impl Front {
         }
     }
 
+    /// Who a client is, as people are told.
+    pub(super) fn who(&self, client: &Client) -> String {
+        match client {
+            Client::Kept(turn) => match self.conns.get(turn.place) {
+                Some(Conn::Kept(kept)) if kept.serial == turn.serial => kept.who(),
+                _ => "gone".to_owned(),
+            },
+            Client::Unix(..) | Client::Datagram(_) => who(client),
+        }
+    }
+
     /// A client gets no reply: its connection is closed, its datagram may be sent again.
     pub(super) fn forsake(&mut self, client: Client, here: Here<'_>) {
         match client {
@@ -420,6 +435,24 @@ impl Front {
             }
         }
     }
+}
+
+/// Who a client is that needs no look at its connection.
+fn who(client: &Client) -> String {
+    match client {
+        Client::Unix(stream, _) => format!("UNIX {}", process(stream)),
+        Client::Datagram(asker) => format!("UDP {}", asker.from),
+        Client::Kept(_) => String::new(),
+    }
+}
+
+/// Whose the other end of a UNIX connection is.
+fn process(stream: &OwnedFd) -> String {
+    let peer = rustix::net::sockopt::socket_peercred(stream);
+    peer.map_or_else(
+        |_| "process unknown".to_owned(),
+        |peer| format!("process {}", peer.pid.as_raw_nonzero()),
+    )
 }
 
 /// What is wrong with a command that was not finished in time.

@@ -20,7 +20,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
 
 use super::door::Door;
-use super::{Desk, Here, Next};
+use super::{Desk, Here, Next, who};
 use crate::client::fair::Fair;
 use crate::client::repeat::{self, Repeats, Seen};
 use crate::client::{Asker, Client};
@@ -209,7 +209,12 @@ impl Udp {
             from,
             cookie: cookie.into(),
         };
-        desk.command(text, Origin::Ip(from.ip()), Client::Datagram(Box::new(asker)));
+        desk.command(
+            text,
+            Origin::Ip(from.ip()),
+            Client::Datagram(Box::new(asker)),
+            who,
+        );
         Served::Done
     }
 

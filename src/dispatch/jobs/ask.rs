@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::super::attempt::{Exchange, Fate, Job, Transaction};
 use super::super::choose::ranked;
 use super::super::commands::Asked;
+use super::super::event::Why;
 use super::super::member::Member;
 use super::super::outbox::Outbox;
 use super::super::pending::Slot;
@@ -83,11 +84,12 @@ impl<C, L: Clone> Dispatch<C, L> {
                     usize::MAX
                 }
             };
+            let why = if t.steps < STEPS { Why::Hash } else { Why::AskedAll };
             t.steps += 1;
             let mut asked = false;
             for id in t.unasked.drain(..count.min(t.unasked.len())).collect::<Vec<_>>() {
                 if self.member(id).is_some_and(Member::serves) {
-                    self.send(now, t, id, out);
+                    self.send(now, t, id, why, out);
                     asked = true;
                 }
             }
@@ -189,7 +191,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         t.verdict.clear();
         t.give_up = now + ANSWER_WITHIN;
         self.abandon(t);
-        self.send_home(now, t, home, out)
+        self.send_home(now, t, home, Why::Found, out)
     }
 
     /// Nobody who was asked has the call.

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::super::Dispatch;
 use super::super::attempt::{Job, Transaction};
+use super::super::event::Why;
 use super::super::outbox::Outbox;
 use super::super::session::MemberId;
 use super::statistics::GATHER_FOR;
@@ -53,7 +54,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         t.give_up = now + GATHER_FOR;
         for id in unknown {
-            self.send(now, t, id, out);
+            self.send(now, t, id, Why::AskedAll, out);
         }
         Next::Waits
     }

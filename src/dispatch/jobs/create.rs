@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::super::attempt::{Job, Transaction};
 use super::super::choose::Choice;
+use super::super::event::Why;
 use super::super::member::Member;
 use super::super::outbox::{Note, Outbox};
 use super::super::rewrite;
@@ -27,7 +28,8 @@ impl<C, L: Clone> Dispatch<C, L> {
         match self.choose(now, t) {
             Choice::Member(index) => {
                 if let Some(id) = self.members.get(index).map(|member| member.id) {
-                    self.try_member(now, t, id, out);
+                    let why = Why::Chosen(self.policy_for(now, t));
+                    self.try_member(now, t, id, why, out);
                 }
                 Next::Waits
             }
@@ -45,7 +47,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         out: &mut Outbox<C, L>,
     ) -> Next {
         t.job = Job::Create;
-        self.try_member(now, t, home, out);
+        self.try_member(now, t, home, Why::Joined, out);
         Next::Waits
     }
 
@@ -119,13 +121,25 @@ impl<C, L: Clone> Dispatch<C, L> {
         });
         if let Some(id) = next {
             self.total(Total::Failovers);
-            self.try_member(now, t, id, out);
+            let before = t.exchanges.last().map_or(t.started, |exchange| exchange.sent);
+            let millis = now.saturating_duration_since(before).as_millis();
+            let why = Why::FailedOver {
+                millis: u32::try_from(millis).unwrap_or(u32::MAX),
+            };
+            self.try_member(now, t, id, why, out);
         }
         next.is_some()
     }
 
     /// Sends a new session to a member and binds the call there until an answer says otherwise.
-    fn try_member(&mut self, now: Instant, t: &mut Transaction<C>, id: MemberId, out: &mut Outbox<C, L>) {
+    fn try_member(
+        &mut self,
+        now: Instant,
+        t: &mut Transaction<C>,
+        id: MemberId,
+        why: Why,
+        out: &mut Outbox<C, L>,
+    ) {
         let tick = self.tick(now);
         let (hash, call_id) = (t.key.hash, t.call_id());
         let known = self
@@ -151,7 +165,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 member.owes_delete_all = false;
             }
         }
-        self.send(now, t, id, out);
+        self.send(now, t, id, why, out);
     }
 
     /// The first positive answer.
@@ -177,7 +191,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.end_at_old_home(now, t, Some(home), out);
             t.give_up = now + ANSWER_WITHIN / 2;
             self.undo(now, winner, &t.text, out);
-            return self.send_home(now, t, home, out);
+            return self.send_home(now, t, home, Why::Bound, out);
         }
         let stage = if t.key.ends || t.deleted {
             Stage::Ended

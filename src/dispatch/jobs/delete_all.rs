@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::super::attempt::{Fate, Job, Transaction};
+use super::super::event::Why;
 use super::super::outbox::Outbox;
 use super::super::session::MemberId;
 use super::super::{ANSWER_WITHIN, Dispatch};
@@ -64,7 +65,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         out: &mut Outbox<C, L>,
     ) {
         if let Some(mut t) = self.open_own(now, Job::DeleteAll, Verb::DeleteAll, ANSWER_WITHIN, b"X") {
-            self.send(now, &mut t, id, out);
+            self.send(now, &mut t, id, Why::Kept, out);
             self.settle(now, t, Next::Waits, out);
         }
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::super::Dispatch;
 use super::super::attempt::{Job, Transaction};
 use super::super::commands::Asked;
+use super::super::event::Why;
 use super::super::member::Member;
 use super::super::outbox::Outbox;
 use super::super::session::{MemberId, Stage};
@@ -19,10 +20,11 @@ impl<C, L: Clone> Dispatch<C, L> {
         now: Instant,
         t: &mut Transaction<C>,
         home: MemberId,
+        why: Why,
         out: &mut Outbox<C, L>,
     ) -> Next {
         t.job = Job::Direct;
-        self.send(now, t, home, out);
+        self.send(now, t, home, why, out);
         Next::Waits
     }
 

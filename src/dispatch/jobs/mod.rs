@@ -14,7 +14,7 @@ pub mod statistics;
 use std::time::Instant;
 
 use super::Dispatch;
-use super::attempt::{Job, Transaction};
+use super::attempt::{Job, Replied, Transaction};
 use super::commands::Asked;
 use super::outbox::Outbox;
 use super::pending::Slot;
@@ -109,9 +109,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         let verb = t.key.verb;
         if let Some(client) = t.client.take() {
             let rewrites = !wan.is_empty() && matches!(verb, Verb::Update | Verb::Lookup);
-            out.reply(client, |bytes| match command::parse(&t.text) {
+            let reply = out.reply(client, |bytes| match command::parse(&t.text) {
                 Ok(command) if rewrites => rewrite::reply(&command, text, wan, lan, bytes),
                 _ => bytes.extend_from_slice(text),
+            });
+            t.replied = Some(Replied {
+                reply,
+                by: Some(from),
             });
             self.outcome(verb, usize::from(matches!(outcome, Outcome::Error(_))));
         }
@@ -120,7 +124,8 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Answers with a member's word, or with `0`: it is over.
     pub(super) fn finish(&mut self, t: &mut Transaction<C>, text: &[u8], out: &mut Outbox<C, L>) -> Next {
         if let Some(client) = t.client.take() {
-            out.reply(client, |bytes| bytes.extend_from_slice(text));
+            let reply = out.reply(client, |bytes| bytes.extend_from_slice(text));
+            t.replied = Some(Replied { reply, by: None });
             self.outcome(t.key.verb, usize::from(text.first() == Some(&b'E')));
         }
         Next::Over
@@ -135,7 +140,8 @@ impl<C, L: Clone> Dispatch<C, L> {
     /// Answers with one of our own codes: it is over.
     fn fail_with(&mut self, t: &mut Transaction<C>, code: u16, out: &mut Outbox<C, L>) -> Next {
         if let Some(client) = t.client.take() {
-            self.answer(t.key.verb, client, code, out);
+            let reply = self.answer(t.key.verb, client, code, out);
+            t.replied = reply.map(|reply| Replied { reply, by: None });
         }
         Next::Over
     }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::super::attempt::{Job, Transaction};
 use super::super::counters::Count;
+use super::super::event::Why;
 use super::super::member::Member;
 use super::super::outbox::{Note, Outbox};
 use super::super::rewrite;
@@ -34,7 +35,8 @@ impl<C, L: Clone> Dispatch<C, L> {
             return;
         };
         t.chained = chained;
-        self.send(now, &mut t, to, out);
+        let why = if chained { Why::Kept } else { Why::Undone };
+        self.send(now, &mut t, to, why, out);
         self.settle(now, t, Next::Waits, out);
     }
 

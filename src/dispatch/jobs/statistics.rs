@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::super::Dispatch;
 use super::super::attempt::{Job, Transaction};
+use super::super::event::Why;
 use super::super::outbox::Outbox;
 use super::{Answer, Event, Next};
 use crate::protocol::command::{Command, Verb};
@@ -14,9 +15,9 @@ use crate::protocol::reply::{self, Outcome, SessionCounts, Statistics, own};
 pub const GATHER_FOR: Duration = Duration::from_secs(1);
 
 impl<C, L: Clone> Dispatch<C, L> {
-    pub(in crate::dispatch) fn answer_version(&mut self, client: C, out: &mut Outbox<C, L>) {
+    pub(in crate::dispatch) fn answer_version(&mut self, client: C, out: &mut Outbox<C, L>) -> usize {
         self.outcome(Verb::Version, 0);
-        out.reply(client, |bytes| bytes.extend_from_slice(b"20040107"));
+        out.reply(client, |bytes| bytes.extend_from_slice(b"20040107"))
     }
 
     /// Sums over the newest heartbeats of the online members.
@@ -25,7 +26,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         command: &Command<'_>,
         client: C,
         out: &mut Outbox<C, L>,
-    ) {
+    ) -> usize {
         let mut sum = SessionCounts::default();
         let mut loads = 0.0;
         let mut weights = 0.0;
@@ -57,7 +58,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             if bytes.last() == Some(&b'\n') {
                 bytes.pop();
             }
-        });
+        })
     }
 
     pub(in crate::dispatch) fn ask_statistics(
@@ -82,7 +83,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         t.job = job;
         t.give_up = now + within;
         for id in self.online() {
-            self.send(now, t, id, out);
+            self.send(now, t, id, Why::AskedAll, out);
         }
     }
 
