@@ -40,13 +40,13 @@ _rtp_cluster_client() {
         if [[ $word == -* ]]; then
             words=$("$client" --help 2>/dev/null | sed -n 's/^ *\(-[a-zA-Z]\), *\(--[a-z-]*\).*/\1 \2/p')
         else
-            words="top test doctor $("${ask[@]}" help 2>/dev/null | sed -n 's/^\([a-z]\{1,\}\).*/\1/p')"
+            words="top test doctor ready $("${ask[@]}" help 2>/dev/null | sed -n 's/^\([a-z]\{1,\}\).*/\1/p')"
         fi
         ;;
     after)
         case $verb in
         help) [[ -n $cluster ]] || words=$("${ask[@]}" help 2>/dev/null | sed -n 's/^\([a-z]\{1,\}\).*/\1/p') ;;
-        ls | list | modify | sessions | locate | wait | test | doctor)
+        ls | list | modify | sessions | locate | wait | test | doctor | ready)
             if [[ -z $cluster ]]; then
                 words=$("${ask[@]}" ls 2>/dev/null | sed -n 's/^    name = //p')
             else

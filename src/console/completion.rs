@@ -287,6 +287,7 @@ mod tests {
         assert_eq!(lines("test Super#1 R1 --from "), Vec::<String>::new());
         assert_eq!(lines("te"), ["test "]);
         assert_eq!(lines("doctor Super#2"), ["doctor Super#2 "]);
+        assert_eq!(lines("ready Super#2"), ["ready Super#2 "]);
         assert_eq!(lines("help mod"), ["help modify "]);
     }
 

@@ -121,10 +121,7 @@ fn of_cluster(
         }
     }
     // Without a member for new calls it is known how that ends.
-    let is_served = cluster
-        .members
-        .iter()
-        .any(|member| member.online && member.status == "ACTIVE");
+    let is_served = cluster.members.iter().any(Member::takes_calls);
     if is_served {
         let report = test_call::call_cluster(daemon, cluster, None, interrupt);
         found.tell(&findings::call(&subject, &report))?;

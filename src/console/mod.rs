@@ -10,6 +10,7 @@ mod doctor;
 pub mod options;
 pub mod own;
 mod prompt;
+mod ready;
 mod shown;
 mod signal_thread;
 mod test_call;
@@ -92,6 +93,7 @@ fn carry_out(daemon: &mut Daemon, line: &str, quiet: bool) -> Result<Ending, Tro
     match own::find(line).map(|entry| entry.own) {
         Some(Own::Top) => return top::run(daemon, line),
         Some(Own::Doctor) => return doctor::run(daemon, line, quiet),
+        Some(Own::Ready) => return ready::run(daemon, line, quiet),
         Some(Own::Test) => return test_call::run(daemon, line, quiet),
         None => {}
     }

@@ -12,6 +12,8 @@ pub enum Own {
     Test,
     /// All that can be looked at.
     Doctor,
+    /// Whether calls can be carried here.
+    Ready,
 }
 
 /// One row.
@@ -48,6 +50,12 @@ pub const OWN: &[Entry] = &[
         usage: "doctor [CLUSTER]",
         help: "look at the configuration, rights, limits and each member, make a test call through each, and list what \
                is wrong with its remedy",
+    },
+    Entry {
+        own: Own::Ready,
+        name: "ready",
+        usage: "ready [CLUSTER]",
+        help: "whether each cluster has a member online that takes calls, as exit status: 0 yes, 1 no, 2 no daemon",
     },
 ];
 

@@ -35,6 +35,8 @@ mod console_doctor;
 #[cfg(test)]
 mod console_firewall;
 #[cfg(test)]
+mod console_ready;
+#[cfg(test)]
 mod console_terminal;
 #[cfg(test)]
 mod console_test_call;

@@ -76,7 +76,9 @@ fn bash_offers_commands_and_names_that_the_daemon_knows() {
     let socket = admin.to_str().expect("a name");
     let offered = |words: &[&str]| offered("rtp_cluster_client", &[&["-s", socket], words].concat());
     let commands = offered(&[""]);
-    for command in ["ls", "modify", "reload", "stats", "top", "test", "doctor"] {
+    for command in [
+        "ls", "modify", "reload", "stats", "top", "test", "doctor", "ready",
+    ] {
         assert!(
             commands.iter().any(|offer| offer == command),
             "{command} in {commands:?}"
@@ -89,6 +91,7 @@ fn bash_offers_commands_and_names_that_the_daemon_knows() {
     assert_eq!(offered(&["wait", "North#1", "R1", "on"]), ["online"]);
     assert_eq!(offered(&["test", "North#1", ""]), ["R1"]);
     assert_eq!(offered(&["doctor", "S"]), ["South#1"]);
+    assert_eq!(offered(&["ready", "S"]), ["South#1"]);
     assert_eq!(offered(&["help", "rel"]), ["reload"]);
 }
 

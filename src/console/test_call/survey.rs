@@ -53,6 +53,11 @@ pub(crate) struct Member {
 }
 
 impl Member {
+    /// Whether it is used for new calls.
+    pub(crate) fn takes_calls(&self) -> bool {
+        self.online && self.status == "ACTIVE"
+    }
+
     /// That of the family.
     pub(crate) fn of_family(addresses: &[IpAddr], v6: bool) -> Option<IpAddr> {
         addresses.iter().find(|address| address.is_ipv6() == v6).copied()
