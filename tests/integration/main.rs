@@ -55,6 +55,8 @@ mod links;
 #[cfg(test)]
 mod notify;
 #[cfg(test)]
+mod notify_trouble;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod outages;
