@@ -63,6 +63,8 @@ mod outages;
 #[cfg(test)]
 mod real_sip;
 #[cfg(test)]
+mod reasons;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod the_test_bed;
