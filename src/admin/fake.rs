@@ -124,7 +124,6 @@ pub(crate) fn member(text: &str, port: u16, weight: u16, capacity: u32) -> Membe
         },
         online: true,
         why: "answers".into(),
-        said: None,
         next_try: None,
         lacks: Some(Vec::new()),
         since: Duration::from_secs(90),

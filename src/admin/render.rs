@@ -111,11 +111,8 @@ fn block(n: usize, view: &MemberView, verbose: bool) -> String {
             &mut text,
             8,
             "reason",
-            format_args!("{}, since {}", view.why, seconds(view.since)),
+            format_args!("{}, since {}", one_line(&view.why), seconds(view.since)),
         );
-        if let Some(said) = &view.said {
-            field(&mut text, 8, "detail", one_line(said));
-        }
         if let Some(next_try) = view.next_try {
             field(
                 &mut text,
@@ -416,19 +413,18 @@ Inactive members of the cluster #1:
     }
 
     #[test]
-    fn an_offline_member_says_what_the_system_said_and_when_it_is_tried_again() {
+    fn an_offline_member_says_in_one_line_why_and_when_it_is_tried_again() {
         let mut view = member("A", 1, 100, 2500);
         view.online = false;
-        view.why = "no address for nosuch.invalid".into();
-        view.said = Some("Name or service\nnot known".into());
+        view.why = "the name is not found: Name or service\nnot known".into();
         view.next_try = Some(Duration::from_millis(29_960));
         view.lacks = Some(vec!["session counts", "notifications"]);
         let text = block(0, &view, true);
-        let want = "        reason = no address for nosuch.invalid, since 90 s\n        \
-                    detail = Name or service not known\n        tried again = in 30.0 s\n        \
+        let want = "        reason = the name is not found: Name or service not known, since 90 s\n        \
+                    tried again = in 30.0 s\n        \
                     lacks = session counts, notifications\n";
         assert!(text.ends_with(want), "{text}");
-        assert!(!block(0, &view, false).contains("detail"));
+        assert!(!block(0, &view, false).contains("tried again"));
     }
 
     #[test]

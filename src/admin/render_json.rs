@@ -150,7 +150,6 @@ fn member(json: &mut Json, view: &MemberView) {
     json.key("state")
         .string(if view.online { "online" } else { "offline" });
     json.key("reason").string(&view.why);
-    json.key("detail").optional(view.said.as_ref());
     json.key("tried_again_in").seconds(view.next_try);
     json.key("lacks");
     match &view.lacks {
@@ -389,10 +388,7 @@ mod tests {
         );
         assert_eq!(away["average_delay"], serde_json::Value::Null);
         assert_eq!(away["reason"], "2 probes unanswered");
-        assert_eq!(
-            (&away["detail"], &away["tried_again_in"]),
-            (&serde_json::Value::Null, &serde_json::Value::Null)
-        );
+        assert_eq!(away["tried_again_in"], serde_json::Value::Null);
         assert_eq!(away["lacks"], serde_json::json!([]));
     }
 

@@ -40,7 +40,7 @@ fn of_clusters(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
             }
         }
     }
-    let name = "command_seconds";
+    let name = "command_duration_seconds";
     let help = "time from a command's coming to its reply's leaving";
     out.head(name, "histogram", help);
     for (_, view) in clusters {
@@ -194,7 +194,7 @@ impl Exposition {
         let mut count = 0_u64;
         let bounds = DELAY_BUCKETS
             .iter()
-            .map(|&bound| Duration::from_micros(bound).as_secs_f64().to_string());
+            .map(|&bound| le(Duration::from_micros(bound).as_secs_f64()));
         for (bound, in_bucket) in bounds.chain(["+Inf".to_owned()]).zip(&times.buckets) {
             count = count.saturating_add(*in_bucket);
             let labels = [labels, &[("le", &*bound)]].concat();
@@ -267,8 +267,8 @@ mod tests {
             "rtp_cluster_member_delay_seconds_bucket{cluster=\"Supercluster#1\",member=\"RTPPROXY1\",le=\"+Inf\"} 17",
             "rtp_cluster_member_delay_seconds_sum{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 0.04",
             "rtp_cluster_member_delay_seconds_count{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 17",
-            "rtp_cluster_command_seconds_bucket{cluster=\"Supercluster#1\",le=\"0.00005\"} 1",
-            "rtp_cluster_command_seconds_count{cluster=\"Supercluster#1\"} 17",
+            "rtp_cluster_command_duration_seconds_bucket{cluster=\"Supercluster#1\",le=\"5e-05\"} 1",
+            "rtp_cluster_command_duration_seconds_count{cluster=\"Supercluster#1\"} 17",
         ] {
             assert!(
                 text.lines().any(|found| found == line),

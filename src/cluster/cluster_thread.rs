@@ -281,6 +281,7 @@ impl AtWork {
             other => self.cluster.decide(&mut self.out, |now, core, out| match other {
                 News::State { online, why } => core.set_online(now, id, online, why, out),
                 News::Absent(why) => core.set_probed(now, id, why, out),
+                News::TriedAgain(at) => core.tried_again(id, at),
                 News::Restarted(last_good) => core.set_restarted(id, last_good),
                 News::Capability(number, has) => core.capability(id, number, has),
                 News::Probed(answered) => {

@@ -199,6 +199,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         self.look_at_early(now, out);
     }
 
+    /// A member that is not online is tried again then.
+    pub fn tried_again(&mut self, id: MemberId, at: Instant) {
+        if let Some(member) = self.member_mut(id) {
+            member.next_try = Some(at);
+        }
+    }
+
     /// A member has been restarted: what was bound to it before `last_good` is gone there.
     pub fn set_restarted(&mut self, id: MemberId, last_good: Instant) {
         self.sessions.forget_before(id, self.tick(last_good));

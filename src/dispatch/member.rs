@@ -26,6 +26,18 @@ const STATISTICS_MAX: usize = 16;
 /// Capabilities remembered; RTPproxy has some twenty.
 const CAPABILITIES_MAX: usize = 64;
 
+/// Capabilities that are missed when they are not there, and what they are for.
+const WORTH_SAYING: &[(u64, &str)] = &[
+    (20_050_322, "streams"),
+    (20_071_218, "copies"),
+    (20_080_403, "statistics"),
+    (20_081_102, "codecs"),
+    (20_081_224, "notifications"),
+    (20_150_617, "notifications"),
+    (20_090_810, "bridging"),
+    (20_140_323, "load"),
+];
+
 /// A delete that waits for its member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deferred {
@@ -55,6 +67,8 @@ pub struct Member<L> {
     pub probed: bool,
     /// Why it is in that state.
     pub why: String,
+    /// When it is tried again, if it was not online when that was said.
+    pub next_try: Option<Instant>,
     /// When it came to that state.
     pub since: Instant,
     /// Its delay.
@@ -98,6 +112,7 @@ impl<L> Member<L> {
             online: false,
             probed: false,
             why: "not probed yet".to_owned(),
+            next_try: None,
             since: now,
             delay: Delay::default(),
             load: Load::default(),
@@ -164,6 +179,21 @@ impl<L> Member<L> {
         } else if self.capabilities.len() < CAPABILITIES_MAX {
             self.capabilities.push((number, has));
         }
+    }
+
+    /// What it said that it cannot do, in words for people; `None` before it has said anything.
+    pub fn lacks(&self) -> Option<Vec<&'static str>> {
+        if self.capabilities.is_empty() && !self.load.is_known() {
+            return None;
+        }
+        let is_uncounted = self.load.is_known() && self.load.counts().is_none();
+        let mut lacks: Vec<_> = is_uncounted.then_some("session counts").into_iter().collect();
+        for (number, what) in WORTH_SAYING {
+            if self.capability(*number) == Some(false) && !lacks.contains(what) {
+                lacks.push(what);
+            }
+        }
+        Some(lacks)
     }
 
     /// What decides whether it can deliver a notification.

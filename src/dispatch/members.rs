@@ -264,9 +264,11 @@ impl<C, L: Clone> Dispatch<C, L> {
             member: member.config.clone(),
             online: member.online,
             why: member.why.clone(),
-            said: None,
-            next_try: None,
-            lacks: None,
+            next_try: member
+                .next_try
+                .filter(|at| !member.online && *at > now)
+                .map(|at| at.saturating_duration_since(now)),
+            lacks: member.lacks(),
             since: now.saturating_duration_since(member.since),
             active_sessions: member
                 .load

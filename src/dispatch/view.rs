@@ -13,12 +13,10 @@ pub struct MemberView {
     pub member: model::Member,
     /// Whether it answers probes.
     pub online: bool,
-    /// Why it is in that state and since how long: `2 probes unanswered`, `refused`, `not probed yet`.
+    /// Why it is in that state, with the words of the resolver, of the system or of whoever answers at its address:
+    /// `2 probes unanswered`, `refused`, `not probed yet`.
     pub why: String,
-    /// What the system said of the last failure where `why` alone does not tell enough: the words of the resolver, of
-    /// connect(2) or of a socket; `None` while there is no such thing.
-    pub said: Option<String>,
-    /// How long until what failed is tried again; `None` while nothing has to be.
+    /// How long until it is tried again; `None` while nothing has to be, or it is being tried.
     pub next_try: Option<Duration>,
     /// What it said that it cannot do, in our words (`session counts`, `notifications`); `None` before it was asked.
     pub lacks: Option<Vec<&'static str>>,

@@ -525,19 +525,17 @@ fn tell_all(target: &Target<Following>, news: &News, waits: bool) {
     }
 }
 
-/// Tells the clusters what has changed.
+/// Tells the clusters what has changed, and when one that is not online is tried again.
 fn post(target: &Target<Following>, change: Change) {
+    if target.watch.state() != State::Online {
+        tell_all(target, &News::TriedAgain(target.watch.due()), true);
+    }
+    let why = target.reason();
     let news = match change {
         Change::None => return,
-        Change::Online => News::State {
-            online: true,
-            why: target.watch.why().to_string(),
-        },
-        Change::Offline(why) => News::State {
-            online: false,
-            why: why.to_string(),
-        },
-        Change::Absent(why) | Change::Still(why) => News::Absent(why.to_string()),
+        Change::Online => News::State { online: true, why },
+        Change::Offline(_) => News::State { online: false, why },
+        Change::Absent(_) | Change::Still(_) => News::Absent(why),
         Change::Restarted { last_good } => News::Restarted(last_good),
     };
     tell_all(target, &news, false);

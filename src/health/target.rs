@@ -6,7 +6,7 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::time::Instant;
 
-use super::watch::{Answer, Probe, State, Watch};
+use super::watch::{Answer, Probe, State, Watch, Why};
 use crate::config::model::{self, Address};
 use crate::link::{Link, Refused, Sink};
 use crate::protocol::cookie::Cookie;
@@ -23,6 +23,8 @@ pub const CAPABILITIES: [u64; 8] = [
 const TELLS_LOAD: u64 = 20_140_323;
 /// The first retransmission of a probe over UDP, doubled up to the second: seven tries in a second.
 const RESEND: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(250));
+/// Bytes that are shown of an answer that is none.
+const SAID_MAX: usize = 60;
 /// Between two look-ups of the name of a member that does not answer.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(2);
 
@@ -40,6 +42,8 @@ pub enum News {
     },
     /// It is offline still, or at its first probe, for this reason.
     Absent(String),
+    /// It is not online, and is tried again then.
+    TriedAgain(Instant),
     /// It has been restarted and lost what it had at its last good heartbeat, which was then.
     Restarted(Instant),
     /// It said so to `VF n`.
@@ -161,6 +165,8 @@ pub(super) struct Target<F> {
     at: Vec<SocketAddr>,
     flying: Vec<Flying>,
     known: Vec<(u64, bool)>,
+    /// What it last said in place of an answer.
+    said: String,
     /// Whether it has been counted since it came back.
     pub(super) counted: bool,
     serial: u32,
@@ -191,6 +197,7 @@ impl<F> Target<F> {
             at: Vec::new(),
             flying: Vec::new(),
             known: Vec::new(),
+            said: String::new(),
             counted: false,
             serial: 0,
             nonce,
@@ -259,13 +266,23 @@ impl<F> Target<F> {
         }
         let known = self.known.iter();
         news.extend(known.map(|(number, has)| News::Capability(*number, *has)));
-        let why = self.watch.why().to_string();
+        let why = self.reason();
         match self.watch.state() {
             State::Unprobed => {}
             State::Online => news.push(News::State { online: true, why }),
             State::Offline => news.push(News::Absent(why)),
         }
         news
+    }
+
+    /// Why it is in its state, with what it said where that was no answer.
+    pub(super) fn reason(&self) -> String {
+        let why = self.watch.why();
+        if matches!(why, Why::Odd { .. } | Why::WrongVersion) && !self.said.is_empty() {
+            format!("{why}: it said \"{}\"", self.said)
+        } else {
+            why.to_string()
+        }
     }
 
     /// It is probed in another way from now on.
@@ -456,10 +473,12 @@ impl<F> Target<F> {
                         text if text.starts_with(b"E") => Answer::Odd,
                         _ => Answer::WrongVersion,
                     };
+                    self.heard(answer, &text);
                     ended = Some(Ended::Answered(answer));
                 }
                 Ask::Probe(Probe::Counts) => {
                     let (answer, counts) = counted(&text);
+                    self.heard(answer, &text);
                     if answer != Answer::Odd {
                         let delay = (!flying.resent).then(|| now.saturating_duration_since(flying.sent));
                         tell(News::Counted {
@@ -484,6 +503,13 @@ impl<F> Target<F> {
             ended = Some(Ended::Refused(refused));
         }
         ended
+    }
+
+    fn heard(&mut self, answer: Answer, text: &[u8]) {
+        if matches!(answer, Answer::Odd | Answer::WrongVersion) {
+            let excerpt = text.get(..SAID_MAX).unwrap_or(text);
+            self.said = excerpt.escape_ascii().to_string();
+        }
     }
 
     fn place_of(&self, cookie: Cookie) -> Option<usize> {

@@ -61,11 +61,15 @@ mod monitoring;
 #[cfg(test)]
 mod notify;
 #[cfg(test)]
+mod notify_trouble;
+#[cfg(test)]
 mod operations;
 #[cfg(test)]
 mod outages;
 #[cfg(test)]
 mod real_sip;
+#[cfg(test)]
+mod reasons;
 #[cfg(test)]
 mod state;
 #[cfg(test)]

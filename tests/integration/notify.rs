@@ -1,16 +1,13 @@
 //! Media stop, or a member dies with its calls: the SIP server is told on its own socket, with its own words.
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
 
 use crate::support::bed::listed;
 use crate::support::client;
 use crate::support::daemon::{Daemon, Files, Listed, cluster, config, config_of};
-use crate::support::fake::FakeMember;
+use crate::support::ears::{Ears, Line, counter, element, relay};
 use crate::support::member;
 use crate::support::place::Place;
 use crate::support::real::RealMember;
@@ -18,77 +15,6 @@ use crate::support::wait::{self, LONG};
 
 /// How long a session without media lives in these tests, in seconds.
 const SHORT: &str = "2";
-
-/// A SIP server's socket for notifications: the lines that came, from whatever connection.
-struct Ears {
-    lines: Receiver<String>,
-}
-
-impl Ears {
-    /// Listens at `path`.
-    fn at(path: &Path) -> Self {
-        let listener = UnixListener::bind(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Self::on(move || listener.accept().ok().map(|(stream, _)| stream))
-    }
-
-    /// Listens over TCP.
-    fn tcp() -> (Self, SocketAddr) {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let address = listener.local_addr().expect("it is bound");
-        (
-            Self::on(move || listener.accept().ok().map(|(stream, _)| stream)),
-            address,
-        )
-    }
-
-    fn on<S: std::io::Read + Send + 'static>(mut accept: impl FnMut() -> Option<S> + Send + 'static) -> Self {
-        let (heard, lines) = mpsc::channel();
-        thread::spawn(move || {
-            while let Some(stream) = accept() {
-                let heard = heard.clone();
-                thread::spawn(move || {
-                    for line in std::io::BufRead::split(std::io::BufReader::new(stream), b'\n') {
-                        let Ok(line) = line else { return };
-                        // The test may be over.
-                        drop(heard.send(String::from_utf8_lossy(&line).into_owned()));
-                    }
-                });
-            }
-        });
-        Self { lines }
-    }
-
-    /// The next line.
-    fn hear(&self) -> String {
-        self.lines.recv_timeout(LONG).expect("a notification")
-    }
-
-    /// The next `count` lines, sorted.
-    fn hear_all(&self, count: usize) -> Vec<String> {
-        let mut lines: Vec<String> = (0..count).map(|_| self.hear()).collect();
-        lines.sort_unstable();
-        lines
-    }
-
-    /// Whatever has come, without waiting.
-    fn heard(&self) -> Vec<String> {
-        self.lines.try_iter().collect()
-    }
-}
-
-/// A port for a relay on this address: a test program has its addresses to itself.
-fn relay(address: std::net::IpAddr) -> SocketAddr {
-    (address, 12131).into()
-}
-
-/// The element of a configuration.
-fn element(inbound: SocketAddr, prefix: &Path, attributes: &str) -> String {
-    format!(
-        "<disconnect_notify {attributes}><inbound_address>{inbound}</inbound_address>\
-         <dest_socket_prefix>{}</dest_socket_prefix></disconnect_notify>",
-        prefix.display()
-    )
-}
 
 /// The flags of an RTPproxy whose sessions without media end soon, and which says so where it is asked from.
 fn talkative(relay: SocketAddr) -> [String; 6] {
@@ -99,18 +25,6 @@ fn talkative(relay: SocketAddr) -> [String; 6] {
 fn start_talkative(place: &Place, name: &str, relay: SocketAddr) -> RealMember {
     let flags = talkative(relay);
     RealMember::start_with(place, name, &flags.each_ref().map(String::as_str))
-}
-
-/// The value of a counter of cluster `C1`.
-fn counter(daemon: &Daemon, name: &str) -> u64 {
-    let stats: serde_json::Value = {
-        let text = daemon.admin_ok("stats --json");
-        let text = text.trim_end().strip_suffix("OK").expect("it ends with OK");
-        serde_json::from_str(text).expect("it is JSON")
-    };
-    stats["clusters"][0]["counters"][name]
-        .as_u64()
-        .unwrap_or_else(|| panic!("no counter {name}: {stats}"))
 }
 
 #[test]
@@ -171,49 +85,6 @@ fn a_call_without_media_is_told_to_the_sip_server_on_its_own_socket() {
         counter(&daemon, "notifications") == told.len() as u64 + 1
     });
     assert_eq!(counter(&daemon, "notifications_dropped"), 0);
-}
-
-/// A fake member that is online, a daemon with a relay, and the member's way to it.
-struct Line {
-    daemon: Daemon,
-    member: FakeMember,
-    inbound: SocketAddr,
-    place: Place,
-}
-
-impl Line {
-    fn new() -> Self {
-        let place = Place::new();
-        let inbound = relay(member::own_address());
-        let member = FakeMember::start();
-        let control = Files::in_place(&place).control;
-        let element = element(inbound, &place.path("sip."), "");
-        let text = config(&control, &listed(std::slice::from_ref(&member)), &element);
-        let daemon = Daemon::start(&place, &text);
-        daemon.wait_members(1, 0);
-        Self {
-            daemon,
-            member,
-            inbound,
-            place,
-        }
-    }
-
-    /// A connection from that address.
-    fn connect_from(&self, from: std::net::IpAddr) -> TcpStream {
-        let socket =
-            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-        socket
-            .bind(&SocketAddr::from((from, 0)).into())
-            .expect("an address");
-        socket.connect(&self.inbound.into()).expect("the relay listens");
-        socket.into()
-    }
-
-    /// A connection of the member.
-    fn connect(&self) -> TcpStream {
-        self.connect_from(self.member.control().ip())
-    }
 }
 
 #[test]

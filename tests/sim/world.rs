@@ -370,7 +370,7 @@ impl World {
                     self.core.measured(id, delay);
                 }
             }
-            News::At(_) => {}
+            News::At(_) | News::TriedAgain(_) => {}
         }
     }
 

@@ -15,6 +15,8 @@ use super::member::{self, CONTROL_PORT};
 pub enum Fault {
     /// Nothing is run, nothing answered.
     Silent,
+    /// Every other command, with all its repeats: nothing is run, nothing answered.
+    SilentEveryOther,
     /// Run at once, answered after this time.
     Late(Duration),
     /// Run, and these bytes sent behind the cookie in place of the reply.
@@ -57,6 +59,8 @@ struct Shared {
     rules: Vec<(String, Fault)>,
     seen: Vec<Seen>,
     replies: HashMap<String, Vec<u8>>,
+    /// Whether a command suffers what every other one does, by its cookie.
+    turns: HashMap<String, bool>,
     random: u64,
     gone: bool,
 }
@@ -70,6 +74,7 @@ impl FakeMember {
             rules: Vec::new(),
             seen: Vec::new(),
             replies: HashMap::new(),
+            turns: HashMap::new(),
             random: 0x9e37_79b9_7f4a_7c15,
             gone: true,
         };
@@ -251,7 +256,15 @@ impl Shared {
             cookie: cookie.to_owned(),
             command: command.to_owned(),
         });
-        if let Some(Fault::Silent) = fault {
+        let is_silent = match fault {
+            Some(Fault::Silent) => true,
+            Some(Fault::SilentEveryOther) => {
+                let is_odd = self.turns.len() % 2 == 1;
+                *self.turns.entry(cookie.to_owned()).or_insert(is_odd)
+            }
+            _ => false,
+        };
+        if is_silent {
             return (Vec::new(), fault);
         }
         let reply = self.reply(cookie, command, fault.as_ref());

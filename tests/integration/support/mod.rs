@@ -4,6 +4,7 @@ pub mod bed;
 pub mod client;
 pub mod conformance;
 pub mod daemon;
+pub mod ears;
 pub mod engine;
 pub mod fake;
 pub mod forms;
