@@ -41,6 +41,8 @@ mod console_test_call;
 #[cfg(test)]
 mod control_sockets;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod life_log;
