@@ -344,27 +344,25 @@ fn a_save_without_room_leaves_the_old_file_and_is_told() {
 #[test]
 fn a_daemon_that_stood_still_takes_nobody_offline() {
     // The first unanswered probe takes a member offline, and there is always one under way.
-    let rules = "<health interval=\"200ms\" timeout=\"300ms\" fall=\"1\"/>";
+    let rules = "<health interval=\"200ms\" timeout=\"1s\" fall=\"1\"/>";
     let bed = Bed::with(3, rules, &[]);
     for member in &bed.members {
         member.on("I", Fault::Late(Duration::from_millis(150)));
     }
     let calls: Vec<String> = (0..3).map(|n| bed.call_on(n, &format!("call-{n}"))).collect();
+    let asked = || -> Vec<usize> {
+        let members = bed.members.iter();
+        members.map(|member| cookies(member, "I").len()).collect()
+    };
     for _ in 0..5 {
-        let asked: Vec<usize> = bed
-            .members
-            .iter()
-            .map(|member| cookies(member, "I").len())
-            .collect();
-        wait::until_true("a probe under way", LONG, || {
-            bed.members
-                .iter()
-                .zip(&asked)
-                .any(|(member, asked)| cookies(member, "I").len() > *asked)
+        // The last of those that were under way has been answered when the one behind it comes.
+        let before = asked();
+        wait::until_true("probes, and one under way", LONG, || {
+            asked().iter().zip(&before).all(|(now, before)| *now > before + 2)
         });
         bed.daemon.stop();
         // Its probes time out and more while it stands; nothing else could be waited for.
-        wait::pass(Duration::from_millis(1_500));
+        wait::pass(Duration::from_millis(2_500));
         bed.daemon.signal(Signal::CONT);
         for (call, member) in calls.iter().zip(&bed.members) {
             assert_eq!(bed.of_reply(&bed.ask(&answer(call))).media(), member.media());
