@@ -3,7 +3,6 @@
 //! a cookie, the reply with that cookie goes back. No grammar, no table of calls, no failover: calls are kept together
 //! by a hash of the call-id. Whatever the cluster does beyond this is what its logic costs.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,17 +13,23 @@ use std::process::{Command, Stdio};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::net::{SocketFlags, accept_with};
 
 use crate::member::Member;
 use crate::support::process::Process;
 
 /// Longest command and reply.
 const COMMAND_MAX: usize = 8192;
+/// Hexadecimal digits of a client's slot in a cookie, and as many of the command's number.
+const HALF: usize = 8;
+/// A cookie and the blank behind it, at the same place before every command: nothing is moved to make room for it.
+const HEAD: usize = 2 * HALF + 1;
 /// Events taken in one turn.
 const EVENTS: usize = 256;
 /// Connections taken in one turn: replies free clients, so that they go first.
 const ACCEPT_BATCH: usize = 64;
-/// What stands for the listener; members have their indices, clients that have not written yet follow.
+/// What stands for the listener; members have their indices, clients that have not written yet their slots behind
+/// those.
 const LISTENER: u64 = u64::MAX;
 /// Above all indices of members.
 const CLIENTS: u64 = 1 << 32;
@@ -81,13 +86,11 @@ pub fn run(arguments: &[String]) -> io::Result<Infallible> {
     println!("{path}");
     let mut bare = Loop {
         members,
-        next: 0,
-        waiting: HashMap::new(),
-        buffer: vec![0; COMMAND_MAX],
-        datagram: Vec::new(),
+        clients: Vec::with_capacity(EVENTS),
+        free: Vec::with_capacity(EVENTS),
+        used: 0,
+        buffer: [0; HEAD + COMMAND_MAX],
     };
-    // Clients that have connected and said nothing.
-    let (mut silent, mut number): (HashMap<u64, UnixStream>, u64) = (HashMap::new(), CLIENTS);
     let mut events = Vec::with_capacity(EVENTS);
     loop {
         events.clear();
@@ -101,38 +104,42 @@ pub fn run(arguments: &[String]) -> io::Result<Infallible> {
             match event.data.u64() {
                 LISTENER => {
                     for _ in 0..ACCEPT_BATCH {
-                        let Ok((stream, _)) = listener.accept() else {
+                        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+                        let Ok(stream) = accept_with(&listener, flags) else {
                             break;
                         };
-                        stream.set_nonblocking(true)?;
-                        if let Some(stream) = bare.command(stream) {
-                            number += 1;
-                            epoll::add(&epoll, &stream, EventData::new_u64(number), EventFlags::IN)?;
-                            silent.insert(number, stream);
+                        let slot = bare.seat(stream.into());
+                        if let Some(stream) = bare.command(slot) {
+                            // It is told of once, so that nothing has to be undone when it speaks.
+                            let flags = EventFlags::IN | EventFlags::ONESHOT;
+                            epoll::add(&epoll, stream, EventData::new_u64(CLIENTS + slot as u64), flags)?;
                         }
                     }
                 }
-                client if client >= CLIENTS => {
-                    if let Some(stream) = silent.remove(&client) {
-                        epoll::delete(&epoll, &stream)?;
-                        // One that has nothing to say now has hung up.
-                        drop(bare.command(stream));
+                client => {
+                    let slot = client.checked_sub(CLIENTS).map(usize::try_from);
+                    // One that has nothing to say now has hung up.
+                    if let Some(Ok(slot)) = slot
+                        && bare.command(slot).is_some()
+                    {
+                        bare.leave(slot);
                     }
                 }
-                _ => {}
             }
         }
     }
 }
 
+/// Clients sit in slots, and a command's cookie names its client's: nothing is allocated for a command, or looked up.
 struct Loop {
     members: Vec<UdpSocket>,
-    /// The number of the last command, which is its cookie.
-    next: u64,
-    /// Who waits for the reply under which cookie.
-    waiting: HashMap<u64, UnixStream>,
-    buffer: Vec<u8>,
-    datagram: Vec<u8>,
+    /// Each with the number of its command while that is at a member.
+    clients: Vec<Option<(UnixStream, u32)>>,
+    free: Vec<usize>,
+    /// Commands so far: a cookie is never used twice.
+    used: u32,
+    /// A command with the cookie before it, or a reply.
+    buffer: [u8; HEAD + COMMAND_MAX],
 }
 
 impl Loop {
@@ -142,26 +149,49 @@ impl Loop {
             .filter(|index| *index < self.members.len())
     }
 
-    /// Sends the command of a client on its way; gives the client back where it has not written one.
-    fn command(&mut self, mut stream: UnixStream) -> Option<UnixStream> {
-        let length = match stream.read(&mut self.buffer) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Some(stream),
-            Ok(0) | Err(_) => return None,
+    fn seat(&mut self, stream: UnixStream) -> usize {
+        if let Some(slot) = self.free.pop() {
+            self.clients[slot] = Some((stream, 0));
+            return slot;
+        }
+        self.clients.push(Some((stream, 0)));
+        self.clients.len() - 1
+    }
+
+    /// Closes the connection.
+    fn leave(&mut self, slot: usize) {
+        if self.clients[slot].take().is_some() {
+            self.free.push(slot);
+        }
+    }
+
+    /// Sends the command of a client on its way; gives the client where it has not written one.
+    fn command(&mut self, slot: usize) -> Option<&UnixStream> {
+        let (stream, number) = self.clients[slot].as_mut()?;
+        let length = match stream.read(&mut self.buffer[HEAD..]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return self.clients[slot].as_ref().map(|(stream, _)| stream);
+            }
+            Ok(0) | Err(_) => {
+                self.leave(slot);
+                return None;
+            }
             Ok(length) => length,
         };
-        let command = &self.buffer[..length];
-        self.next += 1;
-        self.datagram.clear();
-        write!(self.datagram, "{:x} ", self.next).expect("a vector takes everything");
-        self.datagram.extend_from_slice(command);
+        self.used = self.used.wrapping_add(1);
+        *number = self.used;
+        write_hex(&mut self.buffer[..HALF], slot as u64);
+        write_hex(&mut self.buffer[HALF..2 * HALF], self.used.into());
+        self.buffer[2 * HALF] = b' ';
+        let command = &self.buffer[HEAD..HEAD + length];
         let call = command.split(|b| *b == b' ').nth(1).unwrap_or(command);
         let hash = call.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
         let member = (hash >> 20) as usize % self.members.len();
-        // A datagram that cannot be sent is a lost command, and its client reads an end.
-        if self.members[member].send(&self.datagram).is_ok() {
-            self.waiting.insert(self.next, stream);
+        if self.members[member].send(&self.buffer[..HEAD + length]).is_err() {
+            // A datagram that cannot be sent is a lost command, and its client reads an end.
+            self.leave(slot);
         }
         None
     }
@@ -169,16 +199,31 @@ impl Loop {
     /// Passes on what has come from a member.
     fn replies(&mut self, member: usize) {
         while let Ok(length) = self.members[member].recv(&mut self.buffer) {
-            let datagram = &self.buffer[..length];
-            let Some(space) = datagram.iter().position(|b| *b == b' ') else {
+            let Some((head, reply)) = self.buffer[..length].split_at_checked(HEAD) else {
                 continue;
             };
-            let cookie = std::str::from_utf8(&datagram[..space]).ok();
-            let cookie = cookie.and_then(|cookie| u64::from_str_radix(cookie, 16).ok());
-            if let Some(mut client) = cookie.and_then(|cookie| self.waiting.remove(&cookie)) {
+            let slot = read_hex(&head[..HALF]) as usize;
+            let number = read_hex(&head[HALF..2 * HALF]);
+            let client = self.clients.get_mut(slot).and_then(Option::as_mut);
+            if let Some((stream, waits_for)) = client
+                && *waits_for == number
+            {
                 // A client that has gone does without its reply.
-                drop(client.write_all(&datagram[space + 1..]));
+                drop(stream.write_all(reply));
+                self.leave(slot);
             }
         }
     }
+}
+
+fn write_hex(to: &mut [u8], number: u64) {
+    for (digit, place) in to.iter_mut().rev().enumerate() {
+        *place = b"0123456789abcdef"[((number >> (4 * digit)) & 15) as usize];
+    }
+}
+
+fn read_hex(from: &[u8]) -> u32 {
+    from.iter().fold(0, |number, byte| {
+        (number << 4) | char::from(*byte).to_digit(16).unwrap_or(0)
+    })
 }

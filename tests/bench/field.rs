@@ -26,6 +26,11 @@ pub struct Field {
 impl Field {
     /// Starts `count` members and a daemon in front of them, and waits until all are online.
     pub fn new(count: usize) -> Self {
+        Self::with_room(count, SESSIONS_MAX)
+    }
+
+    /// The same with a table of so many calls.
+    pub fn with_room(count: usize, sessions_max: u64) -> Self {
         let place = Place::new();
         let members: Vec<Member> = (1..=count)
             .map(|number| Member::udp(0, &format!("127.0.1.{number}")))
@@ -35,7 +40,7 @@ impl Field {
             .enumerate()
             .map(|(i, member)| Listed::udp(&format!("M{}", i + 1), &member.address))
             .collect();
-        let extra = format!("<sessions max=\"{SESSIONS_MAX}\"/>");
+        let extra = format!("<sessions max=\"{sessions_max}\"/>");
         let daemon = Daemon::start(&place, &config(&Files::in_place(&place).control, &listed, &extra));
         daemon.wait_members(count, 0);
         Self {

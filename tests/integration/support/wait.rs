@@ -26,3 +26,8 @@ pub fn until<T>(what: impl Display, limit: Duration, mut condition: impl FnMut()
 pub fn until_true(what: impl Display, limit: Duration, mut condition: impl FnMut() -> bool) {
     until(what, limit, || condition().then_some(()));
 }
+
+/// Lets time pass, where that itself is the story: something stands still, and nobody can say for how long it has.
+pub fn pass(time: Duration) {
+    thread::sleep(time);
+}
