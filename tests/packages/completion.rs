@@ -49,7 +49,9 @@ fn serving(place: &Place) -> (Process, PathBuf) {
         .arg("-c")
         .arg(place.path("c.xml"))
         .arg("-P")
-        .arg(place.path("pid"));
+        .arg(place.path("pid"))
+        .arg("-r")
+        .arg(place.path("readonly.sock"));
     let daemon = Process::start("rtp_cluster", command.arg("-s").arg(&admin));
     wait::until_true("the daemon", LONG, || Path::new(&admin).exists());
     (daemon, admin)
