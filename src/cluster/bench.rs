@@ -137,7 +137,8 @@ impl Bench {
     }
 
     pub(super) fn tell(&mut self, id: MemberId, news: News) {
-        self.cluster.orders.post(Order::News(id, news));
+        let watch = self.cluster.watches.load(Ordering::Relaxed) - 1;
+        self.cluster.orders.post(Order::News(id, watch, news));
         self.turn();
     }
 

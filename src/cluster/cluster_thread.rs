@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, never};
 
 use super::front::door::Door;
 use super::front::{Desk, Front, Here, Next};
@@ -21,6 +21,7 @@ use super::{Changed, Cluster, Out, is_elsewhere, notes, tokens};
 use crate::config::model::{self, Status};
 use crate::dispatch::counters::Count;
 use crate::dispatch::session::MemberId;
+use crate::health::health_thread::Whose;
 use crate::health::target::News;
 use crate::link::Link;
 use crate::rim::readiness::{Poller, Ready};
@@ -35,10 +36,14 @@ const HEAR_EVERY: Duration = Duration::from_secs(1);
 /// Batches of new commands, and of replies, in one turn.
 const BATCHES: usize = 4;
 
+/// Which of the times that a member has been given to the health thread: what that says of the one before, of another
+/// RTPproxy perhaps, counts no more.
+pub type Watch = u64;
+
 /// What other threads want of a cluster's loop.
 pub enum Order {
     /// What the health thread has to say of a member.
-    News(MemberId, News),
+    News(MemberId, Watch, News),
     /// Anything else.
     Do(Box<dyn FnOnce(&mut AtWork) + Send>),
 }
@@ -46,7 +51,7 @@ pub enum Order {
 impl core::fmt::Debug for Order {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::News(id, news) => f.debug_tuple("News").field(id).field(news).finish(),
+            Self::News(id, _, news) => f.debug_tuple("News").field(id).field(news).finish(),
             Self::Do(_) => f.write_str("Do"),
         }
     }
@@ -68,6 +73,8 @@ pub struct AtWork {
     door_again: bool,
     /// When the loop ends, at the latest.
     end: Option<Instant>,
+    /// Members that have gone, which the health thread had no room to be told of.
+    gone: Vec<Whose>,
 }
 
 /// Starts the thread of a cluster; `poller` and `orders` are those that its mailbox was made of.
@@ -95,6 +102,7 @@ impl AtWork {
             again: Vec::new(),
             door_again: false,
             end: None,
+            gone: Vec::new(),
         }
     }
 
@@ -127,6 +135,7 @@ impl AtWork {
         self.again.extend(links);
         self.alarms();
         self.take_orders();
+        self.tell_gone();
         for event in &ready {
             match tokens::kind(event.token) {
                 tokens::RELAY | tokens::INBOUND | tokens::OUTLET => self.relay_ready(*event),
@@ -157,7 +166,7 @@ impl AtWork {
         let at = now();
         let core = self.cluster.look(|_, core| core.next_alarm());
         let relay = self.relay.as_ref().and_then(Relay::due);
-        let hears = (!self.links.is_empty()).then(|| at + HEAR_EVERY);
+        let hears = (!self.links.is_empty() || !self.gone.is_empty()).then(|| at + HEAR_EVERY);
         [core, self.links.due(), self.front.due(at), relay, hears, self.end]
             .into_iter()
             .flatten()
@@ -236,7 +245,11 @@ impl AtWork {
                 return;
             };
             match order {
-                Order::News(id, news) => self.hear(id, news),
+                Order::News(id, watch, news) => {
+                    if self.links.watch_of(id) == Some(watch) {
+                        self.hear(id, news);
+                    }
+                }
                 Order::Do(act) => act(self),
             }
             self.settle();
@@ -452,12 +465,22 @@ impl AtWork {
             .cluster
             .look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());
         self.remove_members(&members);
-        self.settle();
+        // The health thread may be waiting for room here, which there is when nobody takes anything any more.
+        self.orders = never();
+        for whose in self.gone.drain(..) {
+            self.cluster.health.forget(whose);
+        }
     }
 
-    /// A member has this link from now on.
-    pub fn put_link(&mut self, id: MemberId, link: Link) {
-        self.links.put(now(), id, link, self.poller.registry());
+    /// Tells the health thread of members that have gone, as far as it has room: it may be waiting for room here.
+    fn tell_gone(&mut self) {
+        let health = &self.cluster.health;
+        self.gone.retain(|whose| !health.try_forget(*whose));
+    }
+
+    /// A member has this link from now on, and is followed by this watch.
+    pub fn put_link(&mut self, id: MemberId, link: Link, watch: Watch) {
+        self.links.put(now(), id, link, watch, self.poller.registry());
     }
 
     /// See [`Cluster::change_member`].
@@ -465,7 +488,7 @@ impl AtWork {
         &mut self,
         id: MemberId,
         after: &model::Member,
-        link: Option<Link>,
+        link: Option<(Link, Watch)>,
         only_unbound: bool,
     ) -> Result<(model::Member, model::Health), Changed> {
         let done = self.cluster.decide(&mut self.out, |now, core, out| {
@@ -486,8 +509,8 @@ impl AtWork {
             core.change_member(id, |member| member.clone_from(after));
             Ok((before, core.rules().health))
         })?;
-        if let Some(link) = link {
-            self.put_link(id, link);
+        if let Some((link, watch)) = link {
+            self.put_link(id, link, watch);
         }
         Ok(done)
     }
@@ -522,8 +545,9 @@ impl AtWork {
             self.cluster.decide(&mut self.out, |now, core, out| {
                 core.remove_member(now, *id, out);
             });
-            self.cluster.health.forget(self.cluster.whose(*id));
+            self.gone.push(self.cluster.whose(*id));
         }
+        self.tell_gone();
         // What is said to them on the way out goes over their links.
         self.settle();
         for id in ids {
@@ -586,5 +610,65 @@ mod tests {
         assert_eq!(went(&bench), Some(2));
         bench.online(id);
         assert_eq!(went(&bench), Some(2), "it has been told before");
+    }
+
+    #[test]
+    fn what_is_said_of_the_rtpproxy_that_a_member_was_before_is_not_believed() {
+        let mut bench = Bench::new();
+        let (id, _member) = bench.udp_member();
+        let cluster = Arc::clone(&bench.cluster);
+        let mut after = cluster.look(|_, core| core.member_of(id).unwrap().config.clone());
+        after.address = model::Address::Ip(([127, 0, 0, 1], 9).into());
+        let link = (Link::open(&after).unwrap(), 77);
+        bench
+            .at_work
+            .change_member(id, &after, Some(link), false)
+            .unwrap();
+        bench.online(id);
+        assert!(!bench.is_online(id), "that was the old one");
+    }
+
+    #[test]
+    fn a_member_goes_though_the_health_thread_takes_nothing() {
+        let mut bench = Bench::new();
+        let (id, _member) = bench.udp_member();
+        let whose = bench.cluster.whose(id);
+        while bench.cluster.health.try_forget(whose) {}
+        bench.at_work.remove_members(&[id]);
+        assert_eq!(bench.at_work.gone, [whose], "to be told later");
+    }
+
+    #[test]
+    fn a_cluster_ends_when_all_are_answered_and_those_who_are_not_get_an_error_of_ours() {
+        use std::io::{Read as _, Write as _};
+        let mut bench = Bench::new();
+        let (_, member) = bench.udp_member();
+        let path = bench.open_unix(model::Protocol::Unix);
+        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        client.write_all(b"D call a b\n").unwrap();
+        bench.run_until(|bench| bench.cluster.look(|_, core| core.in_flight()) > 0);
+        bench.at_work.end(Duration::from_secs(60));
+        assert!(bench.turn(), "somebody waits");
+        let mut buffer = [0; 1024];
+        let (length, from) = member.recv_from(&mut buffer).unwrap();
+        let cookie = buffer[..length].split(|byte| *byte == b' ').next().unwrap();
+        member.send_to(&[cookie, b" 0"].concat(), from).unwrap();
+        while bench.turn() {}
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).unwrap();
+        assert_eq!(reply, "0\n");
+
+        let mut bench = Bench::new();
+        let (_, _member) = bench.udp_member();
+        let path = bench.open_unix(model::Protocol::Unix);
+        let mut client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+        client.write_all(b"D call a b\n").unwrap();
+        bench.run_until(|bench| bench.cluster.look(|_, core| core.in_flight()) > 0);
+        bench.at_work.end(Duration::ZERO);
+        while bench.turn() {}
+        bench.at_work.finish();
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).unwrap();
+        assert!(reply.ends_with('\n') && reply != "\n", "{reply}");
     }
 }

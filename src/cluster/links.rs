@@ -8,6 +8,7 @@ use std::time::Instant;
 use mio::Registry;
 use slab::Slab;
 
+use super::cluster_thread::Watch;
 use super::{Cluster, Out, tokens};
 use crate::dispatch::outbox::Send;
 use crate::dispatch::session::MemberId;
@@ -25,6 +26,7 @@ const RETIRED_FOR: Duration = Duration::from_secs(10);
 struct Held {
     member: MemberId,
     link: Link,
+    watch: Watch,
     /// When one that was replaced is closed.
     until: Option<Instant>,
     /// Where the member's name leads.
@@ -92,7 +94,14 @@ fn spot(registry: &Registry, place: usize) -> Spot<'_> {
 
 impl Links {
     /// A member has this link from now on; the one before is retired.
-    pub(super) fn put(&mut self, now: Instant, member: MemberId, mut link: Link, registry: &Registry) {
+    pub(super) fn put(
+        &mut self,
+        now: Instant,
+        member: MemberId,
+        mut link: Link,
+        watch: Watch,
+        registry: &Registry,
+    ) {
         let index = usize::from(member.index);
         if self.of.len() <= index {
             self.of.resize(index + 1, None);
@@ -103,6 +112,7 @@ impl Links {
         entry.insert(Held {
             member,
             link,
+            watch,
             until: None,
             at: None,
             told: None,
@@ -130,6 +140,11 @@ impl Links {
     fn place_of(&self, member: MemberId) -> Option<usize> {
         let place = (*self.of.get(usize::from(member.index))?)?;
         (self.held.get(place)?.member == member).then_some(place)
+    }
+
+    /// Which watch a member's news are of that count.
+    pub(super) fn watch_of(&self, member: MemberId) -> Option<Watch> {
+        Some(self.held.get(self.place_of(member)?)?.watch)
     }
 
     fn set_alarm(&mut self, place: usize) {

@@ -23,7 +23,7 @@ use std::time::Instant;
 use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
 
-use self::cluster_thread::{AtWork, Order};
+use self::cluster_thread::{AtWork, Order, Watch};
 use crate::client::{Client, Connections};
 use crate::config::model::{self, Name, Status};
 use crate::dispatch::event::{Event, Recent, Subject, Traced};
@@ -114,6 +114,8 @@ pub struct Cluster {
     pub steps: Feed<Traced>,
     /// The last commands that came out badly.
     pub recent: Mutex<Recent>,
+    /// Watches begun so far.
+    watches: AtomicU64,
     emptied: Emptied,
     /// Notified when a member has been probed for the first time.
     probed: (Mutex<()>, Condvar),
@@ -174,6 +176,7 @@ impl Cluster {
             events,
             steps: Feed::default(),
             recent: Mutex::default(),
+            watches: AtomicU64::new(0),
             emptied,
             probed: Default::default(),
         })
@@ -261,19 +264,25 @@ impl Cluster {
     /// A new member at one of [`Cluster::places`], with its link; probed at once.
     pub fn add_member(self: &Arc<Self>, id: MemberId, member: &model::Member, link: Link) {
         // The loop has the link before it can hear that the member is online.
-        self.order(move |at_work| at_work.put_link(id, link));
+        let watch = self.next_watch();
+        self.order(move |at_work| at_work.put_link(id, link, watch));
         let rules = self.look(|now, core| {
             core.add_member(now, id, member.clone(), ());
             core.rules().health
         });
         self.tell(member, None, "added", "");
-        self.watch(id, member, rules);
+        self.watch(id, watch, member, rules);
     }
 
-    fn watch(self: &Arc<Self>, id: MemberId, member: &model::Member, rules: model::Health) {
+    fn next_watch(&self) -> Watch {
+        self.watches.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn watch(self: &Arc<Self>, id: MemberId, watch: Watch, member: &model::Member, rules: model::Health) {
         let follower = Arc::new(MemberOf {
             cluster: Arc::clone(self),
             id,
+            watch,
         });
         self.health.watch(self.whose(id), member, rules, follower);
     }
@@ -289,7 +298,8 @@ impl Cluster {
         link: Option<Link>,
         only_unbound: bool,
     ) -> Changed {
-        let is_new = link.is_some();
+        let (is_new, watch) = (link.is_some(), self.next_watch());
+        let link = link.map(|link| (link, watch));
         let wanted = after.clone();
         let done = self.ask(move |at_work| at_work.change_member(id, &wanted, link, only_unbound));
         match done {
@@ -298,7 +308,7 @@ impl Cluster {
             Some(Ok((before, rules))) => {
                 self.tell_change(&before, after);
                 if is_new {
-                    self.watch(id, after, rules);
+                    self.watch(id, watch, after, rules);
                 }
                 Changed::Done
             }
@@ -482,15 +492,16 @@ impl Cluster {
 struct MemberOf {
     cluster: Arc<Cluster>,
     id: MemberId,
+    watch: Watch,
 }
 
 impl Follower for MemberOf {
     fn tell(&self, news: News) {
-        self.cluster.orders.post(Order::News(self.id, news));
+        self.cluster.orders.post(Order::News(self.id, self.watch, news));
     }
 
     fn leave(&self, news: News) {
-        self.cluster.orders.leave(Order::News(self.id, news));
+        self.cluster.orders.leave(Order::News(self.id, self.watch, news));
     }
 
     fn draining(&self) -> Option<bool> {

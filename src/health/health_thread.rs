@@ -67,7 +67,8 @@ enum Message {
     Refused(Whose, Refused),
     Found {
         target: usize,
-        key: Box<Key>,
+        /// The target's own, whatever its rules are by now.
+        nonce: u64,
         result: Result<Vec<SocketAddr>, String>,
     },
     Stop,
@@ -97,6 +98,11 @@ impl Health {
     /// It is no member any more.
     pub fn forget(&self, whose: Whose) {
         self.0.post(Message::Forget(whose));
+    }
+
+    /// The same, from who must not wait for the health thread, since that may wait for him. Says no when it has no room.
+    pub fn try_forget(&self, whose: Whose) -> bool {
+        self.0.try_post(Message::Forget(whose))
     }
 
     /// The members of a cluster are probed in another way.
@@ -151,16 +157,7 @@ impl HealthHandle {
         if let Some((poller, messages)) = self.seat.take() {
             let way = self.way();
             let thread = spawn("health", move || {
-                let mut round = Round {
-                    poller,
-                    targets: Slab::new(),
-                    of: HashMap::new(),
-                    alarms: Alarms::default(),
-                    key: RandomState::new(),
-                    made: 0,
-                    names,
-                    way,
-                };
+                let mut round = Round::new(poller, names, way);
                 while round.turn(&messages) {}
             })?;
             self.thread = Some(thread);
@@ -206,6 +203,19 @@ fn spot(poller: &Poller, place: usize) -> Spot<'_> {
 }
 
 impl Round {
+    fn new(poller: Poller, names: Arc<Names>, way: Health) -> Self {
+        Self {
+            poller,
+            targets: Slab::new(),
+            of: HashMap::new(),
+            alarms: Alarms::default(),
+            key: RandomState::new(),
+            made: 0,
+            names,
+            way,
+        }
+    }
+
     /// Waits for something to do and does it; false when told to stop.
     fn turn(&mut self, messages: &Receiver<Message>) -> bool {
         let mut ready: Vec<Ready> = Vec::new();
@@ -302,21 +312,38 @@ impl Round {
                     self.set_alarm(place);
                 }
             }
-            Message::Found { target, key, result } => self.found(now, target, &key, result),
+            Message::Found {
+                target,
+                nonce,
+                result,
+            } => self.found(now, target, nonce, result),
             Message::Stop => {}
         }
     }
 
     /// One more follower of a target, which may be a new one. Of one that is known it is told what is known.
     fn follow(&mut self, now: Instant, member: &model::Member, rules: model::Health, following: Following) {
-        let key = Key::new(member, rules);
-        let known = self.targets.iter().find(|(_, target)| target.key == key);
-        let place = known.map(|(place, _)| place);
-        let place = place.unwrap_or_else(|| {
-            self.made += 1;
-            let nonce = self.key.hash_one(self.made);
+        let place = self.place_of(&Key::new(member, rules)).unwrap_or_else(|| {
+            let nonce = self.next_nonce();
             self.targets.insert(Target::new(now, member, rules, nonce))
         });
+        self.join(place, following);
+    }
+
+    fn next_nonce(&mut self) -> u64 {
+        self.made += 1;
+        self.key.hash_one(self.made)
+    }
+
+    fn place_of(&self, key: &Key) -> Option<usize> {
+        let mut targets = self.targets.iter();
+        targets
+            .find(|(_, target)| target.key == *key)
+            .map(|(place, _)| place)
+    }
+
+    /// One more follower of the target there.
+    fn join(&mut self, place: usize, following: Following) {
         self.of.insert(following.whose, place);
         let Some(target) = self.targets.get_mut(place) else {
             return;
@@ -367,9 +394,16 @@ impl Round {
                 continue;
             }
             target.followers = staying;
-            let member = target.member().clone();
+            let key = Key::new(target.member(), rules);
+            let to = self.place_of(&key).or_else(|| {
+                let nonce = self.next_nonce();
+                let split = self.targets.get(place)?.split(now, rules, nonce);
+                Some(self.targets.insert(split))
+            });
             for following in going {
-                self.follow(now, &member, rules, following);
+                if let Some(to) = to {
+                    self.join(to, following);
+                }
             }
         }
     }
@@ -382,19 +416,20 @@ impl Round {
         let Some((host, port, is_v6)) = target.name() else {
             return;
         };
-        let (way, key) = (self.way.clone(), Box::new(target.key.clone()));
+        let (way, nonce) = (self.way.clone(), target.nonce);
         self.names.look_up(host, port, is_v6, move |found| {
             way.0.post(Message::Found {
                 target: place,
-                key,
+                nonce,
                 result: found.map_err(|error| error.to_string()),
             });
         });
     }
 
     /// A name has been looked up.
-    fn found(&mut self, now: Instant, place: usize, key: &Key, result: Result<Vec<SocketAddr>, String>) {
-        let Some(target) = self.targets.get_mut(place).filter(|target| target.key == *key) else {
+    fn found(&mut self, now: Instant, place: usize, nonce: u64, result: Result<Vec<SocketAddr>, String>) {
+        let target = self.targets.get_mut(place);
+        let Some(target) = target.filter(|target| target.nonce == nonce) else {
             return;
         };
         let addresses = result.as_deref().unwrap_or_default();
@@ -473,14 +508,17 @@ impl Round {
     /// address, at two heartbeats in a row. One that has been given another name in the file is another member here,
     /// with its own calls at that address.
     fn look_at_drain(&mut self, place: usize, active: u64) {
-        let Some(target) = self.targets.get(place) else {
+        let Some(target) = self.targets.get_mut(place) else {
             return;
         };
-        let draining: Vec<(Whose, bool)> = target
-            .followers
-            .iter()
-            .filter_map(|following| Some((following.whose, following.follower.draining()?)))
-            .collect();
+        let mut draining: Vec<(Whose, bool)> = Vec::new();
+        for following in &mut target.followers {
+            match following.follower.draining() {
+                Some(asked) => draining.push((following.whose, asked)),
+                // It may have been taken back.
+                None => following.empty = 0,
+            }
+        }
         let mut over = Vec::new();
         for (whose, asked) in draining {
             let elsewhere: u64 = self
@@ -504,12 +542,12 @@ impl Round {
             for following in target.followers.iter_mut().filter(|it| it.whose == whose) {
                 following.empty = if is_empty { following.empty + 1 } else { 0 };
                 if following.empty >= EMPTY_HEARTBEATS && is_online {
-                    over.push((whose, Arc::clone(&following.follower)));
+                    over.push(Arc::clone(&following.follower));
                 }
             }
         }
-        for (whose, follower) in over {
-            self.forget(whose);
+        // Its cluster takes it out, unless it has been taken back in the same moment: so it is followed until then.
+        for follower in over {
             follower.drained();
         }
     }
@@ -539,4 +577,169 @@ fn post(target: &Target<Following>, change: Change) {
         Change::Restarted { last_good } => News::Restarted(last_good),
     };
     tell_all(target, &news, false);
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use core::time::Duration;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::config::model::{Address, Name, Protocol, Status};
+
+    /// A member that notes what it is told.
+    #[derive(Debug, Default)]
+    struct Noted {
+        told: Mutex<Vec<News>>,
+        drains: AtomicBool,
+        drained: AtomicUsize,
+    }
+
+    impl Follower for Noted {
+        fn tell(&self, news: News) {
+            self.told.lock().push(news);
+        }
+
+        fn leave(&self, _: News) {}
+
+        fn draining(&self) -> Option<bool> {
+            self.drains.load(Ordering::Relaxed).then_some(false)
+        }
+
+        fn bound(&self) -> u64 {
+            0
+        }
+
+        fn has_takers(&self) -> bool {
+            true
+        }
+
+        fn drained(&self) {
+            self.drained.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A health thread's work, and nothing done by itself.
+    fn round() -> Round {
+        let HealthHandle { way, seat, .. } = HealthHandle::new().unwrap();
+        let names = Arc::new(Names::default());
+        // Whoever asks is told at once that nothing is found.
+        names.close();
+        Round::new(seat.unwrap().0, names, way)
+    }
+
+    fn watch(round: &mut Round, whose: Whose, address: Address, rules: model::Health) -> Arc<Noted> {
+        let follower = Arc::new(Noted::default());
+        let member = model::Member {
+            name: Name::new("M1").unwrap(),
+            protocol: Protocol::Udp,
+            address,
+            weight: 1,
+            capacity: 1,
+            status: Status::Active,
+            wan_address: crate::config::model::Family::default(),
+            lan_address: crate::config::model::Family::default(),
+            cmd_out_address: None,
+        };
+        let message = Message::Watch {
+            whose,
+            member: Box::new(member),
+            rules,
+            follower: Arc::<Noted>::clone(&follower),
+        };
+        round.take(now(), message);
+        follower
+    }
+
+    fn here() -> Address {
+        Address::Ip(([127, 0, 0, 1], 9).into())
+    }
+
+    fn come_online(round: &mut Round, place: usize) {
+        let target = round.targets.get_mut(place).unwrap();
+        let rules = target.rules();
+        target.watch.next(now(), &rules).unwrap();
+        let change = target.watch.answered(now(), &rules, Answer::Version);
+        assert_eq!(change, Change::Online);
+    }
+
+    fn slower() -> model::Health {
+        model::Health {
+            interval: Duration::from_secs(7),
+            ..model::Health::default()
+        }
+    }
+
+    #[test]
+    fn one_of_two_clusters_gets_other_rules_and_the_member_stays_online_in_both() {
+        let mut round = round();
+        watch(&mut round, (1, 0), here(), model::Health::default());
+        let other = watch(&mut round, (2, 0), here(), model::Health::default());
+        assert_eq!(round.targets.len(), 1);
+        let place = *round.of.get(&(1, 0)).unwrap();
+        come_online(&mut round, place);
+        round.set_rules(now(), 2, slower());
+        assert_eq!(round.targets.len(), 2);
+        let moved = *round.of.get(&(2, 0)).unwrap();
+        assert_ne!(moved, place);
+        let target = round.targets.get(moved).unwrap();
+        assert_eq!((target.rules(), target.watch.state()), (slower(), State::Online));
+        assert!(matches!(
+            other.told.lock().as_slice(),
+            [News::State { online: true, .. }]
+        ));
+        // And they meet again when the other one has those rules too: nobody follows the old target then.
+        round.set_rules(now(), 1, slower());
+        assert_eq!(round.targets.get(place).unwrap().rules(), slower());
+    }
+
+    #[test]
+    fn a_name_is_found_though_the_rules_have_changed_meanwhile() {
+        let mut round = round();
+        let name = Address::Host("name.invalid".into(), 22_222);
+        let follower = watch(&mut round, (1, 0), name, model::Health::default());
+        let place = *round.of.get(&(1, 0)).unwrap();
+        let nonce = round.targets.get(place).unwrap().nonce;
+        round.set_rules(now(), 1, slower());
+        let found = |nonce| Message::Found {
+            target: place,
+            nonce,
+            result: Ok(vec![([127, 0, 0, 1], 9).into()]),
+        };
+        round.take(now(), found(nonce ^ 1));
+        assert!(
+            round.targets.get(place).unwrap().is_nowhere(),
+            "that was another one's"
+        );
+        round.take(now(), found(nonce));
+        assert!(!round.targets.get(place).unwrap().is_nowhere());
+        assert!(matches!(follower.told.lock().as_slice(), [News::At(_)]));
+    }
+
+    #[test]
+    fn a_member_that_drains_goes_after_two_empty_heartbeats_in_a_row() {
+        let mut round = round();
+        let follower = watch(&mut round, (1, 0), here(), model::Health::default());
+        let place = *round.of.get(&(1, 0)).unwrap();
+        come_online(&mut round, place);
+        let drained = || follower.drained.load(Ordering::Relaxed);
+        follower.drains.store(true, Ordering::Relaxed);
+        for active in [0, 1, 0] {
+            round.look_at_drain(place, active);
+        }
+        assert_eq!(drained(), 0, "a session came in between");
+        round.look_at_drain(place, 0);
+        assert_eq!(drained(), 1);
+        // It is taken back in that moment: it is followed as before, and later drains from the beginning.
+        assert!(round.of.contains_key(&(1, 0)));
+        follower.drains.store(false, Ordering::Relaxed);
+        round.look_at_drain(place, 0);
+        follower.drains.store(true, Ordering::Relaxed);
+        round.look_at_drain(place, 0);
+        assert_eq!(drained(), 1);
+        round.look_at_drain(place, 0);
+        assert_eq!(drained(), 2);
+    }
 }

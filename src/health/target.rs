@@ -170,7 +170,8 @@ pub(super) struct Target<F> {
     /// Whether it has been counted since it came back.
     pub(super) counted: bool,
     serial: u32,
-    nonce: u64,
+    /// No other target has it.
+    pub(super) nonce: u64,
 }
 
 impl<F> fmt::Debug for Target<F> {
@@ -201,6 +202,22 @@ impl<F> Target<F> {
             counted: false,
             serial: 0,
             nonce,
+        }
+    }
+
+    /// The same RTPproxy, to be probed in another way, and followed by nobody yet. What is known of it stays known.
+    pub(super) fn split(&self, now: Instant, rules: model::Health, nonce: u64) -> Self {
+        Self {
+            watch: self.watch.taken_over(now),
+            name: match self.name {
+                Name::Unknown(_) => Name::Unknown(None),
+                Name::Again => Name::Known(now),
+                known => known,
+            },
+            at: self.at.clone(),
+            known: self.known.clone(),
+            counted: self.counted,
+            ..Self::new(now, &self.member, rules, nonce)
         }
     }
 
@@ -252,7 +269,7 @@ impl<F> Target<F> {
         }
         self.name = Name::Known(now);
         self.at = addresses.to_vec();
-        self.open(spot);
+        self.open(now, spot);
         if let Some(link) = &mut self.link {
             link.move_to(now, addresses, spot);
         }
@@ -296,11 +313,14 @@ impl<F> Target<F> {
     }
 
     /// Opens its link, if there is none. A link that could not be had is tried again with the next probe.
-    fn open(&mut self, spot: Spot<'_>) -> bool {
+    fn open(&mut self, now: Instant, spot: Spot<'_>) -> bool {
         if self.link.is_none() {
             match Link::open(&self.member) {
                 Ok(mut link) => {
                     link.start(spot);
+                    if !self.at.is_empty() {
+                        link.move_to(now, &self.at, spot);
+                    }
                     self.link = Some(link);
                 }
                 Err(error) => log::warn!("probing {}: {error}", self.member.address),
@@ -316,7 +336,7 @@ impl<F> Target<F> {
             self.known.clear();
             self.counted = false;
         }
-        if !self.open(spot) {
+        if !self.open(now, spot) {
             return Some(Ended::Missed);
         }
         let unknown: Vec<u64> = CAPABILITIES

@@ -217,6 +217,16 @@ impl Watch {
         }
     }
 
+    /// The same member, asked by another from now on: what is under way there counts for nothing here.
+    #[must_use]
+    pub fn taken_over(&self, now: Instant) -> Self {
+        Self {
+            asked: None,
+            next: now,
+            ..self.clone()
+        }
+    }
+
     /// Whether it is there.
     pub fn state(&self) -> State {
         self.state

@@ -10,6 +10,8 @@
 //!
 //! A link to a host name has no address at first: whoever looks the name up tells it ([`Link::move_to`]).
 
+#[cfg(test)]
+mod bench;
 pub mod stream;
 pub mod udp;
 pub mod unix;

@@ -200,6 +200,22 @@ impl Stream {
             (_, Some(address)) => SockAddr::from(*address),
             (_, None) => return Err(io::Error::from(Refused::NOWHERE.0)),
         };
+        self.connection = match self.dial(&to, until, spot) {
+            // Its queue of connections is full, or we have no descriptor to give: that may be over in a moment.
+            Err(error)
+                if now < until && (error.kind() == io::ErrorKind::WouldBlock || is_our_fault(&error)) =>
+            {
+                Connection::Busy {
+                    again: now + BUSY,
+                    until,
+                }
+            }
+            dialled => dialled?,
+        };
+        Ok(())
+    }
+
+    fn dial(&self, to: &SockAddr, until: Instant, spot: Spot<'_>) -> io::Result<Connection> {
         let socket = socket(&self.member)?;
         socket.set_nonblocking(true)?;
         if !self.member.protocol.is_local() {
@@ -207,22 +223,17 @@ impl Stream {
             socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
             bind_source(&socket, &self.member)?;
         }
-        self.connection = match socket.connect(&to) {
+        match socket.connect(to) {
             Ok(()) => {
                 spot.watch(&socket, 0)?;
-                Connection::Open(socket)
+                Ok(Connection::Open(socket))
             }
             Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {
                 spot.watch_both(&socket, 0)?;
-                Connection::Coming(socket, until)
+                Ok(Connection::Coming(socket, until))
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && now < until => Connection::Busy {
-                again: now + BUSY,
-                until,
-            },
-            Err(error) => return Err(error),
-        };
-        Ok(())
+            Err(error) => Err(error),
+        }
     }
 
     /// The connection is there.
@@ -256,7 +267,10 @@ impl Stream {
         let why = Refused::from_io(error);
         self.connection = Connection::None;
         self.failed = why;
-        self.backoff.failed(now);
+        // What is short here says nothing of the member: the next command tries again.
+        if !is_our_fault(error) {
+            self.backoff.failed(now);
+        }
         let is_plain = [Errno::CONNREFUSED, Errno::NOENT, Refused::NOWHERE.0].contains(&why.0);
         if self.told.replace(why) != Some(why) && !is_plain {
             log::warn!("member {} ({}): {why}", self.member.name, self.member.address);
@@ -415,5 +429,150 @@ fn came(socket: &Socket) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::super::Link;
+    use super::super::bench::{Bench, Heard, path};
+    use super::*;
+    use crate::config::model::Protocol;
+    use crate::rim;
+
+    fn bench(test: &str) -> (UnixListener, Bench) {
+        let path = path(test);
+        let listener = UnixListener::bind(&path).unwrap();
+        (listener, Bench::new(Protocol::Cunix, Address::Path(path)))
+    }
+
+    fn accepted(listener: &UnixListener) -> BufReader<UnixStream> {
+        BufReader::new(listener.accept().unwrap().0)
+    }
+
+    fn line(member: &mut BufReader<UnixStream>) -> String {
+        let mut line = String::new();
+        member.read_line(&mut line).unwrap();
+        line
+    }
+
+    fn say(member: &mut BufReader<UnixStream>, text: &str) {
+        member.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn replies_are_those_of_the_commands_in_their_order() {
+        let (listener, mut bench) = bench("order");
+        bench.send(1, true, "V").unwrap();
+        bench.send(2, true, "Ib").unwrap();
+        let mut member = accepted(&listener);
+        assert_eq!(
+            (line(&mut member), line(&mut member)),
+            ("V\n".into(), "Ib\n".into())
+        );
+        say(&mut member, "20040107\na: 1\nb: 1\nc: 1\n");
+        bench.run_until(|bench| bench.heard.replies.len() == 1);
+        say(&mut member, "d: 1\ne: 1\n");
+        bench.run_until(|bench| bench.heard.replies.len() == 2);
+        assert_eq!(
+            bench.heard.replies,
+            [(1, "20040107".into()), (2, "a: 1\nb: 1\nc: 1\nd: 1\ne: 1".into())]
+        );
+    }
+
+    #[test]
+    fn what_may_be_repeated_goes_out_once_more_on_a_fresh_connection() {
+        let (listener, mut bench) = bench("again");
+        bench.send(1, true, "V").unwrap();
+        bench.send(2, false, "U call").unwrap();
+        drop(accepted(&listener));
+        bench.run_until(|bench| !bench.heard.broken.is_empty());
+        assert_eq!(bench.heard.broken, [2]);
+        let mut member = accepted(&listener);
+        assert_eq!(line(&mut member), "V\n");
+        drop(member);
+        bench.run_until(|bench| bench.heard.broken.len() == 2);
+        assert_eq!(bench.heard.broken, [2, 1], "and never a third time");
+    }
+
+    #[test]
+    fn half_a_reply_is_none_and_is_not_asked_for_again() {
+        let (listener, mut bench) = bench("half");
+        bench.send(1, true, "V").unwrap();
+        let mut member = accepted(&listener);
+        line(&mut member);
+        say(&mut member, "2004");
+        drop(member);
+        bench.run_until(|bench| !bench.heard.broken.is_empty());
+        assert_eq!(bench.heard.replies, []);
+    }
+
+    #[test]
+    fn a_connection_on_which_a_command_was_swallowed_is_given_up() {
+        let (listener, mut bench) = bench("swallow");
+        bench.send(1, true, "V").unwrap();
+        let mut first = accepted(&listener);
+        line(&mut first);
+        let late = rim::now() + CONNECT_WITHIN;
+        bench.with(|link, spot, heard| link.renew(late, CONNECT_WITHIN * 2, spot, heard));
+        assert!(bench.heard.broken.is_empty(), "it may still come");
+        let later = late + CONNECT_WITHIN;
+        bench.with(|link, spot, heard| link.renew(later, CONNECT_WITHIN, spot, heard));
+        assert_eq!(bench.heard.broken, [1]);
+        bench.send(2, true, "V").unwrap();
+        let mut second = accepted(&listener);
+        assert_eq!(line(&mut second), "V\n");
+    }
+
+    #[test]
+    fn a_member_whose_queue_is_full_is_connected_when_it_takes_one() {
+        let path = path("full");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let listener = UnixListener::from(std::os::fd::OwnedFd::from(socket));
+        let _first = UnixStream::connect(&path).unwrap();
+        let mut bench = Bench::new(Protocol::Cunix, Address::Path(path));
+        bench.send(1, true, "V").unwrap();
+        assert!(bench.link.due().is_some_and(|due| due > rim::now() - BUSY));
+        drop(accepted(&listener));
+        listener.set_nonblocking(true).unwrap();
+        let mut member = None;
+        bench.run_until(|_| {
+            member = member.take().or_else(|| listener.accept().ok());
+            member.is_some()
+        });
+        let mut member = BufReader::new(member.unwrap().0);
+        member.get_ref().set_nonblocking(false).unwrap();
+        assert_eq!(line(&mut member), "V\n");
+        assert_eq!(bench.heard, Heard::default());
+        assert_eq!(bench.link.due(), None);
+    }
+
+    #[test]
+    fn that_we_are_out_of_descriptors_is_not_held_against_the_member() {
+        let (listener, mut bench) = bench("ours");
+        let full = io::Error::from(Errno::MFILE);
+        bench.with(|link, _, heard| {
+            let Link::Stream(stream) = link else { return };
+            stream.failed(rim::now(), &full, heard);
+        });
+        assert_eq!(bench.heard.refused, []);
+        // The next command is not refused for a pause.
+        bench.send(2, true, "V").unwrap();
+        assert_eq!(line(&mut accepted(&listener)), "V\n");
+    }
+
+    #[test]
+    fn nobody_there_is_told_at_once_and_not_asked_again_before_a_pause() {
+        let path = path("nobody");
+        let mut bench = Bench::new(Protocol::Cunix, Address::Path(path.clone()));
+        assert_eq!(bench.send(1, true, "V"), Err(Refused(Errno::NOENT)));
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(bench.send(2, true, "V"), Err(Refused(Errno::NOENT)));
+        bench.run_until(|bench| bench.send(3, true, "V").is_ok());
     }
 }

@@ -184,3 +184,76 @@ fn bind(member: &Member) -> io::Result<Socket> {
     bind_source(&socket, member)?;
     Ok(socket)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::super::bench::{Bench, cookie};
+    use super::*;
+    use crate::config::model::Protocol;
+
+    fn member() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    /// The next command that reaches it, and from where.
+    fn asked(member: &UdpSocket) -> (String, SocketAddr) {
+        let mut buffer = [0; 1024];
+        let (length, from) = member.recv_from(&mut buffer).unwrap();
+        (String::from_utf8_lossy(&buffer[..length]).into_owned(), from)
+    }
+
+    #[test]
+    fn a_reply_is_told_by_its_cookie_and_what_can_be_none_as_such() {
+        let (member, address) = member();
+        let mut bench = Bench::new(Protocol::Udp, Address::Ip(address));
+        bench.send(7, true, "V").unwrap();
+        let (text, from) = asked(&member);
+        assert!(text.ends_with(" V"), "a datagram has no line end: {text:?}");
+        let mut answer = Vec::new();
+        cookie(7).write(&mut answer);
+        member.send_to(b"whoever 0", from).unwrap();
+        member
+            .send_to(&[&answer[..], &[b' '; REPLY_MAX]].concat(), from)
+            .unwrap();
+        member
+            .send_to(&[&answer[..], b" 20040107\n"].concat(), from)
+            .unwrap();
+        bench.run_until(|bench| bench.heard.replies.len() == 2);
+        assert_eq!(bench.heard.foreign, 1);
+        assert_eq!(bench.heard.replies, [(7, String::new()), (7, "20040107".into())]);
+    }
+
+    #[test]
+    fn nobody_there_is_told_by_the_next_event_and_one_who_is_back_is_asked() {
+        let (member, address) = member();
+        drop(member);
+        let mut bench = Bench::new(Protocol::Udp, Address::Ip(address));
+        bench.send(1, true, "V").unwrap();
+        bench.run_until(|bench| !bench.heard.refused.is_empty());
+        assert_eq!(bench.heard.refused[0], Refused(Errno::CONNREFUSED));
+        let member = UdpSocket::bind(address).unwrap();
+        bench.send(2, true, "V").unwrap();
+        assert!(asked(&member).0.ends_with(" V"));
+    }
+
+    #[test]
+    fn a_name_that_moves_takes_the_link_with_it_and_one_more_address_does_not() {
+        let ((old, before), (new, after)) = (member(), member());
+        let mut bench = Bench::new(Protocol::Udp, Address::Host("name.invalid".into(), 1));
+        assert!(bench.send(1, true, "V").is_err(), "nobody knows where it is");
+        let go = |bench: &mut Bench, addresses: &[SocketAddr]| {
+            bench.with(|link, spot, _| link.move_to(crate::rim::now(), addresses, spot));
+            bench.send(2, true, "V").unwrap();
+        };
+        go(&mut bench, &[before]);
+        let (_, from) = asked(&old);
+        go(&mut bench, &[after, before]);
+        assert_eq!(asked(&old).1, from, "the same socket");
+        go(&mut bench, &[after]);
+        asked(&new);
+    }
+}

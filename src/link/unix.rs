@@ -317,3 +317,104 @@ fn call_of(text: &[u8]) -> u64 {
     hasher.write(Words::new(text).nth(1).unwrap_or_default());
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use super::super::bench::{Bench, path};
+    use super::*;
+    use crate::config::model::{Address, Protocol};
+    use crate::rim;
+
+    fn bench(test: &str) -> (UnixListener, Bench) {
+        let path = path(test);
+        let listener = UnixListener::bind(&path).unwrap();
+        (listener, Bench::new(Protocol::Unix, Address::Path(path)))
+    }
+
+    fn asked(listener: &UnixListener) -> (UnixStream, String) {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut buffer = [0; 1024];
+        let length = stream.read(&mut buffer).unwrap();
+        (stream, String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+
+    #[test]
+    fn commands_of_one_call_take_turns_and_those_of_others_do_not_wait() {
+        let (listener, mut bench) = bench("turns");
+        bench.send(1, false, "U call a").unwrap();
+        bench.send(2, false, "D call a").unwrap();
+        bench.send(3, false, "U other a").unwrap();
+        let (mut first, text) = asked(&listener);
+        assert_eq!(text, "U call a\n");
+        assert_eq!(asked(&listener).1, "U other a\n");
+        first.write_all(b"35000\n").unwrap();
+        drop(first);
+        bench.run_until(|bench| !bench.heard.replies.is_empty());
+        assert_eq!(bench.heard.replies, [(1, "35000".into())]);
+        assert_eq!(asked(&listener).1, "D call a\n");
+    }
+
+    #[test]
+    fn what_was_closed_unread_goes_out_once_more_and_half_a_reply_is_none() {
+        let (listener, mut bench) = bench("again");
+        bench.send(1, true, "V").unwrap();
+        drop(asked(&listener));
+        bench.run_until(|_| {
+            listener.set_nonblocking(true).unwrap();
+            match listener.accept() {
+                Ok((mut stream, _)) => {
+                    stream.write_all(b"2004").unwrap();
+                    true
+                }
+                Err(_) => false,
+            }
+        });
+        bench.run_until(|bench| !bench.heard.broken.is_empty());
+        assert_eq!((bench.heard.broken.len(), bench.heard.replies.len()), (1, 0));
+    }
+
+    #[test]
+    fn more_than_it_has_connections_wait_and_the_silent_are_given_up() {
+        let (listener, mut bench) = bench("wait");
+        let many = u32::try_from(CONNECTIONS).unwrap() + 2;
+        for n in 0..many {
+            bench.send(n, false, &format!("D call{n} a")).unwrap();
+        }
+        let members: Vec<_> = (0..CONNECTIONS).map(|_| asked(&listener)).collect();
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "the others wait");
+        bench.alarm(rim::now() + ANSWER_WITHIN);
+        bench.heard.broken.sort_unstable();
+        assert_eq!(bench.heard.broken, (0..many).collect::<Vec<u32>>());
+        assert_eq!(bench.link.due(), None);
+        drop(members);
+    }
+
+    #[test]
+    fn a_full_queue_of_connections_fails_the_command_and_says_nothing_of_the_member() {
+        let path = path("full");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let _first = UnixStream::connect(&path).unwrap();
+        let mut bench = Bench::new(Protocol::Unix, Address::Path(path));
+        bench.send(1, true, "V").unwrap();
+        assert!(
+            bench.link.due().is_some_and(|due| due <= rim::now()),
+            "told at once"
+        );
+        bench.run_until(|bench| !bench.heard.broken.is_empty());
+        assert_eq!((bench.heard.broken.len(), bench.heard.refused.len()), (1, 0));
+        assert_eq!(bench.link.due(), None);
+    }
+
+    #[test]
+    fn nobody_there_is_told_by_the_send_itself() {
+        let mut bench = Bench::new(Protocol::Unix, Address::Path(path("nobody")));
+        assert_eq!(bench.send(1, true, "V"), Err(Refused(Errno::NOENT)));
+        assert_eq!(bench.link.due(), None);
+    }
+}

@@ -35,7 +35,7 @@ use crate::sockets::Sockets;
 use crate::sockets::listener::{BoundUnix, SocketFile};
 use crate::state::Store;
 
-/// How long commands in flight may take to be answered when the daemon stops.
+/// How long commands in flight may take to be answered when the daemon stops, or their cluster.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// How long clients wait, in the queues of their sockets, for members that we know nothing of yet. Served at once
 /// after a start, the first of them would be told that no member is online.

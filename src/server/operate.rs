@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::running::{Running, open_door, open_link};
-use super::{FIRST_PROBES, Shared, await_first_probes};
+use super::{FIRST_PROBES, STOP_WITHIN, Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, Cluster, needs_link};
 use crate::config::Setting;
@@ -240,7 +240,7 @@ impl Operator for Shared {
         let _change = self.changes.lock();
         let running = self.find(name)?;
         if at_once {
-            self.close_cluster(&running);
+            self.close_cluster(&running, Duration::ZERO);
             return Ok(());
         }
         self.drain_cluster(&running);
@@ -341,9 +341,10 @@ impl Operator for Shared {
 }
 
 impl Shared {
-    /// Closes a cluster and forgets it.
-    pub(super) fn close_cluster(&self, running: &Arc<Running>) {
-        running.close();
+    /// Closes a cluster, what is in flight being answered `within` that time, and forgets it.
+    pub(super) fn close_cluster(&self, running: &Arc<Running>, within: Duration) {
+        running.end(within);
+        running.join();
         if let Some(store) = &*self.state.lock() {
             store.recorders().retire(running.cluster.name.as_str());
         }
@@ -371,7 +372,7 @@ impl Shared {
         let over =
             running.is_draining() && running.cluster.look(|_, core| core.members_in_order().is_empty());
         if over {
-            self.close_cluster(running);
+            self.close_cluster(running, STOP_WITHIN);
         }
         over
     }

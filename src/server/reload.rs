@@ -12,7 +12,7 @@ use rustix::process::{getegid, geteuid};
 
 use super::operate::definition;
 use super::running::{Running, open_door, open_link, open_relay};
-use super::{FIRST_PROBES, Shared, await_first_probes};
+use super::{FIRST_PROBES, STOP_WITHIN, Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::front::door::Door;
 use crate::cluster::{Changed, needs_link, relay};
@@ -354,9 +354,11 @@ impl Plan {
         for change in changed.iter().filter(|change| change.moved.is_some()) {
             change.running.stop_accepting();
         }
-        for (running, _) in removed.iter().filter(|(_, taken)| *taken) {
+        let taken = || removed.iter().filter(|(_, taken)| *taken);
+        for (running, _) in taken() {
             log::info!("cluster {}: no longer in the file", running.cluster.name);
-            shared.close_cluster(running);
+            running.stop_accepting();
+            running.cluster.put_relay(None);
         }
         for change in changed {
             if change.is_another() {
@@ -366,6 +368,10 @@ impl Plan {
         }
         for running in mem::take(&mut self.added) {
             shared.enter(running).open();
+        }
+        // What is in flight there is answered, while the other cluster serves the next already.
+        for (running, _) in taken() {
+            shared.close_cluster(running, STOP_WITHIN);
         }
         for (running, _) in removed.iter().filter(|(_, taken)| !*taken) {
             log::info!("cluster {}: no longer in the file", running.cluster.name);
