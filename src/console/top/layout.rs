@@ -366,7 +366,13 @@ pub(super) fn member(member: &Member, looks: Looks) -> Vec<Line<'static>> {
         }
         row.line()
     };
-    rows.map(line).collect()
+    let mut lines: Vec<Line<'static>> = rows.map(line).collect();
+    if !member.errors.is_empty() {
+        lines.push(Line::default());
+        lines.push(Line::styled("failed, or took over 100 ms", faint()));
+        lines.extend(member.errors.iter().cloned().map(Line::raw));
+    }
+    lines
 }
 
 /// The line above them.

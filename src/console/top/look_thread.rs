@@ -9,14 +9,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::super::daemon::{Daemon, Trouble};
 use super::super::shown::shown;
-use super::picture::cluster_names;
+use super::picture::{ERRORS_MAX, Replies, cluster_names};
 use crate::rim::{self, Thread};
 
 /// How long a reply may take. The largest one takes a busy daemon some 50 ms.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The replies to `ls -v`, to `ls -v CLUSTER` for each cluster, and to `stats`; or why there are none.
-pub(super) type Look = Result<(String, Vec<String>, String), String>;
+/// What the daemon says, or why it says nothing.
+pub(super) type Look = Result<Replies, String>;
 
 /// The thread.
 #[derive(Debug)]
@@ -91,11 +91,20 @@ pub(super) fn look(daemon: &mut Daemon) -> Look {
             daemon.reconnect()?;
         }
         let ls = reply(daemon, "ls -v")?;
-        let mut members = Vec::new();
+        let (mut members, mut last) = (Vec::new(), Vec::new());
         for name in cluster_names(&ls) {
             members.push(reply(daemon, &format!("ls -v -- {name}"))?);
+            last.push(reply(
+                daemon,
+                &format!("trace -- {name} last limit={ERRORS_MAX}"),
+            )?);
         }
-        Ok((ls, members, reply(daemon, "stats")?))
+        Ok(Replies {
+            stats: reply(daemon, "stats")?,
+            ls,
+            members,
+            last,
+        })
     };
     replies(daemon).map_err(|trouble: Trouble| match trouble {
         Trouble::Late(..) => "the daemon does not answer".to_owned(),

@@ -5,6 +5,22 @@ use std::collections::HashMap;
 
 use crate::dispatch::view::MEMBER_COUNTERS;
 
+/// Commands that came out badly which are asked for, of a whole cluster: more than one screen has room for.
+pub(super) const ERRORS_MAX: usize = 64;
+
+/// What one look brings.
+#[derive(Debug)]
+pub(super) struct Replies {
+    /// To `ls -v`.
+    pub(super) ls: String,
+    /// To `ls -v CLUSTER`, for each cluster in that order.
+    pub(super) members: Vec<String>,
+    /// To `trace CLUSTER last`, in the same order.
+    pub(super) last: Vec<String>,
+    /// To `stats`.
+    pub(super) stats: String,
+}
+
 /// A cluster with its members in the order of the listing.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Cluster {
@@ -38,6 +54,8 @@ pub(super) struct Member {
     pub(super) facts: Vec<(String, String)>,
     /// What it has counted since the start of the daemon.
     pub(super) counters: Vec<Counter>,
+    /// The last commands that came out badly there, newest first, a line each.
+    pub(super) errors: Vec<String>,
 }
 
 /// One counter of a member.
@@ -164,6 +182,24 @@ impl Counts {
     }
 }
 
+/// What `trace CLUSTER last` has of a member, newest first.
+fn errors(last: &str, member: &str) -> Vec<String> {
+    let of_member = format!(", RTPproxy = {member}, ");
+    let theirs = last.lines().rev().filter(|line| line.contains(&of_member));
+    theirs.filter_map(error).collect()
+}
+
+/// One of them, in short: when, the reply, how long it took, the command.
+fn error(line: &str) -> Option<String> {
+    let time = line.get("2026-11-26T".len().."2026-11-26T03:02:14.131".len())?;
+    let (rest, reply) = line.rsplit_once(", text = ")?;
+    let (rest, command) = rest.split_once(", command = ").unwrap_or((rest, ""));
+    let (_, delay) = rest.rsplit_once(", delay = ")?;
+    let delay = delay.split(", ").next()?;
+    let colon = if command.is_empty() { "" } else { ": " };
+    Some(format!("{time} {reply} after {delay}{colon}{command}"))
+}
+
 /// What one look found.
 #[derive(Debug, Default)]
 pub(super) struct Picture {
@@ -174,9 +210,14 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    /// From the replies to `ls -v`, to `ls -v CLUSTER` for each cluster in that order, and to `stats`; `earlier` was
-    /// found so long `ago`.
-    pub(super) fn of(ls: &str, members: &[String], stats: &str, earlier: Option<(&Self, Duration)>) -> Self {
+    /// From what a look brought; `earlier` was found so long `ago`.
+    pub(super) fn of(replies: &Replies, earlier: Option<(&Self, Duration)>) -> Self {
+        let Replies {
+            ls,
+            members,
+            last,
+            stats,
+        } = replies;
         let counts = Counts::of(stats);
         let rate = |now: Option<u64>, before: Option<u64>| {
             // A daemon that was started anew counts from 0 again.
@@ -210,46 +251,51 @@ impl Picture {
         let uptime = stats.lines().find_map(|line| line.strip_prefix("uptime = "));
         let uptime = uptime.and_then(|text| text.strip_suffix(" s")?.parse().ok());
         let before = earlier.map(|(picture, _)| &picture.counts);
-        let clusters = blocks(ls).into_iter().zip(members).map(|((_, block), listing)| {
-            let name = text(&block, "name");
-            let members = blocks(listing)
-                .into_iter()
-                .filter(|(head, _)| *head == "RTPproxy")
-                .map(|(_, block)| {
-                    let key = (name.clone(), text(&block, "name"));
-                    let now = counts.members.get(&key);
-                    let before = before.and_then(|counts| counts.members.get(&key));
-                    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-                    Member {
-                        rates: rates(now, before),
-                        counters: counters(now, before),
-                        facts: block.iter().map(owned).collect(),
-                        name: key.1,
-                        address: text(&block, "address"),
-                        weight: text(&block, "weight"),
-                        capacity: text(&block, "capacity"),
-                        state: text(&block, "state"),
-                        status: text(&block, "status"),
-                        sessions: text(&block, "active sessions"),
-                        utilization: text(&block, "capacity utilization"),
-                        delay: text(&block, "average delay"),
-                        bound: text(&block, "bound sessions"),
-                        reason: text(&block, "reason"),
-                    }
-                });
-            let members = members.collect();
-            Cluster {
-                rates: rates(
-                    counts.clusters.get(&name),
-                    before.and_then(|counts| counts.clusters.get(&name)),
-                ),
-                address: text(&block, "address"),
-                bound: text(&block, "bound sessions"),
-                state: text(&block, "state"),
-                name,
-                members,
-            }
-        });
+        let listings = members.iter().zip(last);
+        let clusters = blocks(ls)
+            .into_iter()
+            .zip(listings)
+            .map(|((_, block), (listing, last))| {
+                let name = text(&block, "name");
+                let members = blocks(listing)
+                    .into_iter()
+                    .filter(|(head, _)| *head == "RTPproxy")
+                    .map(|(_, block)| {
+                        let key = (name.clone(), text(&block, "name"));
+                        let now = counts.members.get(&key);
+                        let before = before.and_then(|counts| counts.members.get(&key));
+                        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+                        Member {
+                            rates: rates(now, before),
+                            counters: counters(now, before),
+                            errors: errors(last, &key.1),
+                            facts: block.iter().map(owned).collect(),
+                            name: key.1,
+                            address: text(&block, "address"),
+                            weight: text(&block, "weight"),
+                            capacity: text(&block, "capacity"),
+                            state: text(&block, "state"),
+                            status: text(&block, "status"),
+                            sessions: text(&block, "active sessions"),
+                            utilization: text(&block, "capacity utilization"),
+                            delay: text(&block, "average delay"),
+                            bound: text(&block, "bound sessions"),
+                            reason: text(&block, "reason"),
+                        }
+                    });
+                let members = members.collect();
+                Cluster {
+                    rates: rates(
+                        counts.clusters.get(&name),
+                        before.and_then(|counts| counts.clusters.get(&name)),
+                    ),
+                    address: text(&block, "address"),
+                    bound: text(&block, "bound sessions"),
+                    state: text(&block, "state"),
+                    name,
+                    members,
+                }
+            });
         Self {
             clusters: clusters.collect(),
             uptime: uptime.map(Duration::from_secs),
@@ -271,6 +317,28 @@ mod tests {
     use crate::admin::render;
     use crate::dispatch::view::ClusterView;
 
+    const LAST: &str = "\
+        2026-11-26T03:02:14.131Z answered, call-id = a, client = UNIX process 1, RTPproxy = RTPPROXY1, attempt = 1, \
+        delay = 0.300 ms, why = bound, command = U a 10.0.0.1 4000 f, text = E7\n\
+        2026-11-26T03:02:15.000Z answered, client = UNIX process 1, delay = 0.010 ms, why = by rtp_cluster, \
+        command = Z, text = E0\n\
+        2026-11-26T03:02:16.000Z answered, call-id = b, client = UNIX process 1, RTPproxy = RTPPROXY1, attempt = 1, \
+        delay = 200.000 ms, why = bound, command = D b f t, text = 0\nOK\n";
+
+    #[test]
+    fn a_member_has_its_own_errors_newest_first() {
+        let picture = picture(&Fake::of_the_manual().clusters(), None);
+        let members = &picture.clusters[0].members;
+        assert_eq!(
+            members[0].errors,
+            [
+                "03:02:16.000 0 after 200.000 ms: D b f t",
+                "03:02:14.131 E7 after 0.300 ms: U a 10.0.0.1 4000 f"
+            ]
+        );
+        assert!(members[1].errors.is_empty());
+    }
+
     fn picture(clusters: &[ClusterView], earlier: Option<(&Picture, Duration)>) -> Picture {
         let members: Vec<_> = clusters
             .iter()
@@ -282,7 +350,14 @@ mod tests {
             &clusters.iter().cloned().enumerate().collect::<Vec<_>>(),
             Duration::ZERO,
         );
-        Picture::of(&ls, &members, &stats, earlier)
+        let last = clusters.iter().map(|_| LAST.to_owned()).collect();
+        let replies = Replies {
+            ls,
+            members,
+            last,
+            stats,
+        };
+        Picture::of(&replies, earlier)
     }
 
     #[test]

@@ -180,9 +180,9 @@ impl View {
     fn take(&mut self, now: Instant, look: Look) {
         let ago = self.taken.map(|taken| now.saturating_duration_since(taken));
         match look {
-            Ok((ls, members, stats)) => {
+            Ok(replies) => {
                 let earlier = ago.map(|ago| (&self.picture, ago));
-                self.picture = Picture::of(&ls, &members, &stats, earlier);
+                self.picture = Picture::of(&replies, earlier);
                 self.taken = Some(now);
                 self.trouble = None;
             }
@@ -334,6 +334,11 @@ mod tests {
         assert!(
             member[7].starts_with("RTPPROXY1 (127.0.0.1:22222) ACTIVE"),
             "{member:#?}"
+        );
+        assert!(
+            layout::member(view.chosen().unwrap(), view.style)
+                .iter()
+                .any(|line| line.to_string() == "00:00:01.500 E51 after 0.312 ms"),
         );
         view.open();
         assert_eq!(screen(&mut view, 160), wide);
