@@ -1625,3 +1625,17 @@ fn a_delete_of_a_call_that_found_no_room_follows_it() {
     bench.answer("A", late, "35000 192.0.2.9");
     assert_eq!(bench.one_sent().2, "D c1 from");
 }
+
+#[test]
+fn a_call_that_is_made_anew_at_a_restarted_member_is_bound_there() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    bench.pass(ms(1_000));
+    bench.command("U c1 192.0.2.1 4000 from to");
+    let (_, cookie, _) = bench.one_sent();
+    let (id, last_good) = (bench.id(home), bench.now);
+    bench.core.set_restarted(id, last_good);
+    assert_eq!(bench.home("c1"), None);
+    bench.answer(home, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.home("c1").as_deref(), Some(home));
+}

@@ -115,6 +115,8 @@ impl World {
         {
             let may = self.may_leave(n, home, at);
             assert!(may, "{asked}: {text}, and the call is at {home} since {at:?}");
+            // One that found no room is ended where it is found first.
+            self.calls[n].is_lost |= self.core.totals()[Total::SessionsUnbound as usize] > 0;
         }
         let here = Some((proxy, self.now));
         self.calls[n].home = here;

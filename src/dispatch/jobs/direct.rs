@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use super::super::Dispatch;
 use super::super::attempt::{Job, Transaction};
 use super::super::commands::Asked;
 use super::super::event::Why;
 use super::super::member::Member;
 use super::super::outbox::Outbox;
 use super::super::session::{MemberId, Stage};
+use super::super::{Dispatch, Total};
 use super::{Event, Next};
 use crate::protocol::command::Verb;
 use crate::protocol::reply::{Outcome, own};
@@ -40,7 +40,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 if answer.outcome == Outcome::Positive {
                     self.remember_wish(now, t, answer.from, out);
                     self.remember_suffix(now, t, answer.from);
-                    self.end_if_overtaken(now, t, answer.from, out);
+                    self.has_updated(now, t, answer.from, out);
                 }
                 self.hand_over(t, answer, out);
                 Next::Over
@@ -57,13 +57,24 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// A delete of the call came while this command was on its way, and may have got there first: what the command has made
-    /// since is ended too.
-    fn end_if_overtaken(&mut self, now: Instant, t: &Transaction<C>, home: MemberId, out: &mut Outbox<C, L>) {
-        let known = self.sessions.peek(self.tick(now), t.key.hash, t.call_id());
-        let is_over = known.is_some_and(|binding| binding.member == home && binding.stage == Stage::Ended);
-        if t.key.verb == Verb::Update && !t.key.ends && is_over {
-            self.delete_created(now, home, &t.text, out);
+    /// A member has done a U of a call that was there when the U set out. When a delete came meanwhile, it may have got there
+    /// first: what the U has made since is ended too. When the member has been restarted meanwhile, the call is there anew.
+    fn has_updated(&mut self, now: Instant, t: &Transaction<C>, home: MemberId, out: &mut Outbox<C, L>) {
+        if t.key.verb != Verb::Update || t.key.ends {
+            return;
+        }
+        let (tick, hash) = (self.tick(now), t.key.hash);
+        match self.sessions.peek(tick, hash, t.call_id()) {
+            Some(known) if known.member == home && known.stage == Stage::Ended => {
+                self.delete_created(now, home, &t.text, out);
+            }
+            Some(_) => {}
+            None => {
+                let bound = self.sessions.bind(tick, hash, t.call_id(), home, Stage::Bound);
+                if bound.is_ok() {
+                    self.total(Total::SessionsBound);
+                }
+            }
         }
     }
 
