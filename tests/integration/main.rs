@@ -55,6 +55,8 @@ mod life_trouble;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod many_dispatchers;
+#[cfg(test)]
 mod notify;
 #[cfg(test)]
 mod operations;
