@@ -12,6 +12,9 @@ want mandoc command -v mandoc
 want sip-tester command -v sipp
 want socat command -v socat
 want iproute2 command -v ip
+want keepalived command -v keepalived
+want procps command -v sysctl
+want util-linux command -v unshare
 want telnet command -v telnet
 want curl command -v curl
 want chromium command -v chromium
@@ -36,9 +39,11 @@ install_rtpproxy "$target"
 install_b2bua "$target"
 install_readers "$target"
 
-# The tests of the packages install them, on machines of their own: for that one has to be root.
+# The tests of the packages install them, on machines of their own, and those of a pair of hosts have networks of their
+# own: for that one has to be root.
 if [ "$(id -u)" -ne 0 ] && [ $# -eq 0 ]; then
-    echo "not root: without the tests of the packages; for them: sudo env PATH=\"\$PATH\" sh tests/run.sh --test packages"
+    echo "not root: without the tests of the packages and of a pair of hosts; for them:" \
+        "sudo env PATH=\"\$PATH\" sh tests/run.sh --test packages --test ha"
     set -- --lib --bins --test rules --test integration
 fi
 exec cargo test --locked "$@"
