@@ -53,6 +53,8 @@ mod life_trouble;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod loops;
+#[cfg(test)]
 mod notify;
 #[cfg(test)]
 mod notify_trouble;
