@@ -18,6 +18,9 @@ use hashbrown::HashTable;
 
 /// How long a reply is kept after it was given. SIP servers send a command 5 times, 1 s apart.
 pub const KEEP: Duration = Duration::from_secs(10);
+/// How often a reply is given again at most. Whoever asks more often talks to an echo: our reply has come back to us as
+/// a repeat of its command, and would for as long as it is kept.
+pub const AGAIN_MAX: u8 = 32;
 /// A command in flight is answered or given up by then; what is still here was lost.
 pub const FLIGHT_MAX: Duration = Duration::from_secs(30);
 /// Bytes that one cluster keeps at most. Some 20,000 commands a second of one sender fill its half in 10 s.
@@ -49,6 +52,8 @@ pub enum Seen<'a> {
     InFlight,
     /// A repeat of a command that was answered: send this again.
     Again(&'a [u8]),
+    /// A repeat of a command whose reply was given as often as it may be: drop it.
+    Enough,
     /// A new command of a sender that has as many in flight as it may. Ask again when some have been answered.
     Later,
 }
@@ -94,6 +99,8 @@ struct Kept {
     cookie: Box<[u8]>,
     /// `None` while it is in flight.
     reply: Option<Box<[u8]>>,
+    /// How often that was given again.
+    again: u8,
     /// When it came or, once it is answered, when that was.
     at: Instant,
     /// The sender's next older and next newer answered command.
@@ -104,6 +111,19 @@ struct Kept {
 impl Kept {
     fn cost(&self) -> usize {
         OVERHEAD + self.cookie.len() + self.reply.as_deref().map_or(0, <[u8]>::len)
+    }
+
+    /// It has come once more.
+    fn repeat(&mut self) -> Seen<'_> {
+        let Some(reply) = &self.reply else {
+            return Seen::InFlight;
+        };
+        self.again = self.again.saturating_add(1);
+        if self.again <= AGAIN_MAX {
+            Seen::Again(reply)
+        } else {
+            Seen::Enough
+        }
     }
 
     fn is_old(&self, now: Instant) -> bool {
@@ -170,8 +190,7 @@ impl<K: BuildHasher + Clone> Repeats<K> {
         let hash = self.key.hash_one((from, cookie));
         if let Some(at) = self.find(hash, from, cookie) {
             if self.slot(at).is_some_and(|kept| !kept.is_old(now)) {
-                let reply = self.slot(at).and_then(|kept| kept.reply.as_deref());
-                return reply.map_or(Seen::InFlight, Seen::Again);
+                return self.slot_mut(at).map_or(Seen::InFlight, Kept::repeat);
             }
             self.remove(at);
         }
@@ -185,6 +204,7 @@ impl<K: BuildHasher + Clone> Repeats<K> {
             hash,
             cookie: cookie.into(),
             reply: None,
+            again: 0,
             at: now,
             older: None,
             newer: None,
@@ -438,6 +458,21 @@ mod tests {
             repeats.begin(now, from(1), b"c1"),
             Seen::Again(b"c1 35000 127.0.0.1\n")
         );
+    }
+
+    #[test]
+    fn a_reply_that_comes_back_as_its_command_is_not_given_for_ever() {
+        let (now, mut repeats) = (start(), repeats(BUDGET));
+        run(&mut repeats, now, 1, "c1");
+        for _ in 0..AGAIN_MAX {
+            assert_eq!(repeats.begin(now, from(1), b"c1"), Seen::Again(b"c1 0\n"));
+        }
+        for _ in 0..1_000 {
+            assert_eq!(repeats.begin(now, from(1), b"c1"), Seen::Enough);
+        }
+        // The cookie is free again when the reply is not kept any more.
+        let later = now + KEEP + Duration::from_millis(1);
+        assert_eq!(repeats.begin(later, from(1), b"c1"), Seen::First);
     }
 
     #[test]

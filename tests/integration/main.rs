@@ -59,6 +59,8 @@ mod life_trouble;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod loops;
+#[cfg(test)]
 mod many_dispatchers;
 #[cfg(test)]
 mod monitoring;

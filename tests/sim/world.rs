@@ -312,7 +312,7 @@ impl World {
             }
             match self.repeats.begin(now, from, id.to_string().as_bytes()) {
                 Seen::First => {}
-                Seen::InFlight => return,
+                Seen::InFlight | Seen::Enough => return,
                 Seen::Again(reply) => {
                     assert!(!reply.is_empty(), "{id}: an empty reply is kept");
                     let late = self.chance.ms(0, 3);

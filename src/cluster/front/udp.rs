@@ -1,6 +1,7 @@
 //! A control socket over UDP. A datagram is `COOKIE COMMAND`, its reply `COOKIE REPLY`, from the same socket.
 //!
-//! - A repeat runs nothing: while its command is in flight it is dropped, afterwards it gets the reply again.
+//! - A repeat runs nothing: while its command is in flight it is dropped, afterwards it gets the reply again, so often
+//!   as a client may need it.
 //! - The socket is read faster than commands are served, and what waits is served one sender after the other: who
 //!   floods us takes nothing from the others ([`crate::client::fair`]).
 //! - A sender has only so many commands in flight; those beyond wait in its line.
@@ -191,7 +192,7 @@ impl Udp {
         };
         match repeats.begin(desk.now, from, cookie) {
             Seen::First => {}
-            Seen::InFlight => {
+            Seen::InFlight | Seen::Enough => {
                 desk.cluster.front.repeated.fetch_add(1, Ordering::Relaxed);
                 return Served::Done;
             }
