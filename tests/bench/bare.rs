@@ -26,8 +26,8 @@ const HALF: usize = 8;
 const HEAD: usize = 2 * HALF + 1;
 /// Events taken in one turn.
 const EVENTS: usize = 256;
-/// Connections taken in one turn: replies free clients, so that they go first.
-const ACCEPT_BATCH: usize = 64;
+/// Connections, and replies of a member, taken in one turn at most.
+const BATCH: usize = 64;
 /// What stands for the listener; members have their indices, clients that have not written yet their slots behind
 /// those.
 const LISTENER: u64 = u64::MAX;
@@ -85,12 +85,14 @@ pub fn run(arguments: &[String]) -> io::Result<Infallible> {
     }
     println!("{path}");
     let mut bare = Loop {
+        reads: vec![Batch(1); members.len()],
         members,
         clients: Vec::with_capacity(EVENTS),
         free: Vec::with_capacity(EVENTS),
         used: 0,
         buffer: [0; HEAD + COMMAND_MAX],
     };
+    let mut accepts = Batch(1);
     let mut events = Vec::with_capacity(EVENTS);
     loop {
         events.clear();
@@ -103,9 +105,11 @@ pub fn run(arguments: &[String]) -> io::Result<Infallible> {
         for event in &events {
             match event.data.u64() {
                 LISTENER => {
-                    for _ in 0..ACCEPT_BATCH {
+                    let batch = accepts.begin();
+                    for _ in 0..batch {
                         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
                         let Ok(stream) = accept_with(&listener, flags) else {
+                            accepts.run_dry();
                             break;
                         };
                         let slot = bare.seat(stream.into());
@@ -130,9 +134,27 @@ pub fn run(arguments: &[String]) -> io::Result<Infallible> {
     }
 }
 
+/// How many are taken in a row from one socket: one where few come, so that nobody waits for a look at whether there are
+/// more, and twice as many each time that there were. What is left is told of again by the next wait.
+#[derive(Clone)]
+struct Batch(usize);
+
+impl Batch {
+    fn begin(&mut self) -> usize {
+        let batch = self.0;
+        self.0 = (batch * 2).min(BATCH);
+        batch
+    }
+
+    fn run_dry(&mut self) {
+        self.0 = 1;
+    }
+}
+
 /// Clients sit in slots, and a command's cookie names its client's: nothing is allocated for a command, or looked up.
 struct Loop {
     members: Vec<UdpSocket>,
+    reads: Vec<Batch>,
     /// Each with the number of its command while that is at a member.
     clients: Vec<Option<(UnixStream, u32)>>,
     free: Vec<usize>,
@@ -198,7 +220,11 @@ impl Loop {
 
     /// Passes on what has come from a member.
     fn replies(&mut self, member: usize) {
-        while let Ok(length) = self.members[member].recv(&mut self.buffer) {
+        for _ in 0..self.reads[member].begin() {
+            let Ok(length) = self.members[member].recv(&mut self.buffer) else {
+                self.reads[member].run_dry();
+                return;
+            };
             let Some((head, reply)) = self.buffer[..length].split_at_checked(HEAD) else {
                 continue;
             };

@@ -418,11 +418,16 @@ fn memory_grows_with_the_calls_and_no_more() {
 }
 
 #[test]
-fn a_call_whose_client_hung_up_is_one_that_can_be_ended() {
+fn a_call_whose_client_hung_up_leaves_no_descriptor_and_can_be_ended() {
     let bed = Bed::of(2);
     for member in &bed.members {
         member.on("U", Fault::Late(Duration::from_millis(100)));
     }
+    let descriptors = || {
+        let directory = fs::read_dir(format!("/proc/{}/fd", bed.daemon.pid())).expect("it lives");
+        directory.count()
+    };
+    let before = descriptors();
     for number in 0..50 {
         let mut stream = client::connect(bed.control());
         stream
@@ -436,6 +441,7 @@ fn a_call_whose_client_hung_up_is_one_that_can_be_ended() {
             .collect()
     };
     wait::until_true("all are at the members", LONG, || made().len() >= 50);
+    wait::until_true("nothing is kept for them", LONG, || descriptors() <= before);
     for member in &bed.members {
         member.recover();
     }
