@@ -20,13 +20,16 @@ rm -rf "$tree"
 mkdir -p "$tree" "$packages/deb"
 cp -R packaging/debian "$tree/debian"
 cp packaging/systemd/rtp_cluster.service "$tree/debian/rtp-cluster.rtp_cluster.service"
+cp packaging/systemd/rtp_cluster_status.service "$tree/debian/rtp-cluster.rtp_cluster_status.service"
 cp packaging/systemd/rtp_cluster.tmpfiles "$tree/debian/rtp-cluster.rtp_cluster.tmpfiles"
 cp packaging/init/rtp_cluster "$tree/debian/rtp-cluster.rtp_cluster.init"
 cp packaging/etc/rtp_cluster.default "$tree/debian/rtp-cluster.rtp_cluster.default"
+cp packaging/etc/rtp_cluster_status.default "$tree/debian/rtp-cluster.rtp_cluster_status.default"
 cp etc/rtp_cluster.xml "$tree/example.xml"
+cp -R packaging/monitoring "$tree/monitoring"
 stage "$tree/staged"
 install -D -m 644 -t "$tree/staged/usr/share/zsh/vendor-completions" packaging/completion/_rtp_cluster \
-    packaging/completion/_rtp_cluster_client
+    packaging/completion/_rtp_cluster_client packaging/completion/_rtp_cluster_status
 python3 packaging/copyright.py debian >"$tree/debian/copyright"
 newest=$(dpkg-parsechangelog -l "$tree/debian/changelog" -S Version)
 [ "${newest%-*}" = "$version" ] || fail "packaging/debian/changelog is of $newest, Cargo.toml of $version"

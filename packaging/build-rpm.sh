@@ -18,16 +18,19 @@ rm -rf "$staged" "$tree"
 mkdir -p "$tree/BUILD/examples" "$packages/rpm"
 stage "$staged"
 install -D -m 644 -t "$staged/usr/share/zsh/site-functions" packaging/completion/_rtp_cluster \
-    packaging/completion/_rtp_cluster_client
+    packaging/completion/_rtp_cluster_client packaging/completion/_rtp_cluster_status
 install -D -m 644 packaging/systemd/rtp_cluster.service "$staged/usr/lib/systemd/system/rtp_cluster.service"
+install -D -m 644 -t "$staged/usr/lib/systemd/system" packaging/systemd/rtp_cluster_status.service
 install -D -m 644 packaging/systemd/rtp_cluster.tmpfiles "$staged/usr/lib/tmpfiles.d/rtp_cluster.conf"
 install -D -m 644 packaging/systemd/rtp_cluster.sysusers "$staged/usr/lib/sysusers.d/rtp_cluster.conf"
 install -D -m 644 packaging/etc/rtp_cluster.default "$staged/etc/sysconfig/rtp_cluster"
+install -D -m 644 packaging/etc/rtp_cluster_status.default "$staged/etc/sysconfig/rtp_cluster_status"
 gzip -n9 "$staged"/usr/share/man/man*/*
-strip "$staged/usr/sbin/rtp_cluster" "$staged/usr/bin/rtp_cluster_client"
+strip "$staged/usr/sbin/rtp_cluster" "$staged/usr/sbin/rtp_cluster_status" "$staged/usr/bin/rtp_cluster_client"
 # Read as %license and %doc.
 cp LICENSE "$tree/BUILD"
 cp etc/rtp_cluster.xml "$tree/BUILD/examples"
+cp -R packaging/monitoring "$tree/BUILD/examples/monitoring"
 sed 's/^rtp-cluster/rtp_cluster/' packaging/debian/changelog >"$tree/BUILD/changelog"
 python3 packaging/copyright.py debian >"$tree/BUILD/copyright"
 

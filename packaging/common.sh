@@ -8,6 +8,9 @@ export RTP_CLUSTER_PID_FILE=/run/rtp_cluster/rtp_cluster.pid
 export RTP_CLUSTER_LOG_FILE=/var/log/rtp_cluster/rtp_cluster.log
 # The SIP server's user is in our group, which is to let it call and not administer.
 export RTP_CLUSTER_ADMIN_MODE=0600
+# Whoever is in that group may look: rtp_cluster_status is.
+export RTP_CLUSTER_READONLY_SOCKET=/run/rtp_cluster/readonly.sock
+export RTP_CLUSTER_READONLY_MODE=0660
 
 umask 022
 top=$(pwd)
@@ -33,12 +36,14 @@ compile() {
 stage() {
     root=$1
     install -D -m 755 "$packages/build/release/rtp_cluster" "$root/usr/sbin/rtp_cluster"
+    install -D -m 755 "$packages/build/release/rtp_cluster_status" "$root/usr/sbin/rtp_cluster_status"
     install -D -m 755 "$packages/build/release/rtp_cluster_client" "$root/usr/bin/rtp_cluster_client"
-    install -D -m 644 -t "$root/usr/share/man/man8" man/rtp_cluster.8 man/rtp_cluster_client.8
+    install -D -m 644 -t "$root/usr/share/man/man8" man/rtp_cluster.8 man/rtp_cluster_client.8 \
+        man/rtp_cluster_status.8
     install -D -m 644 -t "$root/usr/share/man/man5" man/rtp_cluster.xml.5
     install -D -m 640 packaging/etc/rtp_cluster.xml "$root/etc/rtp_cluster/rtp_cluster.xml"
     install -D -m 644 packaging/logrotate/rtp_cluster "$root/etc/logrotate.d/rtp_cluster"
-    for program in rtp_cluster rtp_cluster_client; do
+    for program in rtp_cluster rtp_cluster_client rtp_cluster_status; do
         install -D -m 644 "packaging/completion/$program.bash" "$root/usr/share/bash-completion/completions/$program"
     done
     install -d -m 755 "$root/var/lib/rtp_cluster" "$root/var/log/rtp_cluster"

@@ -37,6 +37,30 @@
 //! notifications; then new commands, in batches. What up to 16 commands come to is carried out together. A descriptor
 //! with nothing to say costs a turn nothing.
 //!
+//! # Rooms
+//!
+//! Each room uses those below it, as this table says, and nothing above; a room within another is one of its own where
+//! it has a row. A test reads the table. Files of one room do not import each other in a circle either.
+//!
+//! | room | may use |
+//! |---|---|
+//! | `bin` | `status`, `console`, `server`, `daemon` |
+//! | `status` | `console`, `admin`, `dispatch`, `daemon`, `sockets`, `rim` |
+//! | `console` | `admin`, `daemon`, `dispatch`, `config`, `sockets`, `rim` |
+//! | `server` | `admin`, `cluster`, `health`, `link`, `state`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
+//! | `admin` | `dispatch`, `sockets`, `config`, `rim` |
+//! | `cluster` | `health`, `link`, `client`, `dispatch`, `protocol`, `sockets`, `config`, `rim` |
+//! | `health` | `link`, `protocol`, `config`, `rim` |
+//! | `link` | `protocol`, `config`, `rim` |
+//! | `state` | `dispatch`, `config`, `rim` |
+//! | `client` | `rim` |
+//! | `dispatch` | `protocol`, `config`, `rim` |
+//! | `daemon` | `sockets`, `config`, `rim` |
+//! | `protocol` | `rim` |
+//! | `sockets` | `config`, `rim` |
+//! | `config` | `rim` |
+//! | `rim` | |
+//!
 //! # Threads
 //!
 //! | thread | file | waits in | ended by |
@@ -45,7 +69,9 @@
 //! | `cluster-N` | `cluster/cluster_thread.rs` | readiness of all its descriptors, or the next alarm | a message |
 //! | `health` | `health/health_thread.rs` | readiness of its probes' sockets, or the next alarm | a message |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
+//! | `state` | `state/state_thread.rs` | its channel, for a quarter of a second; only with `-S` | a message |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
+//! | `takeover` | `server/takeover_thread.rs` | while a successor takes over: its words | shutdown of its connection |
 //! | `ending` | `daemon/ending_thread.rs` | while the daemon ends: a second SIGTERM, which ends it whatever the others do | shutdown of its socket pair |
 //!
 //! Others reach a loop through its mailbox ([`rim::readiness::Mailbox`]): a bounded crossbeam channel and a wake-up. The
@@ -54,6 +80,9 @@
 //!
 //! `rtp_cluster_client` has two, beside the one of its keys: `console/signal_thread.rs` waits for the signal that ends it,
 //! and `console/top/look_thread.rs` asks the daemon for what the live view shows.
+//!
+//! `rtp_cluster_status` is another process, which reads the admin socket: `sampler` (`status/sampler_thread.rs`) asks once a
+//! second, `http-N` (`status/http_thread.rs`) answer from what it saw last.
 //!
 //! Whatever blocks a thread for news stands inside of [`rim::idle`], so that the watchdog tells one that waits from one
 //! that hangs.
@@ -68,27 +97,6 @@
 //! 3. `cluster`: whether first probes are awaited, then the dispatcher of one cluster, and never two of them: held over no
 //!    I/O and no log call. It is the only lock on the way of a command, and nobody else holds it for long;
 //! 4. `rim`: what the pool of names and the watchdog keep, and who listens to a feed of news.
-//!
-//! # Rooms
-//!
-//! Each room uses those that its row names, and nothing else; no two files use each other.
-//!
-//! | room | uses |
-//! |---|---|
-//! | `rim` | |
-//! | `protocol` | |
-//! | `config` | |
-//! | `client` | |
-//! | `sockets` | `config` `rim` |
-//! | `dispatch` | `protocol` `config` `rim` |
-//! | `link` | `protocol` `config` `rim` |
-//! | `health` | `link` `protocol` `config` `rim` |
-//! | `cluster` | `health` `link` `client` `dispatch` `protocol` `config` `sockets` `rim` |
-//! | `admin` | `dispatch` `config` `rim` |
-//! | `daemon` | `sockets` `config` `rim` |
-//! | `server` | `admin` `cluster` `health` `link` `dispatch` `config` `daemon` `sockets` `rim` |
-//! | `console` | `admin` `config` `rim` |
-//! | `bin` | `server` `daemon` `console` |
 //!
 //! # Absent on purpose
 //!
@@ -107,3 +115,5 @@ pub mod protocol;
 pub mod rim;
 pub mod server;
 pub mod sockets;
+pub mod state;
+pub mod status;

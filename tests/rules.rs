@@ -2,12 +2,17 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | `arrows` | each room uses those below it, as the tour's table says, and no two files import each other |
 //! | `house` | the shape of the source: pure files do no I/O, the tour names each thread, nothing names this machine |
 //! | `manual` | the man pages name what the programs have, and nothing else |
 //! | `limits` | they tell each limit as it is |
+//! | `model` | `tests/README.md` names the test that holds each kind of fault, and the test exists |
 //! | `samples` | configurations that are shown somewhere load, the corpus is whole |
 //! | `readme` | commands that are shown somewhere exist |
 
+#[cfg(test)]
+#[path = "rules/arrows.rs"]
+mod arrows;
 #[cfg(test)]
 #[path = "rules/code.rs"]
 mod code;
@@ -26,6 +31,9 @@ mod manual;
 #[cfg(test)]
 #[path = "rules/mdoc.rs"]
 mod mdoc;
+#[cfg(test)]
+#[path = "rules/model.rs"]
+mod model;
 #[cfg(test)]
 #[path = "rules/readme.rs"]
 mod readme;

@@ -13,6 +13,9 @@ want sip-tester command -v sipp
 want socat command -v socat
 want iproute2 command -v ip
 want telnet command -v telnet
+want curl command -v curl
+want chromium command -v chromium
+want prometheus command -v promtool
 want python3 command -v python3
 want dpkg-dev command -v dpkg-buildpackage
 want debhelper command -v dh

@@ -15,7 +15,7 @@ _rtp_cluster() {
             mapfile -t COMPREPLY < <(compgen -u -- "$word")
         fi
         ;;
-    -m | --socket-mode | --admin-mode)
+    -m | --socket-mode | --admin-mode | --readonly-mode)
         mapfile -t COMPREPLY < <(compgen -W "0600 0660 0666" -- "$word")
         ;;
     --log-format)

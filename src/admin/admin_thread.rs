@@ -16,12 +16,12 @@ use rustix::io::Errno;
 
 use super::apply;
 use super::connection::{Connection, Desk};
+use super::limits::{Limits, Warnings};
 use super::places::{self, Place, Room};
 use super::reply::Reply;
 use super::reserve::Reserve;
 use crate::admin::operator::Operator;
 use crate::rim::feed::Wake;
-use crate::rim::throttle::Throttle;
 use crate::rim::{self, Thread};
 
 /// Bytes that all connections together have not read. Beyond it the one with the most is closed.
@@ -79,27 +79,6 @@ impl AdminHandle {
     }
 }
 
-/// How long a silent client keeps its place.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// After the beginning of a line that does not end, however many bytes of it come meanwhile.
-    pub(super) half_line: Duration,
-    /// After whole lines, or none at all: a prompt may stay open over night.
-    pub(super) idle: Duration,
-    /// While it does not read what others wait for.
-    pub(super) unread: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            half_line: Duration::from_secs(60),
-            idle: Duration::from_secs(24 * 60 * 60),
-            unread: Duration::from_secs(1),
-        }
-    }
-}
-
 /// Starts the admin thread on `doors`.
 ///
 /// # Errors
@@ -149,17 +128,6 @@ struct Entrance {
     door: AdminDoor,
     /// While it lies ahead, nobody is accepted.
     shut_until: Option<Instant>,
-}
-
-/// What anybody who may connect can cause, told once a minute.
-#[derive(Debug, Default)]
-pub(super) struct Warnings {
-    no_descriptors: Throttle,
-    unread: Throttle,
-    /// Changes that a read-only socket does not take.
-    pub(super) refused: Throttle,
-    /// Commands behind a `wait` whose client has gone.
-    pub(super) lost: Throttle,
 }
 
 /// Tells the thread that there is news for somebody who follows. Many tellings are one until they are seen.

@@ -275,6 +275,29 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::pairs;
+
+    #[test]
+    fn the_usage_of_a_command_names_its_keys_and_no_others() {
+        for (kind, mut keys) in [
+            (Kind::Add, pairs::member_keys()),
+            (Kind::ClusterAdd, pairs::cluster_keys()),
+        ] {
+            let entry = COMMANDS.iter().find(|entry| entry.kind == kind).unwrap();
+            let pairs = entry
+                .usage
+                .split([' ', ',', '['])
+                .filter(|word| word.contains('='));
+            let mut named: Vec<&str> = pairs.filter_map(|pair| pair.split('=').next()).collect();
+            named.sort_unstable();
+            keys.sort_unstable();
+            assert_eq!(named, keys, "{}", entry.usage);
+        }
+        let set = COMMANDS.iter().find(|entry| entry.kind == Kind::Set).unwrap();
+        for key in pairs::setting_keys() {
+            assert!(set.help.contains(key), "{key}: {}", set.help);
+        }
+    }
 
     #[test]
     fn every_form_starts_with_its_name_and_says_its_action() {

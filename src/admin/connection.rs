@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use rustix::event::PollFlags;
 
-use super::admin_thread::{Limits, Warnings};
 use super::apply::{self, Outcome};
 use super::command::Wait;
 use super::commands::Access;
 use super::following::Following;
 use super::grammar;
+use super::limits::{Limits, Warnings};
 use super::lines::{LINE_MAX, Line, Lines};
 use super::listing::Listing;
 use super::places::Place;

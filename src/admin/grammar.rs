@@ -11,7 +11,7 @@ use super::command::{
 use super::commands::{self, Entry, Kind};
 use super::reply::Reply;
 use super::select::{Selection, SortKey};
-use crate::config::fields;
+use crate::config::pairs;
 
 /// Reads one line. `None` for a blank one, which gets no reply.
 ///
@@ -73,7 +73,7 @@ fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result
     let command = match entry.kind {
         Kind::Ls => args.ls()?,
         Kind::Add => {
-            let member = fields::member_from_pairs(&args.pairs()?).map_err(Reply::error)?;
+            let member = pairs::member_from_pairs(&args.pairs()?).map_err(Reply::error)?;
             Command::Add { cluster, member }
         }
         Kind::Delete => Command::Delete {
@@ -94,7 +94,7 @@ fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result
             let settings = args
                 .pairs()?
                 .into_iter()
-                .map(|(key, value)| fields::setting_from_pair(key, value));
+                .map(|(key, value)| pairs::setting_from_pair(key, value));
             let settings = settings.collect::<Result<_, _>>().map_err(Reply::error)?;
             Command::Set {
                 cluster,
@@ -103,7 +103,7 @@ fn arguments(entry: &'static Entry, cluster: String, words: Words<'_>) -> Result
             }
         }
         Kind::ClusterAdd => {
-            let cluster = fields::cluster_from_pairs(&args.pairs()?).map_err(Reply::error)?;
+            let cluster = pairs::cluster_from_pairs(&args.pairs()?).map_err(Reply::error)?;
             Command::ClusterAdd(Box::new(cluster))
         }
         Kind::ClusterDelete => Command::ClusterDelete {

@@ -14,6 +14,7 @@ pub mod commands;
 mod connection;
 mod following;
 pub mod grammar;
+mod limits;
 pub mod lines;
 pub mod listing;
 pub mod operator;

@@ -91,8 +91,8 @@ fn block(n: usize, view: &MemberView, verbose: bool) -> String {
     );
     field(&mut text, 8, "status", member.status.as_str());
     if verbose {
-        field(&mut text, 8, "wan_address", or_none(member.wan_address));
-        field(&mut text, 8, "lan_address", or_none(member.lan_address));
+        field(&mut text, 8, "wan_address", or_none(member.wan_address.some()));
+        field(&mut text, 8, "lan_address", or_none(member.lan_address.some()));
         field(&mut text, 8, "cmd_out_address", or_none(member.cmd_out_address));
         field(&mut text, 8, "bound sessions", view.bound);
         field(
@@ -396,7 +396,7 @@ Inactive members of the cluster #1:
     fn the_verbose_lines_come_after_the_status() {
         let mut view = member("A", 1, 100, 2500);
         (view.active_sessions, view.bound) = (Some(25), 24);
-        view.member.wan_address = Some([203, 0, 113, 4].into());
+        view.member.wan_address = [203, 0, 113, 4].into();
         let (plain, verbose) = (block(0, &view, false), block(0, &view, true));
         let more = verbose.strip_prefix(&plain).unwrap();
         let want = [

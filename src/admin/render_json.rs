@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use super::render::{call_id_text, utilization};
 use super::select::Selection;
-use crate::config::model::{self, CapacityLimit, NoMembers, Policy};
+use crate::config::{self, Value, model};
 use crate::dispatch::histogram::{DELAY_BUCKETS, Histogram};
 use crate::dispatch::view::{CLUSTER_COUNTERS, ClusterView, MEMBER_COUNTERS, MemberView, SessionsView};
 
@@ -118,66 +118,35 @@ fn cluster(json: &mut Json, n: usize, view: &ClusterView, selection: Selection) 
     });
 }
 
+/// As in a file; an element that is one attribute is its value, a relay that is not wanted `null`.
 fn settings(json: &mut Json, cluster: &model::Cluster) {
-    json.key("capacity_limit").string(match cluster.capacity_limit {
-        CapacityLimit::Soft => "soft",
-        CapacityLimit::Hard => "hard",
-    });
-    json.key("balancing").string(match cluster.policy {
-        Policy::Weighted => "weighted",
-        Policy::LeastLoaded => "least-loaded",
-        Policy::Hash => "hash",
-    });
-    json.key("failover").object(|json| {
-        json.key("timeout").seconds(Some(cluster.failover.timeout));
-        json.key("attempts").number(cluster.failover.attempts);
-    });
-    json.key("health").object(|json| {
-        let health = &cluster.health;
-        json.key("interval").seconds(Some(health.interval));
-        json.key("timeout").seconds(Some(health.timeout));
-        json.key("fall").number(health.fall);
-        json.key("rise").number(health.rise);
-        json.key("retry").seconds(Some(health.retry));
-        json.key("slow_start").seconds(Some(health.slow_start));
-    });
-    json.key("sessions").object(|json| {
-        json.key("max").number(cluster.sessions.max);
-        json.key("expire").seconds(Some(cluster.sessions.expire));
-    });
-    json.key("no_members").string(match cluster.no_members {
-        NoMembers::Error => "error",
-        NoMembers::Silent => "silent",
-    });
-    json.key("socket").object(|json| {
-        json.key("user").optional(cluster.socket.user.as_ref());
-        json.key("group").optional(cluster.socket.group.as_ref());
-        json.key("mode")
-            .optional(cluster.socket.mode.map(|mode| format!("{mode:04o}")));
-    });
-    json.key("disconnect_notify");
-    match &cluster.disconnect_notify {
-        None => json.null(),
-        Some(notify) => json.object(|json| {
-            json.key("inbound_address")
-                .string(&notify.inbound_address.to_string());
-            json.key("dest_socket_prefix").string(&notify.dest_socket_prefix);
-            json.key("on_member_loss").seconds(notify.on_member_loss);
-        }),
+    for element in config::children(config::CLUSTER).filter(|element| !element.attributes.is_empty()) {
+        json.key(element.name);
+        let leaves = element.children();
+        let leaves: Vec<_> = leaves
+            .filter_map(|leaf| Some((leaf.name, leaf.value(cluster)?)))
+            .collect();
+        match element.attributes {
+            [attribute] if leaves.is_empty() => json.value(&attribute.value(cluster)),
+            _ if !leaves.is_empty() && leaves.iter().all(|(_, value)| *value == Value::None) => json.null(),
+            attributes => json.object(|json| {
+                let attributes = attributes.iter().map(|a| (a.name, a.value(cluster)));
+                for (name, value) in leaves.into_iter().chain(attributes) {
+                    json.key(name).value(&value);
+                }
+            }),
+        }
     }
 }
 
 fn member(json: &mut Json, view: &MemberView) {
     let member = &view.member;
-    json.key("name").string(member.name.as_str());
-    json.key("protocol").string(member.protocol.as_str());
-    json.key("address").string(&member.address.to_string());
-    json.key("weight").number(member.weight);
-    json.key("capacity").number(member.capacity);
+    // That it drains no file can say.
+    for element in config::children(config::MEMBER).filter(|element| element.name != "status") {
+        json.key(element.name)
+            .value(&element.value(member).unwrap_or(Value::None));
+    }
     json.key("status").string(member.status.as_str());
-    json.key("wan_address").optional(member.wan_address);
-    json.key("lan_address").optional(member.lan_address);
-    json.key("cmd_out_address").optional(member.cmd_out_address);
     json.key("state")
         .string(if view.online { "online" } else { "offline" });
     json.key("reason").string(&view.why);
@@ -208,7 +177,7 @@ fn member(json: &mut Json, view: &MemberView) {
 
 fn cluster_counters(json: &mut Json, view: &ClusterView) {
     json.key("counters").counters(CLUSTER_COUNTERS, &view.counters);
-    histogram(json, "time", &view.times);
+    histogram(json, "delay", &view.times);
     json.key("commands").object(|json| {
         for (letter, answered, errors, ours) in &view.commands {
             json.key(&letter.to_string()).object(|json| {
@@ -337,6 +306,15 @@ impl Json {
         }
     }
 
+    fn value(&mut self, value: &Value) {
+        match value {
+            Value::None | Value::Off => self.null(),
+            Value::Whole(number) => self.number(number),
+            Value::Time(time) => self.seconds(Some(*time)),
+            Value::Text(text) => self.string(text),
+        }
+    }
+
     pub(super) fn seconds(&mut self, time: Option<Duration>) {
         match time {
             Some(time) => self.number(time.as_secs_f64()),
@@ -355,15 +333,13 @@ impl Json {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::admin::fake::{Fake, cluster, member};
     use crate::admin::operator::Operator;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
-    fn parsed(text: &str) -> Value {
+    fn parsed(text: &str) -> serde_json::Value {
         assert_eq!(text.lines().count(), 1, "one line: {text}");
         serde_json::from_str(text).unwrap()
     }
@@ -381,10 +357,10 @@ mod tests {
         assert_eq!(first["address"], "/var/run/rtpproxy.sock");
         assert_eq!(first["active_members"], 2);
         assert_eq!(first["settings"]["failover"]["timeout"], 0.25);
-        assert_eq!(first["settings"]["disconnect_notify"], Value::Null);
+        assert_eq!(first["settings"]["disconnect_notify"], serde_json::Value::Null);
         assert_eq!(first["commands"]["U"]["errors"], 1);
         assert_eq!(first["counters"]["failovers"], 5);
-        assert_eq!(first["time"]["sum"], 0.04);
+        assert_eq!(first["delay"]["sum"], 0.04);
         let proxy = &first["members"][1];
         assert_eq!(
             (&proxy["name"], &proxy["weight"]),
@@ -403,19 +379,19 @@ mod tests {
         assert_eq!(buckets.len(), DELAY_BUCKETS.len() + 1);
         assert_eq!(
             (&buckets[0]["up_to"], &buckets[DELAY_BUCKETS.len()]["up_to"]),
-            (&0.000_05.into(), &Value::Null)
+            (&0.000_05.into(), &serde_json::Value::Null)
         );
         // What is not known is not zero.
         let away = &json["clusters"][1]["members"][0];
         assert_eq!(
             (&away["state"], &away["active_sessions"]),
-            (&"offline".into(), &Value::Null)
+            (&"offline".into(), &serde_json::Value::Null)
         );
-        assert_eq!(away["average_delay"], Value::Null);
+        assert_eq!(away["average_delay"], serde_json::Value::Null);
         assert_eq!(away["reason"], "2 probes unanswered");
         assert_eq!(
             (&away["detail"], &away["tried_again_in"]),
-            (&Value::Null, &Value::Null)
+            (&serde_json::Value::Null, &serde_json::Value::Null)
         );
         assert_eq!(away["lacks"], serde_json::json!([]));
     }
@@ -494,7 +470,7 @@ mod tests {
         let values = parsed(&json.text);
         assert_eq!(
             (&values[0], &values[1], &values[2]),
-            (&Value::Null, &Value::Null, &1.5.into())
+            (&serde_json::Value::Null, &serde_json::Value::Null, &1.5.into())
         );
     }
 }

@@ -40,8 +40,8 @@ fn of_clusters(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
             }
         }
     }
-    let name = "command_seconds";
-    let help = "time from a command's coming to its reply's leaving";
+    let name = "command_duration_seconds";
+    let help = "time from a SIP server's command to its reply";
     out.head(name, "histogram", help);
     for (_, view) in clusters {
         out.histogram(name, &[("cluster", view.cluster.name.as_str())], &view.times);
@@ -146,6 +146,16 @@ fn delays(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
     }
 }
 
+/// An upper bound as every library writes it: `1.0`, `0.00025`, `5e-05`. Another spelling is another series.
+pub(crate) fn le(seconds: f64) -> String {
+    if seconds < 1e-4 {
+        let text = format!("{seconds:e}");
+        let (digits, exponent) = text.split_once("e-").unwrap_or((&text, "0"));
+        return format!("{digits}e-{exponent:0>2}");
+    }
+    format!("{seconds:?}")
+}
+
 type Label<'a> = (&'static str, &'a str);
 
 /// Each member with its labels.
@@ -184,7 +194,7 @@ impl Exposition {
         let mut count = 0_u64;
         let bounds = DELAY_BUCKETS
             .iter()
-            .map(|&bound| Duration::from_micros(bound).as_secs_f64().to_string());
+            .map(|&bound| le(Duration::from_micros(bound).as_secs_f64()));
         for (bound, in_bucket) in bounds.chain(["+Inf".to_owned()]).zip(&times.buckets) {
             count = count.saturating_add(*in_bucket);
             let labels = [labels, &[("le", &*bound)]].concat();
@@ -257,8 +267,8 @@ mod tests {
             "rtp_cluster_member_delay_seconds_bucket{cluster=\"Supercluster#1\",member=\"RTPPROXY1\",le=\"+Inf\"} 17",
             "rtp_cluster_member_delay_seconds_sum{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 0.04",
             "rtp_cluster_member_delay_seconds_count{cluster=\"Supercluster#1\",member=\"RTPPROXY1\"} 17",
-            "rtp_cluster_command_seconds_bucket{cluster=\"Supercluster#1\",le=\"0.00005\"} 1",
-            "rtp_cluster_command_seconds_count{cluster=\"Supercluster#1\"} 17",
+            "rtp_cluster_command_duration_seconds_bucket{cluster=\"Supercluster#1\",le=\"5e-05\"} 1",
+            "rtp_cluster_command_duration_seconds_count{cluster=\"Supercluster#1\"} 17",
         ] {
             assert!(
                 text.lines().any(|found| found == line),
@@ -311,6 +321,19 @@ mod tests {
         );
         for name in names {
             assert!(heads.contains(&*name), "{name}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_spelt_as_everybody_spells_them() {
+        for (seconds, text) in [
+            (0.00005, "5e-05"),
+            (0.0001, "0.0001"),
+            (0.00025, "0.00025"),
+            (1.0, "1.0"),
+            (2.5, "2.5"),
+        ] {
+            assert_eq!(le(seconds), text);
         }
     }
 

@@ -8,8 +8,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::admin_thread::{AdminDoor, AdminHandle, Limits, start, start_with};
+use super::admin_thread::{AdminDoor, AdminHandle, start, start_with};
 use super::fake::{Fake, Place, cluster, event, member, traced};
+use super::limits::Limits;
 use super::lines::LINE_MAX;
 use super::places::{CONNECTIONS_MAX, READ_ONLY_CONNECTIONS_MAX};
 use super::render_news::News;

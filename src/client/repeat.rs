@@ -12,7 +12,6 @@ use core::hash::BuildHasher;
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::HashMap;
-use std::hash::RandomState;
 use std::time::Instant;
 
 use hashbrown::HashTable;
@@ -56,12 +55,12 @@ pub enum Seen<'a> {
 
 /// The commands of one cluster's clients, by sender and cookie.
 #[derive(Debug)]
-pub struct Repeats {
+pub struct Repeats<K> {
     index: HashTable<(u64, u32)>,
     slots: Vec<Option<Kept>>,
     free: Vec<u32>,
-    sources: HashMap<SocketAddr, Source>,
-    key: RandomState,
+    sources: HashMap<SocketAddr, Source, K>,
+    key: K,
     epoch: Instant,
     budget: usize,
     /// Bytes of all that is kept.
@@ -146,10 +145,10 @@ impl Source {
     }
 }
 
-impl Repeats {
+impl<K: BuildHasher + Clone> Repeats<K> {
     /// Nothing kept yet, and `budget` bytes at most later, [`BUDGET`] by default. `key` hashes cookies: they come
     /// from outside, it must not be known there.
-    pub fn new(now: Instant, budget: usize, key: RandomState) -> Self {
+    pub fn new(now: Instant, budget: usize, key: K) -> Self {
         // Room for all that the budget lets in is asked for at once; the system gives it page by page, as it is
         // used. What would grow would stand still for milliseconds while it does.
         let most = budget / OVERHEAD;
@@ -397,12 +396,12 @@ mod tests {
         (Ipv4Addr::LOCALHOST, port).into()
     }
 
-    fn repeats(budget: usize) -> Repeats {
-        Repeats::new(start(), budget, RandomState::new())
+    fn repeats(budget: usize) -> Repeats<std::hash::RandomState> {
+        Repeats::new(start(), budget, std::hash::RandomState::new())
     }
 
     /// Runs a new command to its end.
-    fn run(repeats: &mut Repeats, now: Instant, port: u16, cookie: &str) {
+    fn run(repeats: &mut Repeats<std::hash::RandomState>, now: Instant, port: u16, cookie: &str) {
         assert_eq!(
             repeats.begin(now, from(port), cookie.as_bytes()),
             Seen::First,
@@ -416,7 +415,7 @@ mod tests {
         );
     }
 
-    fn is_kept(repeats: &mut Repeats, port: u16, cookie: &str) -> bool {
+    fn is_kept(repeats: &mut Repeats<std::hash::RandomState>, port: u16, cookie: &str) -> bool {
         let hash = repeats.key.hash_one((from(port), cookie.as_bytes()));
         repeats.find(hash, from(port), cookie.as_bytes()).is_some()
     }
@@ -567,7 +566,7 @@ mod tests {
     }
 
     /// New commands of one sender that are taken at this moment, answered or not.
-    fn begun(repeats: &mut Repeats, now: Instant, name: &str) -> usize {
+    fn begun(repeats: &mut Repeats<std::hash::RandomState>, now: Instant, name: &str) -> usize {
         (0..=IN_FLIGHT_OF_ONE)
             .take_while(|n| repeats.begin(now, from(1), format!("{name}{n}").as_bytes()) == Seen::First)
             .count()

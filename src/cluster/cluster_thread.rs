@@ -33,7 +33,7 @@ pub const ORDERS: usize = 4096;
 const ORDERS_BATCH: usize = 256;
 /// What has time to be heard is heard after that at the latest.
 const HEAR_EVERY: Duration = Duration::from_secs(1);
-/// Batches of new commands in one turn.
+/// Batches of new commands, and of replies, in one turn.
 const BATCHES: usize = 4;
 
 /// What other threads want of a cluster's loop.
@@ -76,18 +76,7 @@ pub struct AtWork {
 /// # Errors
 /// When the system has no more threads.
 pub fn start(cluster: &Arc<Cluster>, poller: Poller, orders: Receiver<Order>) -> io::Result<Thread> {
-    let mut at_work = AtWork {
-        cluster: Arc::clone(cluster),
-        poller,
-        orders,
-        out: Out::default(),
-        front: Front::new(),
-        links: Links::default(),
-        relay: None,
-        again: Vec::new(),
-        door_again: false,
-        end: None,
-    };
+    let mut at_work = AtWork::new(cluster, poller, orders);
     spawn(format!("cluster-{}", cluster.number), move || {
         while at_work.turn() {}
         at_work.finish();
@@ -95,8 +84,23 @@ pub fn start(cluster: &Arc<Cluster>, poller: Poller, orders: Receiver<Order>) ->
 }
 
 impl AtWork {
+    pub(super) fn new(cluster: &Arc<Cluster>, poller: Poller, orders: Receiver<Order>) -> Self {
+        Self {
+            cluster: Arc::clone(cluster),
+            poller,
+            orders,
+            out: Out::default(),
+            front: Front::new(),
+            links: Links::default(),
+            relay: None,
+            again: Vec::new(),
+            door_again: false,
+            end: None,
+        }
+    }
+
     /// Waits for something to do and does it; false when it is over.
-    fn turn(&mut self) -> bool {
+    pub(super) fn turn(&mut self) -> bool {
         let is_behind = self.door_again || !self.again.is_empty() || !self.orders.is_empty();
         let until = if is_behind { Some(now()) } else { self.due() };
         let mut ready = core::mem::take(&mut self.again);
@@ -105,20 +109,23 @@ impl AtWork {
             return false;
         }
         let at = now();
-        for event in &ready {
-            if tokens::kind(event.token) == tokens::LINK
-                && self.links.ready(
-                    at,
-                    event.token,
-                    &self.cluster,
-                    &mut self.out,
-                    self.poller.registry(),
-                )
-            {
-                self.again.push(*event);
+        let links = ready
+            .iter()
+            .filter(|event| tokens::kind(event.token) == tokens::LINK);
+        let mut links: Vec<Ready> = links.copied().collect();
+        for _ in 0..BATCHES {
+            if links.is_empty() {
+                break;
             }
+            links.retain(|event| {
+                let registry = self.poller.registry();
+                self.links
+                    .ready(at, event.token, &self.cluster, &mut self.out, registry)
+            });
+            // Who waits for these does not wait for those that may still come.
+            self.settle();
         }
-        self.settle();
+        self.again.extend(links);
         self.alarms();
         self.take_orders();
         for event in &ready {
@@ -240,6 +247,16 @@ impl AtWork {
     /// What the health thread has to say of a member.
     fn hear(&mut self, id: MemberId, news: News) {
         let before = self.links.tell(id, &news);
+        let is_online = self
+            .cluster
+            .look(|_, core| core.member_of(id).is_some_and(|member| member.online));
+        let news = match news {
+            // It is followed at another target than before, which has not met it online.
+            News::Absent(why) if is_online => News::State { online: false, why },
+            // The same, of one that has.
+            News::State { online: true, .. } if is_online => return self.cluster.tell_probed(),
+            other => other,
+        };
         match &news {
             News::State { online: true, why } => self.say(id, "offline", "online", why),
             News::State { online: false, why } => self.say(id, "online", "offline", why),
@@ -429,6 +446,8 @@ impl AtWork {
 
     /// What is still in flight is answered with an error of ours, and all is closed.
     fn finish(&mut self) {
+        // That members go now is not what a successor is to know.
+        self.cluster.look(|_, core| core.close_journal());
         let members: Vec<MemberId> = self
             .cluster
             .look(|_, core| core.members_in_order().iter().map(|member| member.id).collect());
@@ -573,5 +592,31 @@ fn log_note(cluster: &Cluster, note: &Note) {
             "member {member} of {name}: too many deletes wait for it; {deletes} dropped, \
              those sessions will time out there"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bench::Bench;
+    use super::*;
+
+    #[test]
+    fn one_that_was_online_is_offline_when_it_is_absent_at_another_target() {
+        let mut bench = Bench::new();
+        let (id, _member) = bench.udp_member();
+        assert!(bench.is_online(id));
+        bench.tell(id, News::Absent("1 probe unanswered".into()));
+        assert!(!bench.is_online(id));
+        bench.online(id);
+        let went = |bench: &Bench| {
+            let counted = |core: &mut super::super::Core| {
+                core.member_of(id)
+                    .map(|member| member.counters()[Count::WentOnline as usize])
+            };
+            bench.cluster.look(|_, core| counted(core))
+        };
+        assert_eq!(went(&bench), Some(2));
+        bench.online(id);
+        assert_eq!(went(&bench), Some(2), "it has been told before");
     }
 }

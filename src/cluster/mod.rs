@@ -3,6 +3,8 @@
 //! may do with a cluster is here: read and change its [`Dispatch`], which is behind a lock, and ask the loop for what
 //! needs a descriptor.
 
+#[cfg(test)]
+mod bench;
 pub mod cluster_thread;
 pub mod front;
 mod links;
@@ -401,7 +403,12 @@ impl Cluster {
     fn notify_prefix(&self) -> Option<(String, bool)> {
         self.look(|_, core| {
             let notify = core.rules().disconnect_notify.as_ref();
-            notify.map(|notify| (notify.dest_socket_prefix.clone(), notify.relays_tcp))
+            notify.map(|notify| {
+                (
+                    notify.dest_socket_prefix.clone(),
+                    notify.tcp == model::NotifyTcp::Relay,
+                )
+            })
         })
     }
 

@@ -172,6 +172,22 @@ fn is_host(text: &str) -> bool {
     name.len() <= HOST_MAX && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
 }
 
+/// What the address of the relay is.
+pub(super) const INBOUND: &str = "an IPv4 address and a port, such as 192.0.2.1:12131";
+
+/// Reads the relay's address. Members are told its port over IPv4 only, so IPv6 would never be used. As with the
+/// Python rtp_cluster `:12131` is every address; a name cannot be looked up here, but one is known.
+pub(super) fn inbound(text: &str) -> Result<SocketAddr, Want> {
+    let text = text.trim();
+    let (host, port) = text.rsplit_once(':').ok_or(INBOUND)?;
+    let host = match host {
+        "" => Ipv4Addr::UNSPECIFIED,
+        host if host.eq_ignore_ascii_case("localhost") => Ipv4Addr::LOCALHOST,
+        host => host.parse().map_err(|_| INBOUND)?,
+    };
+    Ok((host, self::port(port)?).into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -329,5 +345,23 @@ mod tests {
             address(Protocol::Unix, "").unwrap_err(),
             "address is empty: want the path of a socket"
         );
+    }
+
+    #[test]
+    fn the_relay_has_an_ipv4_address_and_a_port() {
+        assert_eq!(inbound("192.0.2.1:12131").unwrap().to_string(), "192.0.2.1:12131");
+        assert_eq!(inbound(":12131").unwrap().to_string(), "0.0.0.0:12131");
+        assert_eq!(inbound("LocalHost:1").unwrap().to_string(), "127.0.0.1:1");
+        for text in [
+            "",
+            "192.0.2.1",
+            "192.0.2.1:",
+            "192.0.2.1:0",
+            "192.0.2.1:65536",
+            "[::1]:9",
+            "media.example:9",
+        ] {
+            assert!(inbound(text).is_err(), "{text:?}");
+        }
     }
 }

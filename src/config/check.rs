@@ -32,8 +32,6 @@ pub(super) struct Draft {
     pub(super) socket: Option<At<Socket>>,
     pub(super) relay: Option<At<SocketAddr>>,
     pub(super) members: Vec<MemberDraft>,
-    /// The cluster, when nothing of it is missing.
-    pub(super) cluster: Option<Cluster>,
 }
 
 /// What is known of a member.
@@ -44,12 +42,10 @@ pub(super) struct MemberDraft {
     pub(super) name: Option<At<Name>>,
     pub(super) socket: Option<At<Socket>>,
     pub(super) source: Option<At<IpAddr>>,
-    /// The member, when nothing of it is missing.
-    pub(super) member: Option<Member>,
 }
 
 /// What was found: where, whose, what.
-pub(super) type Found = (Position, String, String);
+pub(super) type Finding = (Position, String, String);
 
 /// A control socket of ours or of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,7 +103,7 @@ impl From<SocketAddr> for Key {
 }
 
 /// Everything that is there twice, and source addresses that cannot be used.
-pub(super) fn check(drafts: &[Draft]) -> Vec<Found> {
+pub(super) fn check(drafts: &[Draft]) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut names = Firsts::default();
     let mut sockets = Firsts::default();
@@ -130,7 +126,7 @@ pub(super) fn check(drafts: &[Draft]) -> Vec<Found> {
     found
 }
 
-fn check_members(draft: &Draft, found: &mut Vec<Found>) {
+fn check_members(draft: &Draft, found: &mut Vec<Finding>) {
     let mut names = Firsts::default();
     let mut sockets = Firsts::default();
     if let Some(own) = &draft.socket {
@@ -181,7 +177,7 @@ impl<K: Hash + Eq> Firsts<K> {
 
 /// Keeps a fault if somebody was `first`.
 fn tell(
-    found: &mut Vec<Found>,
+    found: &mut Vec<Finding>,
     at: Position,
     whose: &str,
     what: &str,
@@ -287,8 +283,8 @@ fn sockets(cluster: &Cluster) -> Vec<(&'static str, String, Key)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields::{cluster_from_pairs, member_from_pairs};
     use super::super::model::DisconnectNotify;
+    use super::super::pairs::{cluster_from_pairs, member_from_pairs};
     use super::*;
 
     fn member(name: &str, protocol: &str, address: &str) -> Member {
@@ -390,7 +386,7 @@ mod tests {
                 inbound_address: address.parse().unwrap(),
                 dest_socket_prefix: "/run/b2bua".to_owned(),
                 on_member_loss: None,
-                relays_tcp: false,
+                tcp: crate::config::model::NotifyTcp::default(),
             });
             cluster
         };

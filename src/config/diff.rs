@@ -3,8 +3,8 @@
 use core::fmt;
 use std::collections::{HashMap, HashSet};
 
-use super::model::{Cluster, Config};
-use super::write::{attribute_values, cluster_values, member_values};
+use super::elements::{ELEMENTS, Element, Holder};
+use super::model::Config;
 
 /// One line a difference, in the order of the file, then what only runs; none when both are equal.
 ///
@@ -110,8 +110,7 @@ impl Side {
             let whose = format!("cluster {}", cluster.name);
             items.push((whose.clone(), values_of(cluster)));
             for member in &cluster.members {
-                let values = member_values(member).map(|(name, text)| (name.to_owned(), text));
-                items.push((format!("{whose}, member {}", member.name), values.into()));
+                items.push((format!("{whose}, member {}", member.name), values_of(member)));
             }
         }
         let index = items
@@ -145,29 +144,18 @@ impl Side {
     }
 }
 
-fn values_of(cluster: &Cluster) -> Values {
-    let notify = cluster.disconnect_notify.as_ref();
-    let relay = [
-        (
-            "inbound_address",
-            notify.map(|notify| notify.inbound_address.to_string()),
-        ),
-        (
-            "dest_socket_prefix",
-            notify.map(|notify| notify.dest_socket_prefix.clone()),
-        ),
-    ];
-    let relay = relay
-        .into_iter()
-        .map(|(name, text)| (name, text.unwrap_or_default()));
-    let elements = cluster_values(cluster)
-        .into_iter()
-        .chain(relay)
-        .map(|(name, text)| (name.to_owned(), text));
-    let attributes = attribute_values(cluster).into_iter();
-    elements
-        .chain(attributes.map(|value| (format!("{} {}", value.element, value.attribute), value.text)))
-        .collect()
+/// All that the table knows of a cluster or a member, also what holds anyway.
+fn values_of<T: Holder>(it: &T) -> Values {
+    let said = |access, label: String| T::way(access).map(|way| (label, (way.get)(it).to_string()));
+    let row = |element: &'static Element| {
+        let attributes = element.attributes.iter();
+        let attributes =
+            attributes.filter_map(move |a| said(&a.access, format!("{} {}", element.name, a.name)));
+        said(&element.access, element.name.to_owned())
+            .into_iter()
+            .chain(attributes)
+    };
+    ELEMENTS.iter().flat_map(row).collect()
 }
 
 fn shown(text: &str) -> &str {
@@ -176,8 +164,8 @@ fn shown(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fields::{cluster_from_pairs, member_from_pairs};
-    use super::super::model::{DisconnectNotify, Member};
+    use super::super::model::{Cluster, DisconnectNotify, Member};
+    use super::super::pairs::{cluster_from_pairs, member_from_pairs};
     use super::*;
     use core::time::Duration;
 
@@ -226,14 +214,14 @@ mod tests {
             inbound_address: "192.0.2.1:12131".parse().unwrap(),
             dest_socket_prefix: "/run/b2bua".to_owned(),
             on_member_loss: Some(Duration::from_secs(30)),
-            relays_tcp: false,
+            tcp: crate::config::model::NotifyTcp::default(),
         });
         c1.members[1].weight = 50;
-        c1.members[1].wan_address = Some([203, 0, 113, 4].into());
+        c1.members[1].wan_address = [203, 0, 113, 4].into();
         let lines = [
+            "cluster C1: disconnect_notify on_member_loss: off running, 30s in the file",
             "cluster C1: inbound_address: none running, 192.0.2.1:12131 in the file",
             "cluster C1: dest_socket_prefix: none running, /run/b2bua in the file",
-            "cluster C1: disconnect_notify on_member_loss: off running, 30s in the file",
             "cluster C1: health interval: 1s running, 5s in the file",
             "cluster C1, member B: weight: 100 running, 50 in the file",
             "cluster C1, member B: wan_address: none running, 203.0.113.4 in the file",

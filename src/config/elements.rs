@@ -1,14 +1,18 @@
-//! Everything that a configuration file can say, once: the parser takes its elements, its ranges and its hints
-//! from [`ELEMENTS`], and the manual page is held to it.
+//! Everything that a configuration file can say, once: [`ELEMENTS`] has a row for each element and attribute, with
+//! how its value is read and shown. The parser, the writer, the comparison, the keys of the admin interface and its
+//! JSON go through the rows, and the manual page is held to them.
 
 use core::fmt;
 
-use super::address::ADDRESS;
+use super::address::{ADDRESS, INBOUND, inbound, read as address};
 use super::fields::{
-    ATTEMPTS, CAPACITY, CAPACITY_LIMIT, FAILOVER_TIMEOUT, INBOUND, IP, MODE, NAME, NO_MEMBERS,
+    ATTEMPTS, CAPACITY, CAPACITY_LIMIT, FAILOVER_TIMEOUT, IP, MEDIA, MODE, NAME, NO_MEMBERS, NOTIFY_TCP,
     ON_MEMBER_LOSS, OWNER, POLICY, PREFIX, PROBE_INTERVAL, PROBE_TIMEOUT, PROBES, PROTOCOL, SESSIONS_EXPIRE,
-    SESSIONS_MAX, SLOW_START, STATUS, WEIGHT,
+    SESSIONS_MAX, SLOW_START, STATUS, WEIGHT, Want, ip_or_none, media, mode, name, owner, owner_text, prefix,
+    weight,
 };
+use super::model::{Cluster, Member, NotifyTcp};
+use super::value::Value;
 
 /// What would be right, for a reader: prints `a whole number from 0 to 65535`.
 pub type Range = &'static (dyn fmt::Display + Sync);
@@ -25,7 +29,6 @@ pub enum Times {
 }
 
 /// An element of the file.
-#[derive(Clone, Copy)]
 pub struct Element {
     /// `weight`
     pub name: &'static str,
@@ -41,10 +44,10 @@ pub struct Element {
     pub meaning: &'static str,
     /// Its attributes, none of them required.
     pub attributes: &'static [Attribute],
+    pub(super) access: Access,
 }
 
 /// An attribute of an element.
-#[derive(Clone, Copy)]
 pub struct Attribute {
     /// `interval`
     pub name: &'static str,
@@ -54,14 +57,104 @@ pub struct Attribute {
     pub default: &'static str,
     /// What it is for, one line.
     pub meaning: &'static str,
+    /// Its key in `cluster add`, where it has one.
+    pub(super) key: Option<&'static str>,
+    pub(super) access: Access,
+}
+
+impl Element {
+    /// What `it` says of the element; `None` where the element has no text or is not of a `T`.
+    pub fn value<T: Holder>(&self, it: &T) -> Option<Value> {
+        T::way(&self.access).map(|way| (way.get)(it))
+    }
+
+    /// The elements that stand in it, in the order of the table.
+    pub fn children(&self) -> impl Iterator<Item = &'static Self> + use<> {
+        children(self.name)
+    }
+}
+
+impl Attribute {
+    /// What `cluster` says of the attribute, also where that is the default.
+    pub fn value(&self, cluster: &Cluster) -> Value {
+        Cluster::way(&self.access).map_or(Value::None, |way| (way.get)(cluster))
+    }
+}
+
+/// How a value gets into a `T` and out of it.
+pub struct Way<T> {
+    pub(super) read: fn(&mut T, &str) -> Result<(), Want>,
+    pub(super) get: fn(&T) -> Value,
+}
+
+/// Whose value it is.
+pub(super) enum Access {
+    Nothing,
+    Cluster(Way<Cluster>),
+    Member(Way<Member>),
+}
+
+/// A cluster or a member: what rows of the table read into and show.
+pub trait Holder: Sized {
+    #[doc(hidden)]
+    #[expect(
+        private_interfaces,
+        reason = "only this room reads into a holder; others ask for its values"
+    )]
+    fn way(access: &Access) -> Option<&Way<Self>>;
+}
+
+impl Holder for Cluster {
+    #[expect(private_interfaces, reason = "as the trait")]
+    fn way(access: &Access) -> Option<&Way<Self>> {
+        match access {
+            Access::Cluster(way) => Some(way),
+            _ => None,
+        }
+    }
+}
+
+impl Holder for Member {
+    #[expect(private_interfaces, reason = "as the trait")]
+    fn way(access: &Access) -> Option<&Way<Self>> {
+        match access {
+            Access::Member(way) => Some(way),
+            _ => None,
+        }
+    }
+}
+
+/// A row's way into a cluster: the kind of value and the field, or how to read it and how to show it.
+macro_rules! of_cluster {
+    ($($way:tt)+) => { Access::Cluster(way!($($way)+)) };
+}
+
+/// Likewise of a member.
+macro_rules! of_member {
+    ($($way:tt)+) => { Access::Member(way!($($way)+)) };
+}
+
+macro_rules! way {
+    (|$it:ident, $text:ident| $read:expr, |$of:ident| $show:expr) => {
+        Way {
+            read: |$it, $text| {
+                $read;
+                Ok(())
+            },
+            get: |$of| $show,
+        }
+    };
+    ($kind:ident, $($field:ident).+) => {
+        way!(|it, text| it.$($field).+ = $kind.read(text)?, |it| $kind.value(it.$($field).+))
+    };
 }
 
 /// The outermost element.
 pub(super) const ROOT: &str = "rtp_cluster_config";
 /// A cluster.
-pub(super) const CLUSTER: &str = "rtp_cluster";
+pub const CLUSTER: &str = "rtp_cluster";
 /// A member of a cluster.
-pub(super) const MEMBER: &str = "rtpproxy";
+pub const MEMBER: &str = "rtpproxy";
 /// The relay of media time-outs.
 pub(super) const NOTIFY: &str = "disconnect_notify";
 
@@ -79,32 +172,52 @@ pub const ELEMENTS: &[Element] = &[
         CLUSTER,
         Times::Once,
         &NAME,
-        "",
         "Name of the cluster, unique in the file.",
+        of_cluster!(|c, text| c.name = name(text)?, |c| text(&c.name)),
     ),
     leaf(
         "protocol",
         CLUSTER,
         Times::Once,
         &PROTOCOL,
-        "",
         "How SIP servers speak to the cluster.",
+        of_cluster!(PROTOCOL, protocol),
     ),
     leaf(
         "address",
         CLUSTER,
         Times::Once,
         &ADDRESS,
-        "",
         "Where SIP servers reach the cluster.",
+        of_cluster!(|c, text| c.address = address(c.protocol, text)?, |c| text(
+            &c.address
+        )),
     ),
     Element {
-        attributes: &[Attribute {
-            name: "on_member_loss",
-            range: &ON_MEMBER_LOSS,
-            default: "off",
-            meaning: "After a member was offline that long, the SIP server is told of its sessions.",
-        }],
+        attributes: &[
+            attribute(
+                "on_member_loss",
+                &ON_MEMBER_LOSS,
+                "off",
+                "After a member was offline that long, the SIP server is told of its sessions.",
+                of_cluster!(
+                    |c, text| c.notify().on_member_loss = ON_MEMBER_LOSS.read(text)?,
+                    |c| ON_MEMBER_LOSS.value(c.disconnect_notify.as_ref().and_then(|n| n.on_member_loss))
+                ),
+            ),
+            attribute(
+                "tcp",
+                &NOTIFY_TCP,
+                "pass",
+                "Whether a notification socket over TCP is relayed to as well.",
+                of_cluster!(|c, text| c.notify().tcp = NOTIFY_TCP.read(text)?, |c| NOTIFY_TCP
+                    .value(
+                        c.disconnect_notify
+                            .as_ref()
+                            .map_or(NotifyTcp::default(), |n| n.tcp)
+                    )),
+            ),
+        ],
         ..group(
             NOTIFY,
             CLUSTER,
@@ -117,142 +230,172 @@ pub const ELEMENTS: &[Element] = &[
         NOTIFY,
         Times::Once,
         &INBOUND,
-        "",
         "Where members reach the relay over TCP.",
+        of_cluster!(|c, text| c.notify().inbound_address = inbound(text)?, |c| maybe(
+            c.disconnect_notify.as_ref().map(|n| n.inbound_address)
+        )),
     ),
     leaf(
         "dest_socket_prefix",
         NOTIFY,
         Times::Once,
         &PREFIX,
-        "",
         "What the SIP server's own sockets begin with.",
+        of_cluster!(
+            |c, text| c.notify().dest_socket_prefix = prefix(text)?,
+            |c| maybe(c.disconnect_notify.as_ref().map(|n| &n.dest_socket_prefix))
+        ),
     ),
     tuning(
         "capacity_limit",
         "What happens when every member is at its capacity.",
         &[Attribute {
-            name: "type",
-            range: &CAPACITY_LIMIT,
-            default: "soft",
-            meaning: "soft: the least overloaded member takes the session; hard: it is refused.",
+            key: Some("capacity_limit"),
+            ..attribute(
+                "type",
+                &CAPACITY_LIMIT,
+                "soft",
+                "soft: the least overloaded member takes the session; hard: it is refused.",
+                of_cluster!(CAPACITY_LIMIT, capacity_limit),
+            )
         }],
     ),
     tuning(
         "balancing",
         "How a member is chosen for a new session.",
         &[Attribute {
-            name: "policy",
-            range: &POLICY,
-            default: "weighted",
-            meaning: "By chance and weight, by the lowest load, or by a hash of the call-id.",
+            key: Some("policy"),
+            ..attribute(
+                "policy",
+                &POLICY,
+                "weighted",
+                "By chance and weight, by the lowest load, or by a hash of the call-id.",
+                of_cluster!(POLICY, policy),
+            )
         }],
     ),
     tuning(
         "failover",
         "When a new session goes to the next best member.",
         &[
-            Attribute {
-                name: "timeout",
-                range: &FAILOVER_TIMEOUT,
-                default: "250ms",
-                meaning: "The longest that one attempt but the last may take.",
-            },
-            Attribute {
-                name: "attempts",
-                range: &ATTEMPTS,
-                default: "4",
-                meaning: "All attempts for one session that are waited for, the first among them.",
-            },
+            attribute(
+                "timeout",
+                &FAILOVER_TIMEOUT,
+                "250ms",
+                "The longest that one attempt but the last may take.",
+                of_cluster!(FAILOVER_TIMEOUT, failover.timeout),
+            ),
+            attribute(
+                "attempts",
+                &ATTEMPTS,
+                "4",
+                "All attempts for one session, the first among them.",
+                of_cluster!(ATTEMPTS, failover.attempts),
+            ),
         ],
     ),
     tuning(
         "health",
         "How members are probed.",
         &[
-            Attribute {
-                name: "interval",
-                range: &PROBE_INTERVAL,
-                default: "1s",
-                meaning: "Between two probes of an online member.",
-            },
-            Attribute {
-                name: "timeout",
-                range: &PROBE_TIMEOUT,
-                default: "1s",
-                meaning: "How long the answer to a probe may take.",
-            },
-            Attribute {
-                name: "fall",
-                range: &PROBES,
-                default: "2",
-                meaning: "Failed probes in a row that take a member offline.",
-            },
-            Attribute {
-                name: "rise",
-                range: &PROBES,
-                default: "1",
-                meaning: "Answered probes in a row that bring it back.",
-            },
-            Attribute {
-                name: "retry",
-                range: &PROBE_INTERVAL,
-                default: "2s",
-                meaning: "Between two probes of an offline member.",
-            },
-            Attribute {
-                name: "slow_start",
-                range: &SLOW_START,
-                default: "0s",
-                meaning: "Over how long the share of a member that came back grows to the whole.",
-            },
+            attribute(
+                "interval",
+                &PROBE_INTERVAL,
+                "1s",
+                "Between two probes of an online member.",
+                of_cluster!(PROBE_INTERVAL, health.interval),
+            ),
+            attribute(
+                "timeout",
+                &PROBE_TIMEOUT,
+                "1s",
+                "How long the answer to a probe may take.",
+                of_cluster!(PROBE_TIMEOUT, health.timeout),
+            ),
+            attribute(
+                "fall",
+                &PROBES,
+                "2",
+                "Failed probes in a row that take a member offline.",
+                of_cluster!(PROBES, health.fall),
+            ),
+            attribute(
+                "rise",
+                &PROBES,
+                "1",
+                "Answered probes in a row that bring it back.",
+                of_cluster!(PROBES, health.rise),
+            ),
+            attribute(
+                "retry",
+                &PROBE_INTERVAL,
+                "2s",
+                "Between two probes of an offline member.",
+                of_cluster!(PROBE_INTERVAL, health.retry),
+            ),
+            attribute(
+                "slow_start",
+                &SLOW_START,
+                "0s",
+                "Over how long the share of a member that came back grows to the whole.",
+                of_cluster!(SLOW_START, health.slow_start),
+            ),
         ],
     ),
     tuning(
         "sessions",
         "Bounds of the session table.",
         &[
-            Attribute {
-                name: "max",
-                range: &SESSIONS_MAX,
-                default: "1000000",
-                meaning: "Call-ids that are remembered at most; further calls are served without.",
-            },
-            Attribute {
-                name: "expire",
-                range: &SESSIONS_EXPIRE,
-                default: "12h",
-                meaning: "A call-id is forgotten so long after its last command.",
-            },
+            attribute(
+                "max",
+                &SESSIONS_MAX,
+                "1000000",
+                "Call-ids that are remembered at most; further calls are served without.",
+                of_cluster!(SESSIONS_MAX, sessions.max),
+            ),
+            attribute(
+                "expire",
+                &SESSIONS_EXPIRE,
+                "12h",
+                "A call-id is forgotten so long after its last command.",
+                of_cluster!(SESSIONS_EXPIRE, sessions.expire),
+            ),
         ],
     ),
     tuning(
         "socket",
         "Rights of the cluster's UNIX or CUNIX control socket.",
         &[
-            Attribute {
-                name: "owner",
-                range: &OWNER,
-                default: "",
-                meaning: "User and group that own it; otherwise those of the command line.",
-            },
-            Attribute {
-                name: "mode",
-                range: &MODE,
-                default: "",
-                meaning: "Its permission bits; otherwise those of the command line.",
-            },
+            attribute(
+                "owner",
+                &OWNER,
+                "",
+                "User and group that own it; otherwise those of the command line.",
+                of_cluster!(|c, text| owner(text, &mut c.socket)?, |c| maybe(owner_text(
+                    &c.socket
+                ))),
+            ),
+            attribute(
+                "mode",
+                &MODE,
+                "",
+                "Its permission bits; otherwise those of the command line.",
+                of_cluster!(|c, text| c.socket.mode = Some(mode(text)?), |c| maybe(
+                    c.socket.mode.map(|mode| format!("{mode:04o}"))
+                )),
+            ),
         ],
     ),
     tuning(
         "no_members",
         "What a command gets when no member is online.",
-        &[Attribute {
-            name: "reply",
-            range: &NO_MEMBERS,
-            default: "error",
-            meaning: "error: E999; silent: the connection is closed, a datagram dropped.",
-        }],
+        &[attribute(
+            "reply",
+            &NO_MEMBERS,
+            "error",
+            "error: E999; silent: the connection is closed, a datagram dropped.",
+            of_cluster!(NO_MEMBERS, no_members),
+        )],
     ),
     group(
         MEMBER,
@@ -265,72 +408,85 @@ pub const ELEMENTS: &[Element] = &[
         MEMBER,
         Times::Once,
         &NAME,
-        "",
         "Name of the member, unique in its cluster.",
+        of_member!(|m, text| m.name = name(text)?, |m| text(&m.name)),
     ),
     leaf(
         "protocol",
         MEMBER,
         Times::Once,
         &PROTOCOL,
-        "",
         "How the RTPproxy's control socket is spoken to.",
+        of_member!(PROTOCOL, protocol),
     ),
     leaf(
         "address",
         MEMBER,
         Times::Once,
         &ADDRESS,
-        "",
         "Where the RTPproxy's control socket is.",
+        of_member!(|m, text| m.address = address(m.protocol, text)?, |m| text(
+            &m.address
+        )),
     ),
     leaf(
         "weight",
         MEMBER,
         Times::Once,
         &WEIGHT,
-        "",
         "Share of new sessions; 0 is standby.",
+        of_member!(|m, text| m.weight = weight(text)?, |m| Value::Whole(
+            m.weight.into()
+        )),
     ),
     leaf(
         "capacity",
         MEMBER,
         Times::Once,
         &CAPACITY,
-        "",
         "Sessions that it should carry at most.",
+        of_member!(CAPACITY, capacity),
     ),
-    leaf(
-        "status",
-        MEMBER,
-        Times::AtMostOnce,
-        &STATUS,
-        "ACTIVE",
-        "Whether it takes new sessions.",
-    ),
+    Element {
+        default: "ACTIVE",
+        ..leaf(
+            "status",
+            MEMBER,
+            Times::AtMostOnce,
+            &STATUS,
+            "Whether it takes new sessions.",
+            of_member!(STATUS, status),
+        )
+    },
     leaf(
         "wan_address",
         MEMBER,
         Times::AtMostOnce,
-        &IP,
-        "",
+        &MEDIA,
         "Replaces the address in its replies.",
+        of_member!(|m, text| m.wan_address = media(text)?, |m| maybe(
+            m.wan_address.some()
+        )),
     ),
     leaf(
         "lan_address",
         MEMBER,
         Times::AtMostOnce,
-        &IP,
-        "",
+        &MEDIA,
         "Goes to it as the local address of each session.",
+        of_member!(|m, text| m.lan_address = media(text)?, |m| maybe(
+            m.lan_address.some()
+        )),
     ),
     leaf(
         "cmd_out_address",
         MEMBER,
         Times::AtMostOnce,
         &IP,
-        "",
         "Source address of our commands to it.",
+        of_member!(|m, text| m.cmd_out_address = ip_or_none(text)?, |m| maybe(
+            m.cmd_out_address
+        )),
     ),
 ];
 
@@ -343,6 +499,7 @@ const fn group(name: &'static str, parent: &'static str, times: Times, meaning: 
         default: "",
         meaning,
         attributes: &[],
+        access: Access::Nothing,
     }
 }
 
@@ -351,17 +508,13 @@ const fn leaf(
     parent: &'static str,
     times: Times,
     range: Range,
-    default: &'static str,
     meaning: &'static str,
+    access: Access,
 ) -> Element {
     Element {
-        name,
-        parent,
-        times,
         range: Some(range),
-        default,
-        meaning,
-        attributes: &[],
+        access,
+        ..group(name, parent, times, meaning)
     }
 }
 
@@ -372,84 +525,39 @@ const fn tuning(name: &'static str, meaning: &'static str, attributes: &'static 
     }
 }
 
+const fn attribute(
+    name: &'static str,
+    range: Range,
+    default: &'static str,
+    meaning: &'static str,
+    access: Access,
+) -> Attribute {
+    Attribute {
+        name,
+        range,
+        default,
+        meaning,
+        key: None,
+        access,
+    }
+}
+
+fn text(value: &impl fmt::Display) -> Value {
+    Value::Text(value.to_string())
+}
+
+fn maybe(value: Option<impl fmt::Display>) -> Value {
+    value.map_or(Value::None, |value| text(&value))
+}
+
 /// The elements that may stand in `parent`, in the order of the table.
-pub(super) fn children(parent: &str) -> impl Iterator<Item = &'static Element> {
+pub fn children(parent: &str) -> impl Iterator<Item = &'static Element> {
     ELEMENTS.iter().filter(move |element| element.parent == parent)
 }
 
 /// The element `name` of `parent`.
 pub(super) fn find(parent: &str, name: &str) -> Option<&'static Element> {
     children(parent).find(|element| element.name == name)
-}
-
-/// What to say of an element that is unknown in `parent`.
-pub(super) fn unknown_element(parent: &Element, name: &str) -> String {
-    let start = format!("unknown element <{name}>");
-    if parent.attributes.iter().any(|attribute| attribute.name == name) {
-        return format!("{start}: want an attribute, <{} {name}=\"…\"/>", parent.name);
-    }
-    if let Some(known) = ELEMENTS.iter().find(|element| element.name == name) {
-        let place = if known.parent.is_empty() {
-            "outermost".to_owned()
-        } else {
-            format!("in <{}>", known.parent)
-        };
-        return format!("<{name}> does not belong in <{}>: want it {place}", parent.name);
-    }
-    let known: Vec<_> = children(parent.name).map(|element| element.name).collect();
-    match nearest(name, &known) {
-        Some(near) => format!("{start}: did you mean <{near}>?"),
-        None if known.is_empty() => format!("{start}: want no element in <{}>", parent.name),
-        None => format!("{start}: want <{}>", known.join(">, <")),
-    }
-}
-
-/// What to say of an attribute that `element` does not have.
-pub(super) fn unknown_attribute(element: &Element, name: &str) -> String {
-    let start = format!("<{}> has no attribute {name}", element.name);
-    if find(element.name, name).is_some() {
-        return format!("{start}: want an element, <{name}>…</{name}>");
-    }
-    let known: Vec<_> = element
-        .attributes
-        .iter()
-        .map(|attribute| attribute.name)
-        .collect();
-    match nearest(name, &known) {
-        Some(near) => format!("{start}: did you mean {near}?"),
-        None if known.is_empty() => format!("{start}: want none"),
-        None => format!("{start}: want {}", known.join(", ")),
-    }
-}
-
-/// Longest word that is compared; the cost grows with the square.
-const WORD_MAX: usize = 64;
-
-/// The word of `known` that `word` was probably meant to be: at most a third of it is different.
-pub(super) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    if word.len() > WORD_MAX {
-        return None;
-    }
-    let word = word.to_lowercase();
-    let far = |candidate: &&&str| distance(&word, candidate);
-    let near = known.iter().min_by_key(far)?;
-    (distance(&word, near) <= near.len().div_ceil(3)).then_some(*near)
-}
-
-/// Insertions, deletions and replacements that turn one word into the other.
-fn distance(a: &str, b: &str) -> usize {
-    // A row of the usual table: how far the beginning of `a` so far is from each beginning of `b`.
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (n, x) in a.chars().enumerate() {
-        let mut left = n + 1;
-        let mut next = vec![left];
-        for ((y, &diagonal), &above) in b.chars().zip(&row).zip(row.iter().skip(1)) {
-            left = (diagonal + usize::from(x != y)).min(above + 1).min(left + 1);
-            next.push(left);
-        }
-        row = next;
-    }
-    row.pop().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -473,63 +581,5 @@ mod tests {
                 element.name
             );
         }
-    }
-
-    #[test]
-    fn the_distance_of_words() {
-        for (a, b, far) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("wieght", "weight", 2),
-        ] {
-            assert_eq!(distance(a, b), far);
-            assert_eq!(distance(b, a), far);
-        }
-    }
-
-    #[test]
-    fn a_slip_is_answered_with_the_word_that_was_meant() {
-        let known = ["name", "weight", "capacity", "wan_address", "lan_address"];
-        for (slip, meant) in [
-            ("wieght", "weight"),
-            ("WEIGHT", "weight"),
-            ("wanaddress", "wan_address"),
-        ] {
-            assert_eq!(nearest(slip, &known), Some(meant));
-        }
-        assert_eq!(nearest("priority", &known), None);
-        assert_eq!(nearest(&"weight".repeat(1_000), &known), None);
-        assert_eq!(nearest("weight", &[]), None);
-    }
-
-    #[test]
-    fn what_stands_in_the_wrong_place_is_sent_to_the_right_one() {
-        let element = |parent, name| find(parent, name).unwrap();
-        let (cluster, health) = (element(ROOT, CLUSTER), element(CLUSTER, "health"));
-        assert_eq!(
-            unknown_element(cluster, "weight"),
-            "<weight> does not belong in <rtp_cluster>: want it in <rtpproxy>"
-        );
-        assert_eq!(
-            unknown_element(health, "fall"),
-            "unknown element <fall>: want an attribute, <health fall=\"…\"/>"
-        );
-        assert_eq!(
-            unknown_element(health, "x"),
-            "unknown element <x>: want no element in <health>"
-        );
-        assert_eq!(
-            unknown_attribute(cluster, "name"),
-            "<rtp_cluster> has no attribute name: want an element, <name>…</name>"
-        );
-        assert_eq!(
-            unknown_attribute(health, "intervall"),
-            "<health> has no attribute intervall: did you mean interval?"
-        );
-        assert_eq!(
-            unknown_attribute(cluster, "id"),
-            "<rtp_cluster> has no attribute id: want none"
-        );
     }
 }

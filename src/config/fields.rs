@@ -5,14 +5,16 @@
 //! space around a value is nobody's intention and is left out before all else.
 
 use core::fmt;
-use core::net::{IpAddr, Ipv4Addr, SocketAddr};
+use core::net::IpAddr;
 use core::time::Duration;
 
 use super::fault::quoted;
-use super::model::{CapacityLimit, Name, NoMembers, Policy, Protocol, SOCKET_PATH_MAX, SocketRights, Status};
-
-pub use super::address::address;
-pub use super::pairs::{cluster_from_pairs, member_from_pairs, setting_from_pair};
+use super::model::{
+    CapacityLimit, Family, Name, NoMembers, NotifyTcp, Policy, Protocol, SOCKET_PATH_MAX, SocketRights,
+    Status,
+};
+pub use super::value::Time;
+use super::value::{UNITS, Value};
 
 /// What would have been right; follows `want `.
 pub(super) type Want = String;
@@ -46,6 +48,13 @@ impl Whole {
     }
 }
 
+impl Whole {
+    #[expect(clippy::unused_self, reason = "every kind of value shows its values alike")]
+    pub(super) fn value(self, number: u32) -> Value {
+        Value::Whole(number)
+    }
+}
+
 impl fmt::Display for Whole {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a whole number from {} to {}", self.min, self.max)
@@ -75,6 +84,13 @@ impl fmt::Display for Span {
     }
 }
 
+impl Span {
+    #[expect(clippy::unused_self, reason = "every kind of value shows its values alike")]
+    pub(super) fn value(self, time: Duration) -> Value {
+        Value::Time(time)
+    }
+}
+
 /// A time that may also be turned off.
 #[derive(Debug, Clone, Copy)]
 pub struct SpanOrOff(pub Span);
@@ -89,20 +105,17 @@ impl SpanOrOff {
     }
 }
 
+impl SpanOrOff {
+    pub(super) fn value(self, time: Option<Duration>) -> Value {
+        time.map_or(Value::Off, |time| self.0.value(time))
+    }
+}
+
 impl fmt::Display for SpanOrOff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, or off", self.0)
     }
 }
-
-/// The units of a time and their milliseconds, the longest first.
-const UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1_000),
-    ("ms", 1),
-];
 
 fn span(text: &str) -> Option<Duration> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -113,22 +126,6 @@ fn span(text: &str) -> Option<Duration> {
     }
     let (_, millis) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
     count.checked_mul(millis).map(Duration::from_millis)
-}
-
-/// Prints a time as [`Span`] reads it, in the longest unit that loses nothing; what is finer than a millisecond
-/// is left out.
-#[derive(Debug, Clone, Copy)]
-pub struct Time(pub Duration);
-
-impl fmt::Display for Time {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.0.as_millis();
-        let unit = UNITS
-            .iter()
-            .find(|(_, unit)| millis != 0 && millis.is_multiple_of(u128::from(*unit)));
-        let (name, unit) = unit.copied().unwrap_or(("s", 1_000));
-        write!(f, "{}{name}", millis / u128::from(unit))
-    }
 }
 
 /// One of a few words, read in any case.
@@ -143,12 +140,10 @@ impl<T: Copy + PartialEq> Choice<T> {
         found.map(|(_, value)| *value).ok_or_else(|| self.to_string())
     }
 
-    /// The word for `value`; empty for a value that a file cannot say (DRAINING).
-    pub(super) fn word(self, value: T) -> &'static str {
-        self.0
-            .iter()
-            .find(|(_, v)| *v == value)
-            .map_or("", |(word, _)| word)
+    /// The word for `value`; none for a value that a file cannot say (DRAINING).
+    pub(super) fn value(self, value: T) -> Value {
+        let found = self.0.iter().find(|(_, v)| *v == value);
+        found.map_or(Value::None, |(word, _)| Value::Text((*word).to_owned()))
     }
 }
 
@@ -244,16 +239,18 @@ pub const POLICY: Choice<Policy> = Choice(&[
     ("least-loaded", Policy::LeastLoaded),
     ("hash", Policy::Hash),
 ]);
+/// What becomes of notification sockets over TCP.
+pub const NOTIFY_TCP: Choice<NotifyTcp> = Choice(&[("relay", NotifyTcp::Relay), ("pass", NotifyTcp::Pass)]);
 /// What a command gets when nobody is online.
 pub const NO_MEMBERS: Choice<NoMembers> =
     Choice(&[("error", NoMembers::Error), ("silent", NoMembers::Silent)]);
 
 /// What a name is.
 pub(super) const NAME: &str = "a name of 1 to 255 bytes without white space, comma, = or control character";
-/// What an address of media or of our commands is.
+/// What an address of our commands is.
 pub(super) const IP: &str = "an IPv4 or IPv6 address";
-/// What the address of the relay is.
-pub(super) const INBOUND: &str = "an IPv4 address and a port, such as 192.0.2.1:12131";
+/// What an address of media is.
+pub(super) const MEDIA: &str = "an IPv4 or IPv6 address, or one of each with white space between them";
 /// What the prefix of notification sockets is.
 pub(super) const PREFIX: &str = "the beginning of a socket's path, at most 107 bytes without white space";
 /// What the owner of a socket is.
@@ -276,17 +273,29 @@ pub(super) fn ip(text: &str) -> Result<IpAddr, Want> {
     bare.unwrap_or(text).parse().map_err(|_| IP.to_owned())
 }
 
-/// Reads the relay's address. Members are told its port over IPv4 only, so IPv6 would never be used. As with the
-/// Python rtp_cluster `:12131` is every address; a name cannot be looked up here, but one is known.
-pub(super) fn inbound(text: &str) -> Result<SocketAddr, Want> {
-    let text = text.trim();
-    let (host, port) = text.rsplit_once(':').ok_or(INBOUND)?;
-    let host = match host {
-        "" => Ipv4Addr::UNSPECIFIED,
-        host if host.eq_ignore_ascii_case("localhost") => Ipv4Addr::LOCALHOST,
-        host => host.parse().map_err(|_| INBOUND)?,
-    };
-    Ok((host, super::address::port(port)?).into())
+/// Reads a weight as a member has it.
+pub(super) fn weight(text: &str) -> Result<u16, Want> {
+    u16::try_from(WEIGHT.read(text)?).map_err(|_| WEIGHT.to_string())
+}
+
+/// Reads an address that may be none; the Python rtp_cluster takes an empty one for none.
+pub(super) fn ip_or_none(text: &str) -> Result<Option<IpAddr>, Want> {
+    if text.trim().is_empty() {
+        Ok(None)
+    } else {
+        ip(text).map(Some)
+    }
+}
+
+/// Reads the addresses of media, one of each family at most; as with the Python rtp_cluster empty is none.
+pub(super) fn media(text: &str) -> Result<Family, Want> {
+    let mut family = Family::default();
+    for word in text.split_whitespace() {
+        if !ip(word).is_ok_and(|address| family.add(address)) {
+            return Err(MEDIA.to_owned());
+        }
+    }
+    Ok(family)
 }
 
 /// Reads the prefix of the SIP server's notification sockets, which may be written with `unix:` before it.
@@ -303,16 +312,27 @@ pub(super) fn prefix(text: &str) -> Result<String, Want> {
     }
 }
 
+/// The user and the group of `USER`, `USER:`, `USER:GROUP` or `:GROUP`; `None` for anything else.
+pub fn user_and_group(text: &str) -> Option<(Option<String>, Option<String>)> {
+    let (user, group) = text.split_once(':').unwrap_or((text, ""));
+    let good = |name: &str| !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':');
+    let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+    let names = (some(user), some(group));
+    (good(user) && good(group) && names != (None, None)).then_some(names)
+}
+
 /// Reads the owner of a socket into `rights`.
 pub(super) fn owner(text: &str, rights: &mut SocketRights) -> Result<(), Want> {
-    let (user, group) = text.trim().split_once(':').unwrap_or((text.trim(), ""));
-    let good = |name: &str| !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == ':');
-    if (user.is_empty() && group.is_empty()) || !good(user) || !good(group) {
-        return Err(OWNER.to_owned());
-    }
-    let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
-    (rights.user, rights.group) = (some(user), some(group));
+    (rights.user, rights.group) = user_and_group(text.trim()).ok_or(OWNER)?;
     Ok(())
+}
+
+/// The text that [`owner`] reads as the owner in `rights`.
+pub(super) fn owner_text(rights: &SocketRights) -> Option<String> {
+    match (&rights.user, &rights.group) {
+        (user, None) => user.clone(),
+        (user, Some(group)) => Some(format!("{}:{group}", user.as_deref().unwrap_or(""))),
+    }
 }
 
 /// Reads permission bits.
@@ -425,7 +445,7 @@ mod tests {
         );
         assert_eq!(PROTOCOL.0.len(), Protocol::ALL.len());
         assert_eq!(STATUS.read("draining").unwrap_err(), "ACTIVE or SUSPENDED");
-        assert_eq!(POLICY.word(Policy::LeastLoaded), "least-loaded");
+        assert_eq!(POLICY.value(Policy::LeastLoaded).to_string(), "least-loaded");
     }
 
     #[test]
@@ -441,6 +461,9 @@ mod tests {
             "a\u{7}",
             "a\u{ffff}",
             "a\u{2003}b",
+            "a\u{202e}b",
+            "a\u{200b}",
+            "\u{feff}a",
             &"é".repeat(128),
         ] {
             assert_eq!(name(text).unwrap_err(), NAME, "{text:?}");
@@ -465,20 +488,14 @@ mod tests {
     }
 
     #[test]
-    fn the_relay_has_an_ipv4_address_and_a_port() {
-        assert_eq!(inbound("192.0.2.1:12131").unwrap().to_string(), "192.0.2.1:12131");
-        assert_eq!(inbound(":12131").unwrap().to_string(), "0.0.0.0:12131");
-        assert_eq!(inbound("LocalHost:1").unwrap().to_string(), "127.0.0.1:1");
-        for text in [
-            "",
-            "192.0.2.1",
-            "192.0.2.1:",
-            "192.0.2.1:0",
-            "192.0.2.1:65536",
-            "[::1]:9",
-            "media.example:9",
-        ] {
-            assert!(inbound(text).is_err(), "{text:?}");
+    fn media_have_an_address_of_each_family() {
+        assert_eq!(media(" \n"), Ok(Family::default()));
+        assert_eq!(media("203.0.113.4"), Ok([203, 0, 113, 4].into()));
+        for both in ["203.0.113.4 2001:db8::4", "[2001:db8::4]\n\t203.0.113.4 "] {
+            assert_eq!(media(both).unwrap().to_string(), "203.0.113.4 2001:db8::4");
+        }
+        for text in ["host", "10.0.0.1 10.0.0.2", "::1 10.0.0.1 ::1", "10.0.0.1 x"] {
+            assert_eq!(media(text).unwrap_err(), MEDIA, "{text:?}");
         }
     }
 

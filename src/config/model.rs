@@ -3,7 +3,7 @@
 //! takes them as given.
 
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub const DEFAULT_PORT: u16 = 22222;
 /// Longest path of a UNIX socket, in bytes (`sun_path` less its NUL).
 pub const SOCKET_PATH_MAX: usize = 107;
 
-/// A name of a cluster or a member: 1 to 255 bytes, no white space, comma, `=` or control character.
+/// A name of a cluster or a member: 1 to 255 bytes, no white space, comma, `=`, control or invisible character.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(Arc<str>);
 
@@ -22,7 +22,10 @@ impl Name {
     pub fn new(text: &str) -> Option<Self> {
         // XML cannot carry the last two: a name taken over the admin interface must survive a `save`.
         let good = |c: char| {
-            !c.is_whitespace() && !c.is_control() && !matches!(c, ',' | '=' | '\u{fffe}' | '\u{ffff}')
+            !c.is_whitespace()
+                && !c.is_control()
+                && !is_invisible(c)
+                && !matches!(c, ',' | '=' | '\u{fffe}' | '\u{ffff}')
         };
         ((1..=255).contains(&text.len()) && text.chars().all(good)).then(|| Self(text.into()))
     }
@@ -37,6 +40,15 @@ impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether `c` shows nothing, or turns what stands around it: two names that look alike would be two.
+const fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// How a control socket is spoken to. The same six serve our own sockets and those of members.
@@ -131,6 +143,77 @@ impl fmt::Display for Address {
     }
 }
 
+/// An address for media, at most one of each family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Family {
+    /// For media over IPv4.
+    pub v4: Option<Ipv4Addr>,
+    /// For media over IPv6.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Family {
+    /// Whether there is none at all.
+    pub const fn is_none(self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+
+    /// Itself where it is not empty.
+    pub fn some(self) -> Option<Self> {
+        (!self.is_none()).then_some(self)
+    }
+
+    /// The address for media over IPv6, or over IPv4.
+    pub fn of(self, v6: bool) -> Option<IpAddr> {
+        if v6 {
+            self.v6.map(IpAddr::V6)
+        } else {
+            self.v4.map(IpAddr::V4)
+        }
+    }
+
+    /// All that there are, IPv4 before IPv6.
+    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
+        [self.of(false), self.of(true)].into_iter().flatten()
+    }
+
+    /// Takes `address`; says whether its family had none before.
+    #[must_use]
+    pub fn add(&mut self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4.replace(v4).is_none(),
+            IpAddr::V6(v6) => self.v6.replace(v6).is_none(),
+        }
+    }
+}
+
+impl<T: Into<IpAddr>> From<T> for Family {
+    fn from(address: T) -> Self {
+        match address.into() {
+            IpAddr::V4(v4) => Self {
+                v4: Some(v4),
+                v6: None,
+            },
+            IpAddr::V6(v6) => Self {
+                v4: None,
+                v6: Some(v6),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    /// As an element of a file has it: both with a blank between them, nothing where there is none.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.v4, self.v6) {
+            (Some(v4), Some(v6)) => write!(f, "{v4} {v6}"),
+            (Some(v4), None) => write!(f, "{v4}"),
+            (None, Some(v6)) => write!(f, "{v6}"),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 /// What the administrator wants of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Status {
@@ -169,12 +252,29 @@ pub struct Member {
     pub capacity: u32,
     /// `Active` or `Suspended`.
     pub status: Status,
-    /// Replaces the address in its replies.
-    pub wan_address: Option<IpAddr>,
-    /// Goes to it as the local address of each U and L.
-    pub lan_address: Option<IpAddr>,
+    /// Replaces the address of its family in its replies.
+    pub wan_address: Family,
+    /// Goes to it as the local address of each U and L of its family.
+    pub lan_address: Family,
     /// Source address of our commands to it.
     pub cmd_out_address: Option<IpAddr>,
+}
+
+impl Member {
+    /// As [`Cluster::blank`].
+    pub(super) fn blank() -> Self {
+        Self {
+            name: Name("".into()),
+            protocol: Protocol::Unix,
+            address: Address::Path(PathBuf::new()),
+            weight: 0,
+            capacity: 1,
+            status: Status::default(),
+            wan_address: Family::default(),
+            lan_address: Family::default(),
+            cmd_out_address: None,
+        }
+    }
 }
 
 /// What happens when every member is at its capacity.
@@ -204,7 +304,7 @@ pub enum Policy {
 pub struct Failover {
     /// The longest that one attempt but the last may take; 10 ms to 3 s.
     pub timeout: Duration,
-    /// All attempts that are waited for, the first among them; 1 to 16.
+    /// All attempts, the first among them; 1 to 16.
     pub attempts: u32,
 }
 
@@ -287,6 +387,16 @@ pub enum NoMembers {
     Silent,
 }
 
+/// What becomes of a notification socket of the SIP server that is reached over TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NotifyTcp {
+    /// It goes to the member as it is.
+    #[default]
+    Pass,
+    /// The member tells the relay, which tells the SIP server.
+    Relay,
+}
+
 /// The relay of media time-outs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DisconnectNotify {
@@ -296,8 +406,8 @@ pub struct DisconnectNotify {
     pub dest_socket_prefix: String,
     /// After how long offline the SIP server is told of each session of a member; `None` is never.
     pub on_member_loss: Option<Duration>,
-    /// Whether targets over TCP are relayed to as well, and not left to the members.
-    pub relays_tcp: bool,
+    /// What becomes of notification sockets over TCP.
+    pub tcp: NotifyTcp,
 }
 
 /// One cluster.
@@ -346,6 +456,27 @@ impl Cluster {
             no_members: NoMembers::default(),
             members: Vec::new(),
         }
+    }
+
+    /// What the rows of the table read into. Leaves this room only when all that must be said has been.
+    pub(super) fn blank() -> Self {
+        let Member {
+            name,
+            protocol,
+            address,
+            ..
+        } = Member::blank();
+        Self::new(name, protocol, address)
+    }
+
+    /// The relay to read into.
+    pub(super) fn notify(&mut self) -> &mut DisconnectNotify {
+        self.disconnect_notify.get_or_insert_with(|| DisconnectNotify {
+            inbound_address: (Ipv4Addr::UNSPECIFIED, 0).into(),
+            dest_socket_prefix: String::new(),
+            on_member_loss: None,
+            tcp: NotifyTcp::default(),
+        })
     }
 }
 

@@ -1,37 +1,66 @@
 //! The `key=value` lists of the admin interface: the same keys, values and rules as the elements of a file.
 
-use core::fmt;
 use core::net::IpAddr;
 
-use super::address::{self, ADDRESS};
-use super::elements::nearest;
+use super::address::ADDRESS;
+use super::elements::{Access, CLUSTER, Holder, MEMBER, Range, Times, children};
 use super::fault::quoted;
-use super::fields::{
-    CAPACITY, CAPACITY_LIMIT, NAME, POLICY, PROTOCOL, STATUS, WEIGHT, Want, ip, name, wrong,
-};
-use super::model::{Cluster, Member, Protocol};
+use super::fields::{CAPACITY, PROTOCOL, ip_or_none, media, weight, wrong};
+use super::hints::nearest;
+use super::model::{Cluster, Family, Member, Protocol};
 
-const MEMBER_KEYS: &[&str] = &[
-    "name",
-    "protocol",
-    "address",
-    "capacity",
-    "weight",
-    "status",
-    "wan_address",
-    "lan_address",
-    "cmd_out_address",
-];
-const CLUSTER_KEYS: &[&str] = &["name", "protocol", "address", "capacity_limit", "policy"];
-const SETTING_KEYS: &[&str] = &[
-    "weight",
-    "capacity",
-    "wan_address",
-    "lan_address",
-    "cmd_out_address",
-    "protocol",
-    "address",
-];
+/// A key and what it stands for.
+struct Key {
+    name: &'static str,
+    range: Range,
+    is_required: bool,
+    access: &'static Access,
+}
+
+impl Key {
+    /// Those of the elements in `parent`, in the order of the table.
+    fn of(parent: &str) -> impl Iterator<Item = Self> {
+        children(parent).filter_map(|element| {
+            Some(Self {
+                name: element.name,
+                range: element.range?,
+                is_required: element.times == Times::Once,
+                access: &element.access,
+            })
+        })
+    }
+
+    /// Those of attributes in a cluster that have one.
+    fn of_tuning() -> impl Iterator<Item = Self> {
+        let attributes = children(CLUSTER).flat_map(|element| element.attributes);
+        attributes.filter_map(|attribute| {
+            Some(Self {
+                name: attribute.key?,
+                range: attribute.range,
+                is_required: false,
+                access: &attribute.access,
+            })
+        })
+    }
+}
+
+/// The keys of `modify … add`.
+pub fn member_keys() -> Vec<&'static str> {
+    Key::of(MEMBER).map(|key| key.name).collect()
+}
+
+/// The keys of `cluster add`.
+pub fn cluster_keys() -> Vec<&'static str> {
+    let keys = Key::of(CLUSTER).chain(Key::of_tuning());
+    keys.map(|key| key.name).collect()
+}
+
+/// The keys of `modify … set`: what has no command of its own, and needs no other member.
+pub fn setting_keys() -> Vec<&'static str> {
+    let mut keys = member_keys();
+    keys.retain(|key| !matches!(*key, "name" | "status"));
+    keys
+}
 
 /// One key of `modify C set NAME`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +69,10 @@ pub enum Setting {
     Weight(u16),
     /// At least 1.
     Capacity(u32),
-    /// `None` takes it away.
-    WanAddress(Option<IpAddr>),
-    /// `None` takes it away.
-    LanAddress(Option<IpAddr>),
+    /// None takes it away.
+    WanAddress(Family),
+    /// None takes it away.
+    LanAddress(Family),
     /// `None` takes it away.
     CmdOutAddress(Option<IpAddr>),
     /// Only while nothing is bound; the two are checked together.
@@ -58,22 +87,7 @@ pub enum Setting {
 /// # Errors
 /// One line that names the key, the value and what would be right.
 pub fn member_from_pairs(pairs: &[(&str, &str)]) -> Result<Member, String> {
-    let given = Given::new(pairs, MEMBER_KEYS)?;
-    let name = given.required("name", &NAME, name)?;
-    let protocol = given.required("protocol", &PROTOCOL, |text| PROTOCOL.read(text))?;
-    Ok(Member {
-        name,
-        protocol,
-        address: given.required("address", &ADDRESS, |text| address::read(protocol, text))?,
-        capacity: given.required("capacity", &CAPACITY, |text| CAPACITY.read(text))?,
-        weight: given.required("weight", &WEIGHT, weight)?,
-        status: given
-            .optional("status", |text| STATUS.read(text))?
-            .unwrap_or_default(),
-        wan_address: given.optional("wan_address", ip_or_none)?.flatten(),
-        lan_address: given.optional("lan_address", ip_or_none)?.flatten(),
-        cmd_out_address: given.optional("cmd_out_address", ip_or_none)?.flatten(),
-    })
+    read(Member::blank(), Key::of(MEMBER).collect(), pairs)
 }
 
 /// A cluster without members as `cluster add` describes it.
@@ -81,19 +95,33 @@ pub fn member_from_pairs(pairs: &[(&str, &str)]) -> Result<Member, String> {
 /// # Errors
 /// One line that names the key, the value and what would be right.
 pub fn cluster_from_pairs(pairs: &[(&str, &str)]) -> Result<Cluster, String> {
-    let given = Given::new(pairs, CLUSTER_KEYS)?;
-    let name = given.required("name", &NAME, name)?;
-    let protocol = given.required("protocol", &PROTOCOL, |text| PROTOCOL.read(text))?;
-    let address = given.required("address", &ADDRESS, |text| address::read(protocol, text))?;
-    Ok(Cluster {
-        capacity_limit: given
-            .optional("capacity_limit", |text| CAPACITY_LIMIT.read(text))?
-            .unwrap_or_default(),
-        policy: given
-            .optional("policy", |text| POLICY.read(text))?
-            .unwrap_or_default(),
-        ..Cluster::new(name, protocol, address)
-    })
+    let keys = Key::of(CLUSTER).chain(Key::of_tuning()).collect();
+    read(Cluster::blank(), keys, pairs)
+}
+
+/// Reads `pairs` into `it`, in the order of the table: what an address may be is for the protocol to say.
+fn read<T: Holder>(mut it: T, keys: Vec<Key>, pairs: &[(&str, &str)]) -> Result<T, String> {
+    let names: Vec<_> = keys.iter().map(|key| key.name).collect();
+    let given = given(pairs, &names)?;
+    for Key {
+        name,
+        range,
+        is_required,
+        access,
+    } in keys
+    {
+        let value = given.iter().find(|(given, _)| *given == name);
+        match (value, T::way(access)) {
+            (Some((_, value)), Some(way)) => {
+                (way.read)(&mut it, value).map_err(|want| wrong(name, value, &want))?;
+            }
+            (None, _) if is_required => {
+                return Err(format!("{name} is missing: want {name}= and {range}"));
+            }
+            _ => {}
+        }
+    }
+    Ok(it)
 }
 
 /// One pair of `modify C set NAME`. The text of an address is taken as it is: what it means depends on the
@@ -102,20 +130,20 @@ pub fn cluster_from_pairs(pairs: &[(&str, &str)]) -> Result<Cluster, String> {
 /// # Errors
 /// One line that names the key, the value and what would be right.
 pub fn setting_from_pair(key: &str, value: &str) -> Result<Setting, String> {
-    let given =
-        Given::new(&[(key, value)], SETTING_KEYS).map_err(|fault| match key.to_lowercase().as_str() {
-            "name" => "name: want another member, added under the new name".to_owned(),
-            "status" => "status: want the commands suspend and resume".to_owned(),
-            _ => fault,
-        })?;
-    let Some((key, value)) = given.0.first() else {
-        return Err(unknown(key, SETTING_KEYS));
+    let keys = setting_keys();
+    let given = given(&[(key, value)], &keys).map_err(|fault| match key.to_lowercase().as_str() {
+        "name" => "name: want another member, added under the new name".to_owned(),
+        "status" => "status: want the commands suspend and resume".to_owned(),
+        _ => fault,
+    })?;
+    let Some((key, value)) = given.first() else {
+        return Err(unknown(key, &keys));
     };
     let setting = match *key {
         "weight" => weight(value).map(Setting::Weight),
         "capacity" => CAPACITY.read(value).map(Setting::Capacity),
-        "wan_address" => ip_or_none(value).map(Setting::WanAddress),
-        "lan_address" => ip_or_none(value).map(Setting::LanAddress),
+        "wan_address" => media(value).map(Setting::WanAddress),
+        "lan_address" => media(value).map(Setting::LanAddress),
         "cmd_out_address" => ip_or_none(value).map(Setting::CmdOutAddress),
         "protocol" => PROTOCOL.read(value).map(Setting::Protocol),
         _ if value.is_empty() => Err(ADDRESS.to_owned()),
@@ -124,56 +152,24 @@ pub fn setting_from_pair(key: &str, value: &str) -> Result<Setting, String> {
     setting.map_err(|want| wrong(key, value, &want))
 }
 
-/// Reads a weight as a member has it.
-pub(super) fn weight(text: &str) -> Result<u16, Want> {
-    u16::try_from(WEIGHT.read(text)?).map_err(|_| WEIGHT.to_string())
-}
-
-/// Reads an address that may be none.
-pub(super) fn ip_or_none(text: &str) -> Result<Option<IpAddr>, Want> {
-    if text.trim().is_empty() {
-        Ok(None)
-    } else {
-        ip(text).map(Some)
-    }
-}
-
 /// Pairs with known keys, none twice, values without the blanks around them.
-struct Given<'a>(Vec<(&'static str, &'a str)>);
-
-impl<'a> Given<'a> {
-    fn new(pairs: &[(&str, &'a str)], known: &'static [&str]) -> Result<Self, String> {
-        let mut given: Vec<(&'static str, &'a str)> = Vec::new();
-        for (key, value) in pairs {
-            let key = key.trim();
-            let name = known
-                .iter()
-                .find(|name| name.eq_ignore_ascii_case(key))
-                .ok_or_else(|| unknown(key, known))?;
-            if given.iter().any(|(before, _)| before == name) {
-                return Err(format!("{name} is given twice: want it once"));
-            }
-            given.push((name, value.trim()));
+fn given<'a>(
+    pairs: &[(&str, &'a str)],
+    known: &[&'static str],
+) -> Result<Vec<(&'static str, &'a str)>, String> {
+    let mut given: Vec<(&'static str, &'a str)> = Vec::new();
+    for (key, value) in pairs {
+        let key = key.trim();
+        let name = known
+            .iter()
+            .find(|name| name.eq_ignore_ascii_case(key))
+            .ok_or_else(|| unknown(key, known))?;
+        if given.iter().any(|(before, _)| before == name) {
+            return Err(format!("{name} is given twice: want it once"));
         }
-        Ok(Self(given))
+        given.push((name, value.trim()));
     }
-
-    fn optional<T>(&self, key: &str, read: impl Fn(&str) -> Result<T, Want>) -> Result<Option<T>, String> {
-        let given = self.0.iter().find(|(name, _)| *name == key);
-        given
-            .map(|(_, value)| read(value).map_err(|want| wrong(key, value, &want)))
-            .transpose()
-    }
-
-    fn required<T>(
-        &self,
-        key: &str,
-        range: &dyn fmt::Display,
-        read: impl Fn(&str) -> Result<T, Want>,
-    ) -> Result<T, String> {
-        self.optional(key, read)?
-            .ok_or_else(|| format!("{key} is missing: want {key}= and {range}"))
-    }
+    Ok(given)
 }
 
 fn unknown(key: &str, known: &[&str]) -> String {
@@ -188,26 +184,8 @@ fn unknown(key: &str, known: &[&str]) -> String {
 mod tests {
     use super::super::model::{CapacityLimit, Policy, Protocol, Status};
     use super::*;
-    use crate::admin::commands::{COMMANDS, Kind};
 
-    #[test]
-    fn the_usage_of_a_command_names_its_keys_and_no_others() {
-        for (kind, keys) in [(Kind::Add, MEMBER_KEYS), (Kind::ClusterAdd, CLUSTER_KEYS)] {
-            let entry = COMMANDS.iter().find(|entry| entry.kind == kind).unwrap();
-            let pairs = entry
-                .usage
-                .split([' ', ',', '['])
-                .filter(|word| word.contains('='));
-            let named: Vec<&str> = pairs.filter_map(|pair| pair.split('=').next()).collect();
-            assert_eq!(named, keys, "{}", entry.usage);
-        }
-        let set = COMMANDS.iter().find(|entry| entry.kind == Kind::Set).unwrap();
-        for key in SETTING_KEYS {
-            assert!(set.help.contains(key), "{key}: {}", set.help);
-        }
-    }
-
-    const MEMBER: &[(&str, &str)] = &[
+    const PAIRS: &[(&str, &str)] = &[
         ("name", "another_proxy"),
         ("protocol", "udp"),
         ("address", "1.2.3.4:567"),
@@ -217,14 +195,14 @@ mod tests {
 
     /// The member of the tests with one pair changed, or added.
     fn member(key: &str, value: &str) -> Result<Member, String> {
-        let mut pairs: Vec<_> = MEMBER.iter().copied().filter(|(k, _)| *k != key).collect();
+        let mut pairs: Vec<_> = PAIRS.iter().copied().filter(|(k, _)| *k != key).collect();
         pairs.push((key, value));
         member_from_pairs(&pairs)
     }
 
     #[test]
     fn a_member_is_made_of_its_five_keys() {
-        let made = member_from_pairs(MEMBER).unwrap();
+        let made = member_from_pairs(PAIRS).unwrap();
         assert_eq!(made.name.as_str(), "another_proxy");
         assert_eq!(made.protocol, Protocol::Udp);
         assert_eq!(made.address.to_string(), "1.2.3.4:567");
@@ -234,7 +212,7 @@ mod tests {
         );
         assert_eq!(
             (made.wan_address, made.lan_address, made.cmd_out_address),
-            (None, None, None)
+            (Family::default(), Family::default(), None)
         );
     }
 
@@ -252,8 +230,8 @@ mod tests {
         ])
         .unwrap();
         assert_eq!((made.weight, made.status), (0, Status::Suspended));
-        assert_eq!(made.wan_address, Some([203, 0, 113, 4].into()));
-        assert_eq!(made.lan_address, None);
+        assert_eq!(made.wan_address, [203, 0, 113, 4].into());
+        assert_eq!(made.lan_address, Family::default());
     }
 
     #[test]
@@ -292,24 +270,24 @@ mod tests {
             (
                 "wan_address",
                 "media",
-                r#"wan_address "media": want an IPv4 or IPv6 address"#,
+                r#"wan_address "media": want an IPv4 or IPv6 address, or one of each with white space between them"#,
             ),
             ("wieght", "1", r#"unknown key "wieght": did you mean weight?"#),
             (
                 "colour",
                 "red",
-                "unknown key \"colour\": want name, protocol, address, capacity, weight, status, \
+                "unknown key \"colour\": want name, protocol, address, weight, capacity, status, \
                                wan_address, lan_address, cmd_out_address",
             ),
         ] {
             assert_eq!(member(key, value).unwrap_err(), line);
         }
-        let twice = [MEMBER, &[("Weight", "1")]].concat();
+        let twice = [PAIRS, &[("Weight", "1")]].concat();
         assert_eq!(
             member_from_pairs(&twice).unwrap_err(),
             "weight is given twice: want it once"
         );
-        let four = MEMBER.get(..4).unwrap();
+        let four = PAIRS.get(..4).unwrap();
         let missing = "weight is missing: want weight= and a whole number from 0 to 65535";
         assert_eq!(member_from_pairs(four).unwrap_err(), missing);
         assert!(
@@ -344,11 +322,11 @@ mod tests {
         assert_eq!(setting_from_pair("capacity", "9"), Ok(Setting::Capacity(9)));
         assert_eq!(
             setting_from_pair("wan_address", ""),
-            Ok(Setting::WanAddress(None))
+            Ok(Setting::WanAddress(Family::default()))
         );
         assert_eq!(
             setting_from_pair("lan_address", "::1"),
-            Ok(Setting::LanAddress(Some("::1".parse().unwrap())))
+            Ok(Setting::LanAddress("::1".parse::<IpAddr>().unwrap().into()))
         );
         assert_eq!(
             setting_from_pair("cmd_out_address", ""),

@@ -3,19 +3,13 @@
 
 use std::path::Path;
 
-use super::address;
 use super::check::{At, Draft, MemberDraft, Socket, check};
-use super::elements::{self, CLUSTER, Element, MEMBER, NOTIFY, ROOT, Times};
+use super::elements::{self, CLUSTER, Element, Holder, MEMBER, ROOT, Times};
+use super::encoding;
 use super::fault::{Faults, Findings, Position, quoted};
-use super::fields::{
-    self, ATTEMPTS, CAPACITY, CAPACITY_LIMIT, FAILOVER_TIMEOUT, NO_MEMBERS, ON_MEMBER_LOSS, POLICY,
-    PROBE_INTERVAL, PROBE_TIMEOUT, PROBES, PROTOCOL, SESSIONS_EXPIRE, SESSIONS_MAX, SLOW_START, STATUS, Want,
-    wrong,
-};
-use super::model::{
-    Cluster, Config, DisconnectNotify, Failover, Health, Member, Protocol, Sessions, SocketRights,
-};
-use super::pairs::{ip_or_none, weight};
+use super::fields::{Want, wrong};
+use super::hints;
+use super::model::{Cluster, Config, Member, SocketRights};
 use super::tree::{self, Node, Tree};
 use super::{FILE_MAX, Parsed};
 
@@ -24,18 +18,34 @@ use super::{FILE_MAX, Parsed};
 /// # Errors
 /// All faults of the text in its order.
 pub fn parse(file: &Path, text: &[u8]) -> Result<Parsed, Faults> {
+    checked(file, text, |_| Ok(()))
+}
+
+/// As [`parse`]; owners of sockets are also put to `owners`.
+pub(super) fn checked(file: &Path, text: &[u8], owners: Owners) -> Result<Parsed, Faults> {
     let mut parser = Parser {
+        owners,
         faults: Findings::new(file),
         warnings: Findings::new(file),
     };
-    let text = match decoded(text) {
+    let start = Position { line: 1, column: 1 };
+    if text.len() > FILE_MAX {
+        let what = format!("the file has {} bytes: want at most {FILE_MAX}", text.len());
+        parser.fault(start, "", what);
+        return parser.finish("", Config::default());
+    }
+    let text = match encoding::decoded(text) {
         Ok(text) => text,
         Err((at, what)) => {
             parser.fault(at, "", what);
             return parser.finish(&String::from_utf8_lossy(text), Config::default());
         }
     };
-    let Tree { root, fault, doctype } = tree::read(text);
+    if text.trim().is_empty() {
+        parser.fault(start, "", format!("the file is empty: want <{ROOT}>"));
+        return parser.finish(&text, Config::default());
+    }
+    let Tree { root, fault, doctype } = tree::read(&text);
     if let Some(at) = doctype {
         parser.warning(at, "", "the DOCTYPE is read past, no DTD is used".to_owned());
     }
@@ -43,37 +53,14 @@ pub fn parse(file: &Path, text: &[u8]) -> Result<Parsed, Faults> {
         parser.fault(at, "", what);
     }
     let config = root.map(|root| parser.config(&root)).unwrap_or_default();
-    parser.finish(text, config)
+    parser.finish(&text, config)
 }
 
-/// The text of the file, without a byte order mark.
-fn decoded(text: &[u8]) -> Result<&str, (Position, String)> {
-    let start = Position { line: 1, column: 1 };
-    if text.len() > FILE_MAX {
-        return Err((
-            start,
-            format!("the file has {} bytes: want at most {FILE_MAX}", text.len()),
-        ));
-    }
-    let decoded = str::from_utf8(text).map_err(|error| {
-        let (good, bad) = text.split_at(error.valid_up_to());
-        let good = String::from_utf8_lossy(good);
-        let line = good.matches('\n').count() + 1;
-        let column = good.rsplit('\n').next().unwrap_or("").chars().count() + 1;
-        let byte = bad.first().copied().unwrap_or_default();
-        (
-            Position { line, column },
-            format!("byte 0x{byte:02x} is not UTF-8: want the file in UTF-8"),
-        )
-    })?;
-    let decoded = decoded.strip_prefix('\u{feff}').unwrap_or(decoded);
-    if decoded.trim().is_empty() {
-        return Err((start, format!("the file is empty: want <{ROOT}>")));
-    }
-    Ok(decoded)
-}
+/// Whether users and groups exist; what is wrong where not.
+type Owners = fn(&SocketRights) -> Result<(), String>;
 
 struct Parser {
+    owners: Owners,
     faults: Findings,
     warnings: Findings,
 }
@@ -108,10 +95,10 @@ impl Parser {
         };
         self.shape(root, element, "");
         let clusters = root.children.iter().filter(|child| child.name == CLUSTER);
-        let drafts: Vec<Draft> = clusters
+        let (drafts, clusters): (Vec<Draft>, Vec<Cluster>) = clusters
             .enumerate()
             .map(|(number, node)| self.cluster(node, number))
-            .collect();
+            .unzip();
         if drafts.is_empty() {
             self.warning(
                 root.at,
@@ -122,89 +109,57 @@ impl Parser {
         for (at, whose, what) in check(&drafts) {
             self.fault(at, &whose, what);
         }
-        Config {
-            clusters: drafts.into_iter().filter_map(|draft| draft.cluster).collect(),
-        }
+        Config { clusters }
     }
 
-    fn cluster(&mut self, node: &Node, number: usize) -> Draft {
+    /// What is wrong has been told; the cluster counts only where nothing is.
+    fn cluster(&mut self, node: &Node, number: usize) -> (Draft, Cluster) {
         let whose = format!("cluster {}", title(node, number));
-        if let Some(element) = elements::find(ROOT, CLUSTER) {
-            self.shape(node, element, &whose);
+        let mut cluster = Cluster::blank();
+        let places = self.row(node, elements::find(ROOT, CLUSTER), &mut cluster, &whose);
+        let protocol = places.of("protocol", cluster.protocol);
+        if let Some(rights) = child(node, "socket")
+            && let Some(At { value, .. }) = protocol.filter(|protocol| !protocol.value.is_local())
+        {
+            let what = format!("<socket> has no effect with protocol {}", value.as_str());
+            self.warning(rights.at, &whose, what);
         }
-        let name = self.value(node, "name", &whose, fields::name);
-        let socket = self.socket(node, &whose);
-        let disconnect_notify = self.disconnect_notify(node, &whose);
-
-        let capacity_limit = self.attribute(node, "capacity_limit", "type", &whose, |text| {
-            CAPACITY_LIMIT.read(text)
+        let owner = child(node, "socket").and_then(|rights| {
+            rights
+                .attributes
+                .iter()
+                .find(|attribute| attribute.name == "owner")
         });
-        let policy = self.attribute(node, "balancing", "policy", &whose, |text| POLICY.read(text));
-        let no_members = self.attribute(node, "no_members", "reply", &whose, |text| NO_MEMBERS.read(text));
-        let (failover, health) = (self.failover(node, &whose), self.health(node, &whose));
-        let (sessions, rights) = (
-            self.sessions(node, &whose),
-            self.rights(node, &whose, socket.as_ref()),
-        );
-
+        if let Some(owner) = owner
+            && let Err(what) = (self.owners)(&cluster.socket)
+        {
+            self.fault(owner.at, &whose, what);
+        }
         let members = node.children.iter().filter(|child| child.name == MEMBER);
-        let mut members: Vec<MemberDraft> = members
+        let (members, values) = members
             .enumerate()
             .map(|(number, node)| self.member(node, number, &whose))
-            .collect();
-
-        let cluster = name.as_ref().zip(socket.as_ref()).map(|(name, socket)| {
-            let Socket { protocol, address } = socket.value.clone();
-            Cluster {
-                capacity_limit: capacity_limit.unwrap_or_default(),
-                disconnect_notify: disconnect_notify.as_ref().map(|notify| notify.value.clone()),
-                policy: policy.unwrap_or_default(),
-                failover,
-                health,
-                sessions,
-                socket: rights,
-                no_members: no_members.unwrap_or_default(),
-                members: members
-                    .iter_mut()
-                    .filter_map(|draft| draft.member.take())
-                    .collect(),
-                ..Cluster::new(name.value.clone(), protocol, address)
-            }
-        });
-        let relay = disconnect_notify.map(|notify| At {
-            value: notify.value.inbound_address,
-            at: notify.at,
-        });
-        Draft {
-            whose,
-            name,
-            socket,
-            relay,
+            .unzip();
+        cluster.members = values;
+        let relay = cluster.disconnect_notify.as_ref();
+        let draft = Draft {
+            name: places.of("name", cluster.name.clone()),
+            socket: places.of("address", Socket::from(&cluster)),
+            relay: relay.and_then(|relay| places.of("inbound_address", relay.inbound_address)),
             members,
-            cluster,
-        }
+            whose,
+        };
+        (draft, cluster)
     }
 
-    fn member(&mut self, node: &Node, number: usize, cluster: &str) -> MemberDraft {
+    /// As [`Parser::cluster`].
+    fn member(&mut self, node: &Node, number: usize, cluster: &str) -> (MemberDraft, Member) {
         let whose = format!("{cluster}, member {}", title(node, number));
-        if let Some(element) = elements::find(CLUSTER, MEMBER) {
-            self.shape(node, element, &whose);
-        }
-        let name = self.value(node, "name", &whose, fields::name);
-        let socket = self.socket(node, &whose);
-        let weight = self.value(node, "weight", &whose, weight);
-        let capacity = self.value(node, "capacity", &whose, |text| CAPACITY.read(text));
-        let status = self.value(node, "status", &whose, |text| STATUS.read(text));
-        // The Python rtp_cluster takes an empty one of these for none.
-        let wan_address = self.value(node, "wan_address", &whose, ip_or_none);
-        let lan_address = self.value(node, "lan_address", &whose, ip_or_none);
-        let source = self.value(node, "cmd_out_address", &whose, ip_or_none);
-        let source = source.and_then(|source| {
-            Some(At {
-                value: source.value?,
-                at: source.at,
-            })
-        });
+        let mut member = Member::blank();
+        let places = self.row(node, elements::find(CLUSTER, MEMBER), &mut member, &whose);
+        let socket = places.of("address", Socket::from(&member));
+        let source = member.cmd_out_address;
+        let source = source.and_then(|source| places.of("cmd_out_address", source));
         if let (Some(source), Some(socket)) = (&source, &socket)
             && socket.value.protocol.is_local()
         {
@@ -215,197 +170,72 @@ impl Parser {
                 format!("cmd_out_address has no effect with protocol {protocol}"),
             );
         }
-        let member = (|| {
-            let Socket { protocol, address } = socket.as_ref()?.value.clone();
-            Some(Member {
-                name: name.as_ref()?.value.clone(),
-                protocol,
-                address,
-                weight: weight.as_ref()?.value,
-                capacity: capacity.as_ref()?.value,
-                status: status.map(|status| status.value).unwrap_or_default(),
-                wan_address: wan_address.and_then(|address| address.value),
-                lan_address: lan_address.and_then(|address| address.value),
-                cmd_out_address: source.as_ref().map(|source| source.value),
-            })
-        })();
-        MemberDraft {
-            whose,
-            name,
+        let draft = MemberDraft {
+            name: places.of("name", member.name.clone()),
             socket,
             source,
-            member,
-        }
-    }
-
-    /// Protocol and address: what the second means is for the first to say, whatever their order.
-    fn socket(&mut self, node: &Node, whose: &str) -> Option<At<Socket>> {
-        let protocol = self.value(node, "protocol", whose, |text| PROTOCOL.read(text));
-        let address = self.value(node, "address", whose, |text| {
-            protocol
-                .as_ref()
-                .map(|protocol| address::read(protocol.value, text))
-                .transpose()
-        })?;
-        let (protocol, value) = protocol.map(|protocol| protocol.value).zip(address.value)?;
-        Some(At {
-            value: Socket {
-                protocol,
-                address: value,
-            },
-            at: address.at,
-        })
-    }
-
-    /// The relay; its place is that of `inbound_address`.
-    fn disconnect_notify(&mut self, cluster: &Node, whose: &str) -> Option<At<DisconnectNotify>> {
-        let node = child(cluster, NOTIFY)?;
-        if let Some(element) = elements::find(CLUSTER, NOTIFY) {
-            self.shape(node, element, whose);
-        }
-        let loss = self.attribute(cluster, NOTIFY, "on_member_loss", whose, |text| {
-            ON_MEMBER_LOSS.read(text)
-        });
-        let inbound = self.value(node, "inbound_address", whose, fields::inbound);
-        let prefix = self.value(node, "dest_socket_prefix", whose, fields::prefix);
-        let (inbound, prefix) = inbound.zip(prefix)?;
-        let value = DisconnectNotify {
-            inbound_address: inbound.value,
-            dest_socket_prefix: prefix.value,
-            on_member_loss: loss.flatten(),
-            relays_tcp: false,
+            whose,
         };
-        Some(At {
-            value,
-            at: inbound.at,
-        })
+        (draft, member)
     }
 
-    fn failover(&mut self, cluster: &Node, whose: &str) -> Failover {
-        let default = Failover::default();
-        let timeout = self.attribute(cluster, "failover", "timeout", whose, |text| {
-            FAILOVER_TIMEOUT.read(text)
-        });
-        let attempts = self.attribute(cluster, "failover", "attempts", whose, |text| ATTEMPTS.read(text));
-        Failover {
-            timeout: timeout.unwrap_or(default.timeout),
-            attempts: attempts.unwrap_or(default.attempts),
-        }
-    }
-
-    fn health(&mut self, cluster: &Node, whose: &str) -> Health {
-        let default = Health::default();
-        let mut time = |name, range: fields::Span, otherwise| {
-            self.attribute(cluster, "health", name, whose, |text| range.read(text))
-                .unwrap_or(otherwise)
+    /// Reads what the table has of `node` into `it`: attributes, and children in the order of the table, so that the
+    /// protocol is known before the address whatever their order in the file. Says where each text stands that was
+    /// right; the others have been told.
+    fn row<T: Holder>(&mut self, node: &Node, element: Option<&Element>, it: &mut T, whose: &str) -> Places {
+        let mut places = Places::default();
+        let Some(element) = element else {
+            return places;
         };
-        let interval = time("interval", PROBE_INTERVAL, default.interval);
-        let timeout = time("timeout", PROBE_TIMEOUT, default.timeout);
-        let retry = time("retry", PROBE_INTERVAL, default.retry);
-        let slow_start = time("slow_start", SLOW_START, default.slow_start);
-        let mut probes = |name, otherwise| {
-            self.attribute(cluster, "health", name, whose, |text| PROBES.read(text))
-                .unwrap_or(otherwise)
-        };
-        let (fall, rise) = (probes("fall", default.fall), probes("rise", default.rise));
-        Health {
-            interval,
-            timeout,
-            fall,
-            rise,
-            retry,
-            slow_start,
-        }
-    }
-
-    fn sessions(&mut self, cluster: &Node, whose: &str) -> Sessions {
-        let default = Sessions::default();
-        let max = self.attribute(cluster, "sessions", "max", whose, |text| SESSIONS_MAX.read(text));
-        let expire = self.attribute(cluster, "sessions", "expire", whose, |text| {
-            SESSIONS_EXPIRE.read(text)
-        });
-        Sessions {
-            max: max.unwrap_or(default.max),
-            expire: expire.unwrap_or(default.expire),
-        }
-    }
-
-    fn rights(&mut self, cluster: &Node, whose: &str, socket: Option<&At<Socket>>) -> SocketRights {
-        let mode = self.attribute(cluster, "socket", "mode", whose, fields::mode);
-        let mut rights = SocketRights {
-            mode,
-            ..SocketRights::default()
-        };
-        self.attribute(cluster, "socket", "owner", whose, |text| {
-            fields::owner(text, &mut rights)
-        });
-        let protocol = socket.map(|socket| socket.value.protocol);
-        if let Some(node) = child(cluster, "socket")
-            && let Some(protocol) = protocol.filter(|protocol: &Protocol| !protocol.is_local())
-        {
-            self.warning(
-                node.at,
-                whose,
-                format!("<socket> has no effect with protocol {}", protocol.as_str()),
-            );
-        }
-        rights
-    }
-
-    /// Reads the text of the child `name`. `None` when there is none or it is wrong, which has been told then.
-    fn value<T>(
-        &mut self,
-        parent: &Node,
-        name: &str,
-        whose: &str,
-        read: impl FnOnce(&str) -> Result<T, Want>,
-    ) -> Option<At<T>> {
-        let node = child(parent, name)?;
-        if let Some(element) = elements::find(&parent.name, name) {
-            self.shape(node, element, whose);
-        }
-        // The text of a torn element may be torn itself.
-        if !node.whole {
-            return None;
-        }
-        let at = if node.text.trim().is_empty() {
-            node.at
-        } else {
-            node.text_at
-        };
-        match read(&node.text) {
-            Ok(value) => Some(At { value, at }),
-            Err(want) => {
-                self.fault(at, whose, wrong(name, &node.text, &want));
-                None
+        self.shape(node, element, whose);
+        for known in element.attributes {
+            let attribute = node
+                .attributes
+                .iter()
+                .find(|attribute| attribute.name == known.name);
+            if let (Some(attribute), Some(way)) = (attribute, T::way(&known.access)) {
+                let label = format!("{} {}", element.name, known.name);
+                self.value(attribute.at, &label, &attribute.value, whose, |text| {
+                    (way.read)(it, text)
+                });
             }
         }
-    }
-
-    /// Reads the attribute `name` of the cluster's child `element`; as [`Parser::value`].
-    fn attribute<T>(
-        &mut self,
-        cluster: &Node,
-        element: &str,
-        name: &str,
-        whose: &str,
-        read: impl FnOnce(&str) -> Result<T, Want>,
-    ) -> Option<T> {
-        let attribute = child(cluster, element)?
-            .attributes
-            .iter()
-            .find(|attribute| attribute.name == name)?;
-        match read(&attribute.value) {
-            Ok(value) => Some(value),
-            Err(want) => {
-                self.fault(
-                    attribute.at,
-                    whose,
-                    wrong(&format!("{element} {name}"), &attribute.value, &want),
-                );
-                None
+        for known in element.children().filter(|known| known.times != Times::Any) {
+            let Some(node) = child(node, known.name) else {
+                continue;
+            };
+            places.0.extend(self.row(node, Some(known), it, whose).0);
+            // The text of a torn element may be torn itself; of what protocol an address is must be known.
+            let unread = !node.whole || (known.name == "address" && places.at("protocol").is_none());
+            let Some(way) = T::way(&known.access).filter(|_| !unread) else {
+                continue;
+            };
+            let at = if node.text.trim().is_empty() {
+                node.at
+            } else {
+                node.text_at
+            };
+            if self.value(at, known.name, &node.text, whose, |text| (way.read)(it, text)) {
+                places.0.push((known.name, at));
             }
         }
+        places
+    }
+
+    /// Whether `read` takes `text`, the value of `label` at `at`; tells it where not.
+    fn value(
+        &mut self,
+        at: Position,
+        label: &str,
+        text: &str,
+        whose: &str,
+        read: impl FnOnce(&str) -> Result<(), Want>,
+    ) -> bool {
+        let result = read(text);
+        if let Err(want) = &result {
+            self.fault(at, whose, wrong(label, text, want));
+        }
+        result.is_ok()
     }
 
     /// Whether `node` holds what the table says of its `element`: no unknown attribute or child, none too often,
@@ -420,14 +250,14 @@ impl Parser {
                 self.fault(
                     attribute.at,
                     whose,
-                    elements::unknown_attribute(element, &attribute.name),
+                    hints::unknown_attribute(element, &attribute.name),
                 );
             }
         }
         let mut seen: Vec<(&str, usize)> = Vec::new();
         for child in &node.children {
             let Some(known) = elements::find(element.name, &child.name) else {
-                self.fault(child.at, whose, elements::unknown_element(element, &child.name));
+                self.fault(child.at, whose, hints::unknown_element(element, &child.name));
                 continue;
             };
             if let Some((_, line)) = seen.iter().find(|(name, _)| *name == child.name) {
@@ -441,10 +271,6 @@ impl Parser {
                 continue;
             }
             seen.push((&child.name, child.at.line));
-            // The children that hold nothing but attributes; the others are looked at where they are read.
-            if known.range.is_none() && known.times == Times::AtMostOnce && known.name != NOTIFY {
-                self.shape(child, known, whose);
-            }
         }
         for known in elements::children(element.name) {
             if node.whole && known.times == Times::Once && !seen.iter().any(|(name, _)| *name == known.name) {
@@ -462,6 +288,21 @@ impl Parser {
                 format!("text {text} in <{}> means nothing", node.name),
             );
         }
+    }
+}
+
+/// Where the texts of a cluster or a member stand, those that were right.
+#[derive(Default)]
+struct Places(Vec<(&'static str, Position)>);
+
+impl Places {
+    fn at(&self, name: &str) -> Option<Position> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, at)| *at)
+    }
+
+    /// `value` with the place of the element `name`.
+    fn of<T>(&self, name: &str, value: T) -> Option<At<T>> {
+        self.at(name).map(|at| At { value, at })
     }
 }
 
@@ -483,8 +324,12 @@ fn title(node: &Node, number: usize) -> String {
 mod tests {
     use core::time::Duration;
 
-    use super::super::elements::ELEMENTS;
-    use super::super::model::{Address, CapacityLimit, Name, NoMembers, Policy, Status};
+    use super::super::elements::{ELEMENTS, NOTIFY};
+    use super::super::fields::STATUS;
+    use super::super::model::{
+        Address, CapacityLimit, DisconnectNotify, Failover, Health, Name, NoMembers, NotifyTcp, Policy,
+        Protocol, Sessions, SocketRights, Status,
+    };
     use super::*;
 
     fn config(text: &str) -> Config {
@@ -520,8 +365,8 @@ mod tests {
             weight: 100,
             capacity: 2_500,
             status: Status::Active,
-            wan_address: Some([203, 0, 113, 4].into()),
-            lan_address: Some([10, 0, 0, 4].into()),
+            wan_address: [203, 0, 113, 4].into(),
+            lan_address: [10, 0, 0, 4].into(),
             cmd_out_address: Some([10, 0, 0, 1].into()),
         };
         let name = Name::new("Supercluster#1").unwrap();
@@ -530,7 +375,7 @@ mod tests {
                 inbound_address: "192.0.2.1:12131".parse().unwrap(),
                 dest_socket_prefix: "/var/run/b2bua.sock".to_owned(),
                 on_member_loss: None,
-                relays_tcp: false,
+                tcp: NotifyTcp::Pass,
             }),
             members: vec![member],
             ..Cluster::new(
@@ -585,7 +430,7 @@ mod tests {
              <failover timeout='3s' attempts='16'/>\
              <health interval='100ms' timeout='60s' fall='100' rise='3' retry='1h' slow_start='30m'/>\
              <sessions max='1' expire='30d'/><socket owner='kamailio:sip' mode='0600'/><no_members reply='silent'/>\
-             <disconnect_notify on_member_loss='30s'><inbound_address>:9</inbound_address>\
+             <disconnect_notify on_member_loss='30s' tcp='relay'><inbound_address>:9</inbound_address>\
              <dest_socket_prefix>/p</dest_socket_prefix></disconnect_notify>",
         );
         let expected = Cluster {
@@ -617,7 +462,7 @@ mod tests {
                 inbound_address: "0.0.0.0:9".parse().unwrap(),
                 dest_socket_prefix: "/p".to_owned(),
                 on_member_loss: Some(Duration::from_secs(30)),
-                relays_tcp: false,
+                tcp: NotifyTcp::Relay,
             }),
             ..bare()
         };

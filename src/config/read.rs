@@ -130,6 +130,29 @@ mod tests {
         }
     }
 
+    /// What `tests/fuzz` looks for, over the samples: whatever the bytes, the answer is a configuration or faults with
+    /// their places.
+    #[test]
+    fn a_sample_that_is_torn_or_has_a_byte_changed_is_answered() {
+        for (file, contents) in ["good", "bad"].into_iter().flat_map(corpus) {
+            for at in (0..64).map(|n| contents.len() * n / 64) {
+                let mut changed = contents.clone();
+                if let Some(byte) = changed.get_mut(at) {
+                    *byte ^= 0x80;
+                }
+                for text in [&contents[..at], &changed] {
+                    let faults = parse(&file, text).err();
+                    let mut faults = faults.iter().flatten();
+                    assert!(
+                        faults.all(|fault| fault.at().is_some()),
+                        "{}: byte {at}",
+                        file.display()
+                    );
+                }
+            }
+        }
+    }
+
     #[test]
     fn two_spellings_of_a_configuration_are_one() {
         let samples = corpus("good");
@@ -138,6 +161,9 @@ mod tests {
             parse_sample(file, contents).unwrap().config
         };
         assert_eq!(config("all-elements.xml"), config("all-elements-otherwise.xml"));
+        for other in ["utf-16.xml", "utf-16-big-endian.xml"] {
+            assert_eq!(config("iso-8859-1.xml"), config(other), "{other}");
+        }
     }
 
     #[test]
@@ -198,6 +224,31 @@ mod tests {
             path.display()
         );
         assert_eq!(read(&path).unwrap_err().to_string(), want);
+    }
+
+    #[test]
+    fn an_owner_that_this_machine_does_not_know_is_told_with_its_place() {
+        let dir = Dir::new("owner");
+        let path = dir.0.join("f.xml");
+        let load_with = |owner: &str| {
+            let text = format!(
+                "<rtp_cluster_config><rtp_cluster><name>C</name><protocol>UNIX</protocol><address>/c</address>\n\
+                 <socket owner=\"{owner}\"/></rtp_cluster></rtp_cluster_config>"
+            );
+            fs::write(&path, text).unwrap();
+            load(&path).map(|_| ()).map_err(|faults| faults.to_string())
+        };
+        for owner in ["root", "root:root", "4000000001:4000000002"] {
+            assert_eq!(load_with(owner), Ok(()), "{owner}");
+        }
+        for (owner, kind) in [("no-such-one", "user"), ("root:no-such-one", "group")] {
+            let want = format!(
+                "{}:2:9: cluster C: socket owner: there is no {kind} \"no-such-one\" on this machine: want one that \
+                 exists, or a number",
+                path.display()
+            );
+            assert_eq!(load_with(owner), Err(want));
+        }
     }
 
     #[test]

@@ -2,11 +2,10 @@
 //! left out, so that the file shows what somebody decided.
 
 use core::fmt;
-use core::net::IpAddr;
 
-use super::elements::{CLUSTER, MEMBER, NOTIFY, ROOT, children};
-use super::fields::{CAPACITY_LIMIT, NO_MEMBERS, POLICY, STATUS, Time};
-use super::model::{Cluster, Config, Member};
+use super::elements::{CLUSTER, Element, Holder, MEMBER, ROOT, children};
+use super::model::{Cluster, Config};
+use super::value::Value;
 
 const HEADER: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
     <!-- Written by rtp_cluster. The elements are described in rtp_cluster.xml(5). -->\n";
@@ -30,49 +29,49 @@ impl fmt::Display for File<'_> {
 
 fn write_cluster(f: &mut fmt::Formatter<'_>, cluster: &Cluster) -> fmt::Result {
     writeln!(f, "  <{CLUSTER}>")?;
-    for (name, text) in cluster_values(cluster) {
-        writeln!(f, "    <{name}>{}</{name}>", escaped(&text))?;
-    }
-    let attributes = attribute_values(cluster);
-    for element in children(CLUSTER) {
-        let changed = |value: &&Value| value.element == element.name && value.text != value.default();
-        let changed: Vec<&Value> = attributes.iter().filter(changed).collect();
-        let notify = cluster
-            .disconnect_notify
-            .as_ref()
-            .filter(|_| element.name == NOTIFY);
-        if changed.is_empty() && notify.is_none() {
+    write_leaves(f, "    ", CLUSTER, cluster)?;
+    for element in children(CLUSTER).filter(|element| !element.attributes.is_empty()) {
+        let said = element
+            .attributes
+            .iter()
+            .map(|a| (a, a.value(cluster).to_string()));
+        let changed: Vec<_> = said.filter(|(a, text)| text != a.default).collect();
+        let is_said = |leaf: &Element| leaf.value(cluster).is_some_and(|value| value != Value::None);
+        let has_leaves = element.children().any(is_said);
+        if changed.is_empty() && !has_leaves {
             continue;
         }
         write!(f, "    <{}", element.name)?;
-        for value in changed {
-            write!(f, " {}=\"{}\"", value.attribute, escaped(&value.text))?;
+        for (attribute, text) in changed {
+            write!(f, " {}=\"{}\"", attribute.name, escaped(&text))?;
         }
-        let Some(notify) = notify else {
+        if has_leaves {
+            writeln!(f, ">")?;
+            write_leaves(f, "      ", element.name, cluster)?;
+            writeln!(f, "    </{}>", element.name)?;
+        } else {
             writeln!(f, "/>")?;
-            continue;
-        };
-        writeln!(f, ">")?;
-        writeln!(
-            f,
-            "      <inbound_address>{}</inbound_address>",
-            notify.inbound_address
-        )?;
-        writeln!(
-            f,
-            "      <dest_socket_prefix>{}</dest_socket_prefix>",
-            escaped(&notify.dest_socket_prefix)
-        )?;
-        writeln!(f, "    </{NOTIFY}>")?;
+        }
     }
     for member in &cluster.members {
         writeln!(f, "    <{MEMBER}>")?;
-        for (name, text) in member_values(member).iter().filter(|(_, text)| !text.is_empty()) {
-            writeln!(f, "      <{name}>{}</{name}>", escaped(text))?;
-        }
+        write_leaves(f, "      ", MEMBER, member)?;
         writeln!(f, "    </{MEMBER}>")?;
     }
     writeln!(f, "  </{CLUSTER}>")
+}
+
+/// The elements of `parent` that have a text. The status of a member is written whatever it is: the Python
+/// rtp_cluster needs it, and it is what an operator looks for.
+fn write_leaves<T: Holder>(f: &mut fmt::Formatter<'_>, indent: &str, parent: &str, it: &T) -> fmt::Result {
+    for element in children(parent) {
+        let name = element.name;
+        match element.value(it) {
+            None | Some(Value::None) => {}
+            Some(value) => writeln!(f, "{indent}<{name}>{}</{name}>", escaped(&value.to_string()))?,
+        }
+    }
+    Ok(())
 }
 
 fn escaped(text: &str) -> String {
@@ -89,113 +88,9 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// What the elements of a cluster say, in their order.
-pub(super) fn cluster_values(cluster: &Cluster) -> [(&'static str, String); 3] {
-    [
-        ("name", cluster.name.to_string()),
-        ("protocol", cluster.protocol.as_str().to_owned()),
-        ("address", cluster.address.to_string()),
-    ]
-}
-
-/// What the elements of a member say, in their order; empty where one is left out. The status is always written:
-/// the Python rtp_cluster needs it, and it is what an operator looks for.
-pub(super) fn member_values(member: &Member) -> [(&'static str, String); 9] {
-    let text = |address: Option<IpAddr>| address.map_or_else(String::new, |address| address.to_string());
-    [
-        ("name", member.name.to_string()),
-        ("protocol", member.protocol.as_str().to_owned()),
-        ("address", member.address.to_string()),
-        ("weight", member.weight.to_string()),
-        ("capacity", member.capacity.to_string()),
-        ("status", STATUS.word(member.status).to_owned()),
-        ("wan_address", text(member.wan_address)),
-        ("lan_address", text(member.lan_address)),
-        ("cmd_out_address", text(member.cmd_out_address)),
-    ]
-}
-
-/// What an attribute of one of a cluster's elements says.
-pub(super) struct Value {
-    pub(super) element: &'static str,
-    pub(super) attribute: &'static str,
-    pub(super) text: String,
-}
-
-impl Value {
-    /// What holds where the attribute is left out.
-    fn default(&self) -> &'static str {
-        let element = children(CLUSTER).find(|element| element.name == self.element);
-        let attribute =
-            element.and_then(|element| element.attributes.iter().find(|a| a.name == self.attribute));
-        attribute.map_or("", |attribute| attribute.default)
-    }
-}
-
-/// What all attributes of the elements of a cluster say, also those that are left out in a file.
-pub(super) fn attribute_values(cluster: &Cluster) -> Vec<Value> {
-    let Cluster {
-        failover,
-        health,
-        sessions,
-        socket,
-        ..
-    } = cluster;
-    let loss = cluster
-        .disconnect_notify
-        .as_ref()
-        .and_then(|notify| notify.on_member_loss);
-    let owner = match (&socket.user, &socket.group) {
-        (user, None) => user.clone().unwrap_or_default(),
-        (user, Some(group)) => format!("{}:{group}", user.as_deref().unwrap_or("")),
-    };
-    let values = [
-        (
-            NOTIFY,
-            "on_member_loss",
-            loss.map_or_else(|| "off".to_owned(), |loss| Time(loss).to_string()),
-        ),
-        (
-            "capacity_limit",
-            "type",
-            CAPACITY_LIMIT.word(cluster.capacity_limit).to_owned(),
-        ),
-        ("balancing", "policy", POLICY.word(cluster.policy).to_owned()),
-        ("failover", "timeout", Time(failover.timeout).to_string()),
-        ("failover", "attempts", failover.attempts.to_string()),
-        ("health", "interval", Time(health.interval).to_string()),
-        ("health", "timeout", Time(health.timeout).to_string()),
-        ("health", "fall", health.fall.to_string()),
-        ("health", "rise", health.rise.to_string()),
-        ("health", "retry", Time(health.retry).to_string()),
-        ("health", "slow_start", Time(health.slow_start).to_string()),
-        ("sessions", "max", sessions.max.to_string()),
-        ("sessions", "expire", Time(sessions.expire).to_string()),
-        ("socket", "owner", owner),
-        (
-            "socket",
-            "mode",
-            socket.mode.map_or_else(String::new, |mode| format!("{mode:04o}")),
-        ),
-        (
-            "no_members",
-            "reply",
-            NO_MEMBERS.word(cluster.no_members).to_owned(),
-        ),
-    ];
-    values
-        .into_iter()
-        .map(|(element, attribute, text)| Value {
-            element,
-            attribute,
-            text,
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use core::net::{Ipv4Addr, Ipv6Addr};
+    use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
     use core::time::Duration;
     use std::path::Path;
 
@@ -203,11 +98,11 @@ mod tests {
     use proptest::{collection, option, sample};
 
     use super::super::diff::diff;
-    use super::super::fields;
     use super::super::model::{
-        Address, DisconnectNotify, Failover, Health, Name, Protocol, Sessions, SocketRights,
+        Address, DisconnectNotify, Failover, Family, Health, Member, Name, Protocol, Sessions, SocketRights,
     };
     use super::super::{Faults, Parsed, check_cluster_fits, check_member_fits, parse};
+    use super::super::{address, fields, pairs};
     use super::*;
 
     fn read(text: &str) -> Result<Parsed, Faults> {
@@ -218,7 +113,7 @@ mod tests {
     fn what_holds_anyway_is_not_written() {
         let pairs = [("name", "C1"), ("protocol", "unix"), ("address", "/run/c1.sock")];
         let config = Config {
-            clusters: vec![fields::cluster_from_pairs(&pairs).unwrap()],
+            clusters: vec![pairs::cluster_from_pairs(&pairs).unwrap()],
         };
         let expected = format!(
             "{HEADER}<rtp_cluster_config>\n  <rtp_cluster>\n    <name>C1</name>\n    <protocol>UNIX</protocol>\n    \
@@ -261,7 +156,7 @@ mod tests {
             ),
         ]
         .prop_filter_map("no address", |(protocol, text)| {
-            Some((protocol, fields::address(protocol, &text).ok()?))
+            Some((protocol, address::address(protocol, &text).ok()?))
         })
     }
 
@@ -275,6 +170,10 @@ mod tests {
         range.min..=range.max
     }
 
+    fn media() -> impl Strategy<Value = Family> {
+        any::<(Option<Ipv4Addr>, Option<Ipv6Addr>)>().prop_map(|(v4, v6)| Family { v4, v6 })
+    }
+
     prop_compose! {
         fn member()(
             name in name(),
@@ -282,7 +181,8 @@ mod tests {
             weight in any::<u16>(),
             capacity in whole(fields::CAPACITY),
             status in sample::select(fields::STATUS.0),
-            (wan_address, lan_address, cmd_out_address) in any::<(Option<IpAddr>, Option<IpAddr>, Option<IpAddr>)>(),
+            (wan_address, lan_address) in (media(), media()),
+            cmd_out_address in any::<Option<IpAddr>>(),
         ) -> Member {
             let status = status.1;
             Member { name, protocol, address, weight, capacity, status, wan_address, lan_address, cmd_out_address }
@@ -307,8 +207,9 @@ mod tests {
             port in 1..=u16::MAX,
             dest_socket_prefix in "/[!-~]{1,40}",
             on_member_loss in option::of(millis(fields::ON_MEMBER_LOSS.0)),
+            tcp in sample::select(fields::NOTIFY_TCP.0),
         ) -> DisconnectNotify {
-            DisconnectNotify { inbound_address: (ip, port).into(), dest_socket_prefix, on_member_loss, relays_tcp: false }
+            DisconnectNotify { inbound_address: (ip, port).into(), dest_socket_prefix, on_member_loss, tcp: tcp.1 }
         }
     }
 

@@ -4,17 +4,7 @@
 use super::own;
 use crate::admin::commands;
 use crate::config::model::{Protocol, Status};
-
-/// Keys of `modify … set`; those of `add` stand in its usage.
-const SETTABLE: &[&str] = &[
-    "weight",
-    "capacity",
-    "wan_address",
-    "lan_address",
-    "cmd_out_address",
-    "protocol",
-    "address",
-];
+use crate::config::pairs::setting_keys;
 
 /// Where the names come from.
 pub(super) trait Names {
@@ -128,7 +118,7 @@ impl Slot {
             "NAME" => Kind::Member,
             "COMMAND" => Kind::Command,
             "limit=N" => Kind::Words(vec!["limit=".to_owned()]),
-            bare if bare.starts_with("KEY=") => Kind::Pairs(SETTABLE.to_vec()),
+            bare if bare.starts_with("KEY=") => Kind::Pairs(setting_keys()),
             bare if bare.contains('|') && bare.contains('=') => {
                 let (key, values) = bare.split_once('=').unwrap_or_default();
                 Kind::Words(values.split('|').map(|value| format!("{key}={value} ")).collect())

@@ -22,7 +22,7 @@ use crate::rim;
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     path: PathBuf,
     timeout: Option<Duration>,
     stream: BufReader<UnixStream>,
@@ -34,7 +34,7 @@ pub(super) struct Daemon {
 
 /// Why there is no reply, or no whole one.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// Nobody listens there, or we may not.
     Connect(PathBuf, io::Error),
     /// The reply ended before its last line.
@@ -82,7 +82,7 @@ impl fmt::Display for Trouble {
 
 impl Daemon {
     /// Connects to the socket at `path`. `timeout` bounds this and each reply.
-    pub(super) fn connect(path: &Path, timeout: Option<Duration>) -> Result<Self, Trouble> {
+    pub(crate) fn connect(path: &Path, timeout: Option<Duration>) -> Result<Self, Trouble> {
         let connect = || {
             let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
             // Bounds the wait for room in the queue of a daemon that is stopped, too.
@@ -136,16 +136,26 @@ impl Daemon {
 
     /// Whether the other side has closed the connection, or said something that was not asked for, or may still say
     /// so: in each case no command should go over it any more.
-    pub(super) fn has_ended(&self) -> bool {
+    pub(crate) fn has_ended(&self) -> bool {
         let mut byte = [0_u8; 1];
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
         let silent = rustix::net::recv(self.stream.get_ref(), &mut byte, flags) == Err(Errno::AGAIN);
         self.gave_up || !silent || !self.stream.buffer().is_empty()
     }
 
+    /// The process that listens there, where the system says.
+    pub(crate) fn peer(&self) -> Option<i32> {
+        #[cfg(target_os = "linux")]
+        return rustix::net::sockopt::socket_peercred(self.stream.get_ref())
+            .ok()
+            .map(|peer| peer.pid.as_raw_nonzero().get());
+        #[cfg(not(target_os = "linux"))]
+        None
+    }
+
     /// Sends one command and gives each line of the reply, its last one too, to `each`, with its end. Says whether
     /// the last one was `OK`.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
         command: &[u8],
         each: impl FnMut(&[u8], bool) -> Result<(), Trouble>,

@@ -5,7 +5,7 @@
 mod batch;
 #[cfg(feature = "console")]
 mod completion;
-mod daemon;
+pub(crate) mod daemon;
 mod doctor;
 pub mod options;
 pub mod own;

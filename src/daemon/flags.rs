@@ -19,6 +19,10 @@ pub const DEFAULT_MODE: &str = "0660";
 /// Mode of admin sockets where `--admin-mode` is absent. Packages make it 0600: there the SIP server's user is a
 /// member of our group, which lets it call, not administer.
 pub const DEFAULT_ADMIN_MODE: &str = built("0660", option_env!("RTP_CLUSTER_ADMIN_MODE"));
+/// Admin socket that only reads, where `-r` is absent; empty for none. Packages have one, for `rtp_cluster_status`.
+pub const DEFAULT_READONLY_SOCKET: &str = built("", option_env!("RTP_CLUSTER_READONLY_SOCKET"));
+/// Its mode where `--readonly-mode` is absent; empty for that of the other admin socket.
+pub const DEFAULT_READONLY_MODE: &str = built("", option_env!("RTP_CLUSTER_READONLY_MODE"));
 
 /// What the packager chose, else the default of a build from source.
 const fn built(default: &'static str, packaged: Option<&'static str>) -> &'static str {
@@ -97,7 +101,7 @@ pub const FLAGS: &[Flag] = &[
         "r",
         "readonly-socket",
         "SOCK",
-        "",
+        DEFAULT_READONLY_SOCKET,
         "a second admin socket, for commands that only read",
     ),
     valued(
@@ -129,6 +133,13 @@ pub const FLAGS: &[Flag] = &[
         "mode of the admin sockets",
     ),
     valued(
+        "",
+        "readonly-mode",
+        "MODE",
+        DEFAULT_READONLY_MODE,
+        "mode of the second one, else as the first",
+    ),
+    valued(
         "u",
         "user",
         "USER[:GROUP]",
@@ -140,7 +151,7 @@ pub const FLAGS: &[Flag] = &[
         "state-dir",
         "DIR",
         "",
-        "not in this version: the session map over a restart",
+        "keep here over a restart which member has which call",
     ),
     flag(
         "T",

@@ -94,10 +94,7 @@ pub fn main<S: Service>() -> ExitCode {
     }
     let args: Vec<OsString> = env::args_os().skip(1).collect();
     let exit = match options::parse(&args) {
-        Ok(Asked::Run(options)) => match not_built(&options) {
-            None => start::run::<S>(options),
-            Some(flag) => wrong_usage(&format!("{flag}: not supported by this version")),
-        },
+        Ok(Asked::Run(options)) => start::run::<S>(options),
         Ok(Asked::Check(options)) => start::check(&options),
         Ok(Asked::Help(text) | Asked::Version(text)) => {
             say(&text);
@@ -106,16 +103,6 @@ pub fn main<S: Service>() -> ExitCode {
         Err(error) => wrong_usage(&error.to_string()),
     };
     ExitCode::from(exit)
-}
-
-/// The flag that is asked for and that the service does not implement.
-fn not_built(options: &Options) -> Option<&'static str> {
-    match options {
-        Options {
-            state_dir: Some(_), ..
-        } => Some("--state-dir"),
-        _ => None,
-    }
 }
 
 fn wrong_usage(message: &str) -> u8 {

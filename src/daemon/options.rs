@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::flags::{
-    DEFAULT_ADMIN_MODE, DEFAULT_CONFIG, DEFAULT_LOG_FILE, DEFAULT_MODE, DEFAULT_PID_FILE, DEFAULT_SOCKET,
-    FLAGS, help,
+    DEFAULT_ADMIN_MODE, DEFAULT_CONFIG, DEFAULT_LOG_FILE, DEFAULT_MODE, DEFAULT_PID_FILE,
+    DEFAULT_READONLY_MODE, DEFAULT_READONLY_SOCKET, DEFAULT_SOCKET, FLAGS, help,
 };
+use crate::config::fields::user_and_group;
 
 /// A user, a group, or both, by name or number; resolved where it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,22 +21,10 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Takes `USER`, `USER:GROUP` or `:GROUP`.
+    /// Takes `USER`, `USER:GROUP` or `:GROUP`, as an attribute of the configuration does.
     pub fn new(text: &str) -> Option<Self> {
-        let good = |name: &str| !name.contains(|c: char| c == ':' || c.is_whitespace() || c.is_control());
-        let (user, group) = match text.split_once(':') {
-            None => (text, None),
-            Some((_, "")) => return None,
-            Some((user, group)) => (user, Some(group)),
-        };
-        let user = (!user.is_empty()).then_some(user);
-        if (user.is_none() && group.is_none()) || !user.is_none_or(good) || !group.is_none_or(good) {
-            return None;
-        }
-        Some(Self {
-            user: user.map(str::to_owned),
-            group: group.map(str::to_owned),
-        })
+        let (user, group) = user_and_group(text)?;
+        Some(Self { user, group })
     }
 }
 
@@ -131,6 +120,8 @@ pub struct Options {
     pub admin_owner: Option<Owner>,
     /// Mode of the admin sockets.
     pub admin_mode: u32,
+    /// Mode of the one that only reads.
+    pub readonly_mode: u32,
     /// Whom to become when all is open; its `user` is never absent.
     pub user: Option<Owner>,
     /// Where the session map is kept over a restart.
@@ -226,17 +217,24 @@ pub fn parse(args: &[OsString]) -> Result<Asked, UsageError> {
     if user.as_ref().is_some_and(|owner| owner.user.is_none()) {
         return Err(found.wrong("user", "USER or USER:GROUP"));
     }
+    let admin_mode = found.mode("admin-mode", DEFAULT_ADMIN_MODE)?;
     let options = Options {
         foreground: found.has("foreground"),
         config: found.path("config", DEFAULT_CONFIG)?,
         log_file: found.log_target()?,
         pid_file: found.path("pid-file", DEFAULT_PID_FILE)?,
         admin_socket: found.socket("socket")?.unwrap_or_else(|| DEFAULT_SOCKET.into()),
-        readonly_socket: found.socket("readonly-socket")?,
+        readonly_socket: found
+            .socket("readonly-socket")?
+            .or_else(|| path(DEFAULT_READONLY_SOCKET)),
         socket_owner: found.owner("socket-owner")?,
         socket_mode: found.mode("socket-mode", DEFAULT_MODE)?,
         admin_owner: found.owner("admin-owner")?,
-        admin_mode: found.mode("admin-mode", DEFAULT_ADMIN_MODE)?,
+        admin_mode,
+        readonly_mode: found
+            .optional("readonly-mode", MODE, mode)?
+            .or_else(|| mode(DEFAULT_READONLY_MODE))
+            .unwrap_or(admin_mode),
         user,
         state_dir: found.optional("state-dir", "a directory", path)?,
         takeover: found.has("takeover"),
@@ -274,6 +272,9 @@ fn grammar() -> getopts::Options {
     }
     grammar
 }
+
+/// What a mode is to be.
+const MODE: &str = "an octal mode from 0 to 0777, as 0660";
 
 /// The flags that were given, read by their long names.
 struct Found(getopts::Matches);
@@ -315,7 +316,7 @@ impl Found {
 
     fn mode(&self, long: &str, default: &str) -> Result<u32, UsageError> {
         let value = self.0.opt_str(long).unwrap_or_else(|| default.to_owned());
-        mode(&value).ok_or_else(|| self.wrong(long, "an octal mode from 0 to 0777, as 0660"))
+        mode(&value).ok_or_else(|| self.wrong(long, MODE))
     }
 
     fn log_target(&self) -> Result<LogTarget, UsageError> {
@@ -385,11 +386,23 @@ mod tests {
         assert_eq!(options.pid_file, Path::new(DEFAULT_PID_FILE));
         assert_eq!(options.admin_socket, Path::new(DEFAULT_SOCKET));
         assert_eq!((options.socket_mode, options.admin_mode), (0o660, 0o660));
+        assert_eq!(options.readonly_mode, 0o660);
         assert_eq!(
             (options.user, options.socket_owner, options.readonly_socket),
             (None, None, None)
         );
         assert_eq!(options.verbosity, 0);
+    }
+
+    #[test]
+    fn the_socket_that_only_reads_may_have_a_mode_of_its_own() {
+        let modes = |line| {
+            let options = run(line);
+            (options.admin_mode, options.readonly_mode)
+        };
+        assert_eq!(modes("--admin-mode 0600"), (0o600, 0o600));
+        assert_eq!(modes("--admin-mode 0600 --readonly-mode 0660"), (0o600, 0o660));
+        assert!(refused("--readonly-mode rw").contains("octal"));
     }
 
     #[test]
@@ -425,7 +438,7 @@ mod tests {
         ] {
             assert!(refused(bad).contains("octal"), "{bad}");
         }
-        for bad in ["-o :", "-o a:", "--admin-owner a:b:c"] {
+        for bad in ["-o :", "--admin-owner a:b:c"] {
             assert!(refused(bad).contains("USER"), "{bad}");
         }
         assert_eq!(refused("-u :staff"), "--user \":staff\": want USER or USER:GROUP");
@@ -448,6 +461,7 @@ mod tests {
             Some((Some("sip".into()), Some("media".into())))
         );
         assert_eq!(owner(":media"), Some((None, Some("media".into()))));
+        assert_eq!(owner("sip:"), owner("sip"));
         assert_eq!(owner(""), None);
         assert_eq!(Owner::new("sip:media").unwrap().to_string(), "sip:media");
     }

@@ -29,12 +29,18 @@ pub fn of_control_socket(options: &Options, own: &SocketRights) -> Result<Rights
     })
 }
 
-/// Rights of an admin socket: `--admin-owner` and `--admin-mode`, else our own user.
+/// Rights of an admin socket: `--admin-owner` and `--admin-mode`, or the `--readonly-mode` of the one that only reads, else
+/// our own user.
 ///
 /// # Errors
 /// When a user or group that is named does not exist.
-pub fn of_admin_socket(options: &Options) -> Result<Rights, String> {
-    rights(options, options.admin_owner.as_ref(), options.admin_mode)
+pub fn of_admin_socket(options: &Options, read_only: bool) -> Result<Rights, String> {
+    let mode = if read_only {
+        options.readonly_mode
+    } else {
+        options.admin_mode
+    };
+    rights(options, options.admin_owner.as_ref(), mode)
 }
 
 /// `owner` where it is named, else the user that we become: what is bound before must be ours afterwards.
@@ -64,8 +70,15 @@ pub(super) fn identity(owner: &Owner) -> Result<(sys::Account, u32), String> {
 }
 
 fn numbers(user: Option<&str>, group_name: Option<&str>) -> Result<(Option<u32>, Option<u32>), String> {
-    let uid = user.map(account).transpose()?.map(|account| account.uid);
-    Ok((uid, group_name.map(group).transpose()?))
+    Ok((user.map(uid).transpose()?, group_name.map(group).transpose()?))
+}
+
+fn uid(name: &str) -> Result<u32, String> {
+    match sys::uid(name) {
+        Ok(Some(uid)) => Ok(uid),
+        // Says why there is none.
+        Ok(None) | Err(_) => account(name).map(|account| account.uid),
+    }
 }
 
 fn account(name: &str) -> Result<sys::Account, String> {
@@ -108,6 +121,10 @@ mod tests {
         assert_eq!(resolve_owner("root:daemon"), Ok((Some(0), Some(1))));
         assert_eq!(resolve_owner("root"), Ok((Some(0), None)));
         assert_eq!(resolve_owner(":daemon"), Ok((None, Some(1))));
+        assert_eq!(
+            resolve_owner("4000000001:4000000002"),
+            Ok((Some(4_000_000_001), Some(4_000_000_002)))
+        );
         assert!(resolve_owner("nobody-here").unwrap_err().contains("nobody-here"));
         assert!(resolve_owner("root:nobody-here").unwrap_err().contains("group"));
         assert!(resolve_owner("a:b:c").unwrap_err().contains("USER:GROUP"));
@@ -148,16 +165,20 @@ mod tests {
             })
         );
         assert_eq!(
-            of_admin_socket(&flags),
+            of_admin_socket(&flags, true),
             Ok(Rights {
                 uid: Some(1),
                 gid: Some(1),
                 mode: 0o660
             })
         );
-        let admins = options("-u daemon --admin-owner :root --admin-mode 0600");
+        let admins = options("-u daemon --admin-owner :root --admin-mode 0600 --readonly-mode 0640");
         assert_eq!(
-            of_admin_socket(&admins),
+            of_admin_socket(&admins, true).map(|rights| rights.mode),
+            Ok(0o640)
+        );
+        assert_eq!(
+            of_admin_socket(&admins, false),
             Ok(Rights {
                 uid: Some(1),
                 gid: Some(0),

@@ -18,8 +18,7 @@ use crate::protocol::cookie::Cookie;
 const BATCH: usize = 128;
 
 impl<C, L: Clone> Dispatch<C, L> {
-    /// Does what is due at `now`. Gives the moment at which it wants to be called next; earlier moments that
-    /// come up in between are told by [`Outbox::wake_timer`].
+    /// Does what is due at `now`. Gives the moment at which it wants to be called next, see [`Dispatch::next_alarm`].
     pub fn expire(&mut self, now: Instant, out: &mut Outbox<C, L>) -> Option<Instant> {
         for _ in 0..BATCH {
             let Some(mut t) = self.pending.next_due(now) else {
@@ -35,15 +34,20 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.swept = now;
         }
         self.tell_losses(now, out);
-        self.timer_at = self.next_alarm();
-        self.timer_at
+        self.tell_journal(now);
+        self.next_alarm()
     }
 
     /// When [`Dispatch::expire`] has something to do next: now or in the past if it has not done all that is due. A
     /// loop asks before it waits, since any event may have changed it. `None` while nothing is in flight, bound or to
     /// be told.
     pub fn next_alarm(&self) -> Option<Instant> {
-        let moments = [self.pending.next_alarm(), self.next_sweep(), self.next_loss()];
+        let moments = [
+            self.pending.next_alarm(),
+            self.next_sweep(),
+            self.next_loss(),
+            self.journal_at,
+        ];
         moments.into_iter().flatten().min()
     }
 
@@ -59,14 +63,11 @@ impl<C, L: Clone> Dispatch<C, L> {
         if t.give_up <= now {
             self.trace_giving_up(now, t, out);
             let silent = self.abandon(t);
-            let is_probe = matches!(t.job, Job::Probe(_));
             for id in &silent {
                 if let Some(member) = self.members.get_mut(usize::from(id.index)) {
                     member.count(Count::Timeouts);
                 }
-                if !is_probe {
-                    self.suspect(*id, out);
-                }
+                self.suspect(*id, out);
             }
             return self.next(now, t, Event::GivenUp(&silent), out);
         }
@@ -80,9 +81,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 let member = exchange.member;
                 impatient = true;
                 self.trace_silence(now, t, place, "not in time", out);
-                if !matches!(t.job, Job::Probe(_)) {
-                    self.suspect(member, out);
-                }
+                self.suspect(member, out);
             }
         }
         if t.step.take_if(|step| *step <= now).is_some() {
@@ -156,7 +155,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             out.refused.push(id);
             self.losses.lost(now, id);
         }
-        self.fail_all(now, id, true, out);
+        self.fail_all(now, id, out);
     }
 
     /// A member came online, or went offline for the reason given.
@@ -187,7 +186,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         } else {
             member.count(Count::WentOffline);
             self.losses.lost(now, id);
-            self.fail_all(now, id, false, out);
+            self.fail_all(now, id, out);
         }
         self.look_at_early(now, out);
     }
@@ -205,15 +204,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         self.sessions.forget_before(id, self.tick(last_good));
     }
 
-    /// Everything in flight to a member fails; probes too when its socket refused them.
-    pub(super) fn fail_all(&mut self, now: Instant, id: MemberId, probes: bool, out: &mut Outbox<C, L>) {
-        let asked = self.pending.iter().filter(|t| {
-            let fails = probes || !matches!(t.job, Job::Probe(_));
-            fails
-                && t.exchanges
-                    .iter()
-                    .any(|e| e.member == id && e.fate == Fate::Waiting)
-        });
+    /// Everything in flight to a member fails.
+    pub(super) fn fail_all(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) {
+        let waits = |t: &&Transaction<C>| {
+            let mut exchanges = t.exchanges.iter();
+            exchanges.any(|exchange| exchange.member == id && exchange.fate == Fate::Waiting)
+        };
+        let asked = self.pending.iter().filter(waits);
         let slots: Vec<(Slot, usize)> = asked.map(|t| (t.slot, t.exchanges.len())).collect();
         for (slot, exchanges) in slots {
             for place in 0..exchanges {

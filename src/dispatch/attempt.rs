@@ -7,11 +7,27 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::event::Why;
-use super::pending::Slot;
 use super::rewrite::Origin;
 use super::session::MemberId;
 use crate::protocol::command::{Command, Verb};
 use crate::protocol::cookie::Cookie;
+
+/// A transaction's place and which of those that have had it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Slot {
+    /// Place in the slab.
+    pub index: u32,
+    /// Counts the uses of all places.
+    pub serial: u64,
+}
+
+impl Slot {
+    /// The part of the serial that a cookie carries.
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+    pub fn short_serial(self) -> u32 {
+        self.serial as u32
+    }
+}
 
 /// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +54,6 @@ pub enum Job {
     Quiet,
     /// The losers of a new session: a positive answer that comes late is undone.
     Late,
-    /// A health probe; what was asked tells how to read the answer.
-    Probe(Ask),
 }
 
 impl Job {
@@ -49,17 +63,6 @@ impl Job {
         // A second play, record or copy starts anew; a second delete only says E50.
         !matches!(verb, Verb::Play | Verb::Record | Verb::Copy) || self == Self::Seek
     }
-}
-
-/// What a probe asks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// `V`
-    Version,
-    /// `VF n`
-    Capability(u64),
-    /// `Ib`, or `Ibl`. The number is not looked at.
-    Counts(u64),
 }
 
 /// The reply to a transaction's client.
@@ -170,6 +173,8 @@ pub struct Transaction<C> {
     pub exchanges: Vec<Exchange>,
     /// Attempts of a new session that were waited for.
     pub attempts: u32,
+    /// The member, away now, at which the call was before this command moved it.
+    pub moved_from: Option<MemberId>,
     /// Who is asked for the home of the call in further steps, the next ones first.
     pub unasked: VecDeque<MemberId>,
     /// Steps of that question so far.
@@ -212,6 +217,7 @@ impl<C> Transaction<C> {
             alarm: None,
             exchanges: Vec::new(),
             attempts: 0,
+            moved_from: None,
             unasked: VecDeque::new(),
             steps: 0,
             step: None,
@@ -244,6 +250,7 @@ impl<C> Transaction<C> {
         self.replied = None;
         self.alarm = None;
         self.attempts = 0;
+        self.moved_from = None;
         self.rewritten = false;
         self.suffix.clear();
         self.mixed = false;

@@ -123,13 +123,15 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             (Route::Join, Some(id)) => self.join(now, &mut t, id, out),
             (Route::Seek, _) if asked == Asked::Not => self.ask(now, &mut t, Job::Seek, out),
-            (Route::Ask, _) if asked == Asked::Not => self.ask(now, &mut t, Job::Ask, out),
+            (Route::Ask, _) if asked == Asked::Not => {
+                if command.verb == Verb::Delete {
+                    self.delete_those_on_their_way(hash, command);
+                }
+                self.ask(now, &mut t, Job::Ask, out)
+            }
             (Route::Ask, _) => self.conclude_unfound(now, &mut t, asked == Asked::Silent, out),
             (Route::Move, Some(old)) => {
-                // What the old home still has of the call is not to live on when it is back.
-                let mut delete = Vec::new();
-                rewrite::end_for(command, &mut delete);
-                self.defer(now, old, &delete, out);
+                t.moved_from = Some(old);
                 self.create(now, &mut t, out)
             }
             (Route::Capability, _) => match command.number {

@@ -118,7 +118,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// A member is taken out while it is offline: its calls are told of as soon as may be.
-    pub(super) fn give_up_member(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) {
+    pub(super) fn give_up_member(&mut self, now: Instant, id: MemberId) {
         self.losses.found(id);
         if self.gives_up_after().is_none() {
             return;
@@ -131,7 +131,6 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         if !owed.is_empty() {
             self.losses.next_step.get_or_insert(now);
-            out.wake_timer = true;
         }
     }
 
@@ -194,7 +193,7 @@ mod tests {
                 inbound_address: "192.0.2.1:12131".parse().unwrap(),
                 dest_socket_prefix: "/run/sip".to_owned(),
                 on_member_loss: after,
-                relays_tcp: false,
+                tcp: crate::config::model::NotifyTcp::default(),
             }),
             ..rules()
         };

@@ -44,6 +44,7 @@ impl<C, L: Clone> Dispatch<C, L> {
     pub fn add_member(&mut self, now: Instant, id: MemberId, config: model::Member, link: L) {
         self.orders += 1;
         self.generation = id.generation;
+        self.sessions.name_member(id, &config);
         let member = Member::new(id, self.orders, config, link, now);
         match self.members.get_mut(usize::from(id.index)) {
             Some(free) => *free = member,
@@ -58,11 +59,11 @@ impl<C, L: Clone> Dispatch<C, L> {
         let member = self.member_mut(id)?;
         let was_online = core::mem::replace(&mut member.online, false);
         let link = member.link.clone();
-        self.fail_all(now, id, true, out);
+        self.fail_all(now, id, out);
         if was_online {
             self.losses.found(id);
         } else {
-            self.give_up_member(now, id, out);
+            self.give_up_member(now, id);
         }
         let member = self.member_mut(id)?;
         member.present = false;
@@ -110,6 +111,8 @@ impl<C, L: Clone> Dispatch<C, L> {
             return false;
         };
         change(&mut member.config);
+        let config = member.config.clone();
+        self.sessions.name_member(id, &config);
         true
     }
 
@@ -150,18 +153,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         &self.times
     }
 
-    /// Whether a command is on its way to a member, probes aside.
+    /// Whether a command is on its way to a member.
     pub fn is_asked(&self, id: MemberId) -> bool {
-        let waits = |t: &Transaction<C>| {
-            t.exchanges
-                .iter()
-                .any(|e| e.member == id && e.fate == Fate::Waiting)
-        };
         self.member(id).is_some_and(|member| member.in_flight > 0)
-            && self
-                .pending
-                .iter()
-                .any(|t| !matches!(t.job, Job::Probe(_)) && waits(t))
     }
 
     /// Whether a member has nothing to finish: no session by its newest count, none bound since, no command on its

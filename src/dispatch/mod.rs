@@ -25,6 +25,7 @@ pub mod delay;
 pub mod event;
 pub mod histogram;
 pub mod jobs;
+pub mod journal;
 pub mod key;
 pub mod load;
 pub mod losses;
@@ -102,7 +103,8 @@ pub struct Dispatch<C, L> {
     swept: Instant,
     losses: Losses,
     suffixes: Suffixes,
-    timer_at: Option<Instant>,
+    /// When the journal, if there is one, is told more.
+    journal_at: Option<Instant>,
     /// When a call last found no room in the session table.
     unbound: Option<Instant>,
     table_full: Throttle,
@@ -133,7 +135,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             swept: now,
             losses: Losses::default(),
             suffixes: Suffixes::new(key),
-            timer_at: None,
+            journal_at: None,
             unbound: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
@@ -272,12 +274,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         match next {
             Next::Waits => {
-                if let Some(due) = self.pending.put_back(t)
-                    && self.timer_at.is_none_or(|at| due < at)
-                {
-                    self.timer_at = Some(due);
-                    out.wake_timer = true;
-                }
+                self.pending.put_back(t);
             }
             Next::Over => self.close(t),
             Next::Again(asked) => {
@@ -397,7 +394,7 @@ fn relay_of(rules: &model::Cluster) -> Option<RelayTo<'_>> {
     Some(RelayTo {
         prefix: &relay.dest_socket_prefix,
         port: relay.inbound_address.port(),
-        tcp: relay.relays_tcp,
+        tcp: relay.tcp == model::NotifyTcp::Relay,
     })
 }
 
@@ -425,7 +422,7 @@ fn write_command<C, L>(
             rewrite::command(
                 &command,
                 &Towards {
-                    lan: member.config.lan_address.into_iter().collect(),
+                    lan: member.config.lan_address.addresses().collect(),
                     notify,
                     tags: recalled.then_some(&transaction.suffix),
                 },

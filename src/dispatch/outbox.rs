@@ -8,7 +8,6 @@ use super::rewrite::Notice;
 use super::session::MemberId;
 use crate::config::model::Name;
 use crate::protocol::cookie::Cookie;
-use crate::protocol::reply::SessionCounts;
 
 /// One command to one member: `COOKIE SP COMMAND LF`. A datagram goes without the line end, a stream without
 /// the cookie; both are slices of the same bytes.
@@ -32,25 +31,6 @@ struct Reply<C> {
     text: Range<usize>,
     /// The command came out badly.
     kept: Option<Box<Traced>>,
-}
-
-/// What became of a probe.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Probed {
-    /// `V` said 20040107.
-    Version,
-    /// `V` said something else: not an RTPproxy that we can talk to.
-    WrongVersion,
-    /// `VF n` was answered.
-    Capability(u64, bool),
-    /// `Ib` was answered.
-    Counts(SessionCounts),
-    /// An error, or something that is no reply to the probe.
-    Odd,
-    /// No reply within the time of a probe.
-    Missed,
-    /// The socket refused.
-    Refused,
 }
 
 /// Something that an operator may want to read in the log; the rim writes it.
@@ -112,18 +92,14 @@ pub struct Outbox<C, L> {
     pub traced: Vec<Traced>,
     /// Clients that get no reply: their connection is closed, their datagram dropped.
     pub dropped: Vec<C>,
-    /// Results for the health thread.
-    pub probed: Vec<(MemberId, Probed)>,
     /// Members that should be probed at once, since they are silent to commands.
     pub suspects: Vec<MemberId>,
-    /// Members whose socket refused a command, not a probe.
+    /// Members whose socket refused a command.
     pub refused: Vec<MemberId>,
     /// Disconnect notifications in a lost member's place.
     pub notices: Vec<Notice>,
     /// For the log.
     pub notes: Vec<Note>,
-    /// The timer thread sleeps longer than it may now.
-    pub wake_timer: bool,
 }
 
 impl<C, L> Default for Outbox<C, L> {
@@ -136,12 +112,10 @@ impl<C, L> Default for Outbox<C, L> {
             who: String::new(),
             traced: Vec::new(),
             dropped: Vec::new(),
-            probed: Vec::new(),
             suspects: Vec::new(),
             refused: Vec::new(),
             notices: Vec::new(),
             notes: Vec::new(),
-            wake_timer: false,
         }
     }
 }
@@ -225,14 +199,10 @@ impl<C, L> Outbox<C, L> {
         self.bytes.clear();
         // One huge reply must not hold its memory for ever.
         self.bytes.shrink_to(64 * 1024);
-        self.wake_timer = false;
     }
 
     /// Whether there is something for the health thread or the log.
     pub fn has_news(&self) -> bool {
-        !(self.probed.is_empty()
-            && self.suspects.is_empty()
-            && self.refused.is_empty()
-            && self.notes.is_empty())
+        !(self.suspects.is_empty() && self.refused.is_empty() && self.notes.is_empty())
     }
 }

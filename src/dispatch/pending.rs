@@ -10,6 +10,7 @@ use core::hash::BuildHasher;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
+pub use super::attempt::Slot;
 use super::attempt::Transaction;
 use super::key::Key;
 use crate::protocol::cookie::Cookie;
@@ -17,23 +18,6 @@ use crate::protocol::cookie::Cookie;
 /// Commands in flight in one cluster at most. At 20,000 commands a second these are three seconds of a cluster
 /// whose members are all silent; a slot in use holds some 500 bytes.
 pub const IN_FLIGHT_MAX: usize = 65_536;
-
-/// A transaction's place and which of those that have had it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Slot {
-    /// Place in the slab.
-    pub index: u32,
-    /// Counts the uses of all places.
-    pub serial: u64,
-}
-
-impl Slot {
-    /// The part of the serial that a cookie carries.
-    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
-    pub fn short_serial(self) -> u32 {
-        self.serial as u32
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Alarm {

@@ -244,15 +244,34 @@ pub fn delete_for(command: &Command<'_>, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the command that ends the whole session of a command, whichever side it came from.
-pub fn end_for(command: &Command<'_>, out: &mut Vec<u8>) {
-    write_words(
-        b"D",
-        [command.call_id, command.from_tag]
-            .into_iter()
-            .chain(command.to_tag),
-        out,
-    );
+/// The commands that end a call at a member, all its streams, whichever side the command came from.
+pub fn ends_for(command: &Command<'_>) -> Vec<Vec<u8>> {
+    let from = without_stream(command.from_tag);
+    let to = command.to_tag.map(without_stream);
+    let written = |first: &[u8], from, to: Option<&[u8]>| {
+        let mut text = Vec::new();
+        write_words(first, [command.call_id, from].into_iter().chain(to), &mut text);
+        text
+    };
+    match to {
+        // Each party holds a weak session for itself.
+        Some(to) if command.weak => vec![written(b"Dw", from, Some(to)), written(b"Dw", to, Some(from))],
+        None if command.weak => {
+            let mut undo = Vec::new();
+            delete_for(command, &mut undo);
+            vec![undo]
+        }
+        _ => vec![written(b"D", from, to)],
+    }
+}
+
+/// A tag without the number of its stream.
+fn without_stream(tag: &[u8]) -> &[u8] {
+    let end = tag.iter().position(|byte| *byte == b';');
+    // A tag that is nothing else would mean none.
+    end.filter(|end| *end > 0)
+        .and_then(|end| tag.get(..end))
+        .unwrap_or(tag)
 }
 
 /// Appends the command that asks for the session of a command and changes nothing.
@@ -525,21 +544,30 @@ mod tests {
 
     #[test]
     fn commands_are_made_of_a_command() {
-        for (text, undo, end, query) in [
-            ("Uz20 c 1.2.3.4 5 f;2", "D c f;2", "D c f;2", "Q c f;2"),
-            (
-                "U c 1.2.3.4 5 f;2 t;2 s n",
-                "D c f;2",
-                "D c f;2 t;2",
-                "Q c f;2 t;2",
-            ),
-            ("Uw c 1.2.3.4 5 f;2", "Dw c - f;2", "D c f;2", "Q c f;2"),
-            ("UW c 1.2.3.4 5 -;2 t", "Dw c + -;2", "D c -;2 t", "Q c -;2 t"),
-            ("D c f t", "D c f", "D c f t", "Q c f t"),
+        for (text, undo, query) in [
+            ("Uz20 c 1.2.3.4 5 f;2", "D c f;2", "Q c f;2"),
+            ("U c 1.2.3.4 5 f;2 t;2 s n", "D c f;2", "Q c f;2 t;2"),
+            ("Uw c 1.2.3.4 5 f;2", "Dw c - f;2", "Q c f;2"),
+            ("UW c 1.2.3.4 5 -;2 t", "Dw c + -;2", "Q c -;2 t"),
+            ("D c f t", "D c f", "Q c f t"),
         ] {
             assert_eq!(made(text, delete_for), undo);
-            assert_eq!(made(text, end_for), end);
             assert_eq!(made(text, query_for), query);
+        }
+    }
+
+    #[test]
+    fn a_call_ends_with_all_its_streams_and_parties() {
+        for (text, ends) in [
+            ("U c 1.2.3.4 5 f;2", &["D c f"][..]),
+            ("U c 1.2.3.4 5 f;2 t;2 s n", &["D c f t"]),
+            ("U c 1.2.3.4 5 ;2 t", &["D c ;2 t"]),
+            ("Uw c 1.2.3.4 5 f", &["Dw c - f"]),
+            ("Uw c 1.2.3.4 5 f;2 t;2", &["Dw c f t", "Dw c t f"]),
+        ] {
+            let made = ends_for(&parse(text.as_bytes()).unwrap());
+            let made: Vec<&str> = made.iter().map(|text| str::from_utf8(text).unwrap()).collect();
+            assert_eq!(made, ends, "{text}");
         }
     }
 

@@ -7,6 +7,7 @@
 //! - A call costs at most 200 bytes with a call-id of 40 bytes. What its sessions wish to be told when their member
 //!   is lost comes on top of that, where it is wanted.
 
+mod journal;
 mod ledger;
 mod shard;
 mod wishes;
@@ -16,6 +17,7 @@ use core::hash::BuildHasher;
 use core::time::Duration;
 use std::collections::VecDeque;
 
+pub use self::journal::{Journal, PARTS};
 use self::ledger::Ledger;
 use self::shard::Shard;
 pub use self::wishes::NoRoom;
@@ -154,6 +156,8 @@ pub struct Sessions {
     /// Hashes of calls in the order in which they ended: in a full table the first make room.
     ended: VecDeque<u64>,
     wishes: Wishes,
+    /// Who writes down what happens here.
+    journal: Option<Box<dyn Journal>>,
 }
 
 impl Sessions {
@@ -169,6 +173,7 @@ impl Sessions {
             next: 0,
             ended: VecDeque::new(),
             wishes: Wishes::default(),
+            journal: None,
         }
     }
 
@@ -253,6 +258,7 @@ impl Sessions {
         if ends {
             self.note_end(hash);
         }
+        self.write_down(call_id, &binding);
         Ok(())
     }
 
@@ -264,6 +270,9 @@ impl Sessions {
         if let Err(Some(binding)) = shard.find(hash, call_id, |_| false) {
             self.stored -= 1;
             self.ledger.remove(&binding);
+            if let Some(journal) = &mut self.journal {
+                journal.forgotten(call_id);
+            }
         }
     }
 
@@ -271,12 +280,18 @@ impl Sessions {
     /// id from now on; only after this may another member have its place.
     pub fn forget_member(&mut self, id: MemberId) {
         self.ledger.leave(id);
+        if let Some(journal) = &mut self.journal {
+            journal.left(id);
+        }
     }
 
     /// Forgets the calls that were bound to a member before `cut`, at once: it has been restarted. Sweeps drop
     /// them later, and only then does [`Sessions::bound`] count them no more.
     pub fn forget_before(&mut self, id: MemberId, cut: Tick) {
         self.ledger.cut(id, cut);
+        if let Some(journal) = &mut self.journal {
+            journal.cut(id, cut);
+        }
     }
 
     /// Forgets all calls of all members, and gives their memory back.
@@ -286,6 +301,9 @@ impl Sessions {
         self.ended = VecDeque::new();
         self.ledger.clear();
         self.wishes.clear();
+        if let Some(journal) = &mut self.journal {
+            journal.cleared();
+        }
     }
 
     /// A session's last U: what the SIP server is to be told when its member is lost, or nothing. It is found again

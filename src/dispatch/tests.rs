@@ -1,9 +1,8 @@
 //! Stories of commands, told to a dispatcher with three members and no clock: what it sends, to whom, and what
 //! the client gets.
 
-use super::attempt::Ask;
 use super::key::Key;
-use super::outbox::{Note, Outbox, Probed};
+use super::outbox::{Note, Outbox};
 use super::rewrite::Origin;
 use super::session::MemberId;
 use super::*;
@@ -38,8 +37,8 @@ fn member(name: &str) -> model::Member {
         weight: 100,
         capacity: 1000,
         status: Status::Active,
-        wan_address: None,
-        lan_address: None,
+        wan_address: model::Family::default(),
+        lan_address: model::Family::default(),
         cmd_out_address: None,
     }
 }
@@ -95,11 +94,7 @@ impl Bench {
     /// A member says that it has that capability.
     pub(super) fn capability(&mut self, name: &'static str, number: u64) {
         let id = self.id(name);
-        self.core
-            .probe(self.now, id, Ask::Capability(number), ms(1_000), &mut self.out);
-        self.collect();
-        let (_, cookie, _) = self.one_sent();
-        self.answer(name, cookie, "1");
+        self.core.capability(id, number, true);
     }
 
     /// Somebody follows calls from now on.
@@ -877,18 +872,17 @@ fn heartbeats_are_summed_and_what_was_bound_since_counts() {
     let mut bench = Bench::new();
     for (name, active) in NAMES.into_iter().zip([1, 2, 3]) {
         let id = bench.id(name);
+        let counts = SessionCounts {
+            created: 10,
+            active,
+            streams: 2,
+            received: 5,
+            transmitted: 4,
+            load: None,
+        };
         bench
             .core
-            .probe(bench.now, id, Ask::Counts(0), ms(1000), &mut bench.out);
-        bench.collect();
-        let (_, cookie, text) = bench.one_sent();
-        assert_eq!(text, "Ib");
-        let said = format!(
-            "sessions created: 10\nactive sessions: {active}\nactive streams: 2\npackets received: 5\n\
-             packets transmitted: 4"
-        );
-        bench.answer(name, cookie, &said);
-        assert!(matches!(bench.out.probed.pop(), Some((_, Probed::Counts(_)))));
+            .counted(bench.now, id, bench.now, Some(counts), &mut bench.out);
     }
     let client = bench.command("Ib");
     assert_eq!(
@@ -1027,14 +1021,8 @@ fn a_delete_that_went_unanswered_is_repeated_when_its_member_answers_a_heartbeat
     let id = bench.id(home);
     bench
         .core
-        .probe(bench.now, id, Ask::Counts(0), ms(1_000), &mut bench.out);
+        .counted(bench.now, id, bench.now, Some(active(1)), &mut bench.out);
     bench.collect();
-    let (_, cookie, _) = bench.one_sent();
-    bench.answer(
-        home,
-        cookie,
-        "sessions created: 1\nactive sessions: 1\nactive streams: 2\npackets received: 0\npackets transmitted: 0",
-    );
     let (member, cookie, text) = bench.one_sent();
     assert_eq!((member, text.as_str()), (home, "D c1 from to"));
     bench.answer(home, cookie, "0");
@@ -1519,4 +1507,121 @@ fn what_an_offline_member_cannot_keep_is_told_once_a_minute() {
     bench.now += crate::rim::throttle::TELL_EVERY;
     bench.command("D last from");
     assert_eq!(told(&mut bench), [5_000]);
+}
+
+#[test]
+fn a_call_that_moves_is_ended_at_its_old_home_with_all_its_streams() {
+    let mut bench = Bench::new();
+    let old = bench.call("c1");
+    bench.online(old, false);
+    bench.command("U c1 192.0.2.1 4002 from;2 to;2");
+    let (new, cookie, _) = bench.one_sent();
+    bench.answer(new, cookie, "35000 192.0.2.9");
+    bench.online(old, true);
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (old, "D c1 from to"));
+}
+
+#[test]
+fn a_session_of_the_last_member_that_goes_away_is_ended_when_it_is_back() {
+    let mut bench = Bench::with(&rules(), &["A"]);
+    let client = bench.command("U c1 192.0.2.1 4000 from");
+    bench.take_sent();
+    bench.online("A", false);
+    assert_eq!(bench.got(client).as_deref(), Some("E997"));
+    bench.online("A", true);
+    assert_eq!(bench.one_sent().2, "D c1 from");
+}
+
+#[test]
+fn a_session_of_a_member_that_goes_away_is_ended_though_the_call_goes_elsewhere_at_once() {
+    let mut bench = Bench::new();
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (lost, ..) = bench.one_sent();
+    bench.online(lost, false);
+    let (other, cookie, _) = bench.one_sent();
+    bench.answer(other, cookie, "35000 192.0.2.9");
+    bench.online(lost, true);
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (lost, "D c1 from"));
+}
+
+#[test]
+fn a_call_that_could_not_move_is_not_ended_at_its_home() {
+    let mut bench = Bench::with(&rules(), &["A", "B"]);
+    let old = bench.call("c1");
+    bench.online(old, false);
+    let client = bench.command("U c1 192.0.2.1 4000 from to");
+    let (other, ..) = bench.one_sent();
+    bench.online(old, true);
+    bench.online(other, false);
+    let (member, cookie, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (old, "U c1 192.0.2.1 4000 from to"));
+    bench.answer(old, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35000 192.0.2.9"));
+    bench.pass(ms(10_000));
+    assert!(bench.take_sent().is_empty(), "nothing is deleted there");
+}
+
+#[test]
+fn a_stream_waits_where_another_one_of_its_call_has_been_answered() {
+    let mut bench = Bench::new();
+    bench.command("U c1 192.0.2.1 4000 from;1");
+    let client = bench.command("U c1 192.0.2.1 4002 from;2");
+    let sent = bench.take_sent();
+    let home = sent[0].0;
+    bench.answer(home, sent[0].1, "35000 192.0.2.9");
+    bench.pass(ms(600));
+    assert!(bench.take_sent().iter().all(|(member, ..)| *member == home));
+    assert_eq!(bench.home("c1").as_deref(), Some(home));
+    bench.answer(home, sent[1].1, "35004 192.0.2.9");
+    assert_eq!(bench.got(client).as_deref(), Some("35004 192.0.2.9"));
+}
+
+#[test]
+fn a_delete_reaches_a_member_that_comes_back_while_the_others_are_asked() {
+    let mut bench = Bench::new();
+    bench.online("A", false);
+    let client = bench.command("D c1 from to");
+    let sent = bench.take_sent();
+    bench.online("A", true);
+    for (member, cookie, _) in sent {
+        bench.answer(member, cookie, "E50");
+    }
+    assert_eq!(bench.got(client).as_deref(), Some("0"));
+    let (id, now) = (bench.id("A"), bench.now);
+    bench.core.counted(now, id, now, None, &mut bench.out);
+    bench.collect();
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), ("A", "D c1 from to"));
+}
+
+#[test]
+fn a_stream_that_is_made_after_the_delete_of_its_call_is_ended() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    let update = bench.command("U c1 192.0.2.1 4002 from;2");
+    let (_, late, _) = bench.one_sent();
+    bench.command("D c1 from to");
+    let (_, cookie, _) = bench.one_sent();
+    // The network turns them round.
+    bench.answer(home, cookie, "0");
+    bench.answer(home, late, "35004 192.0.2.9");
+    assert_eq!(bench.got(update).as_deref(), Some("35004 192.0.2.9"));
+    assert_eq!(bench.one_sent().2, "D c1 from;2");
+}
+
+#[test]
+fn a_delete_of_a_call_that_found_no_room_follows_it() {
+    let mut rules = rules();
+    rules.sessions.max = 1;
+    let mut bench = Bench::with(&rules, &["A"]);
+    bench.call("full");
+    bench.command("U c1 192.0.2.1 4000 from");
+    let (_, late, _) = bench.one_sent();
+    bench.command("D c1 from");
+    let (_, cookie, _) = bench.one_sent();
+    bench.answer("A", cookie, "E50");
+    bench.answer("A", late, "35000 192.0.2.9");
+    assert_eq!(bench.one_sent().2, "D c1 from");
 }

@@ -17,7 +17,7 @@ use crate::rim::readiness::Spot;
 
 /// Kernel buffers for bursts of commands and replies, in bytes; the kernel may give less.
 const BUFFER: usize = 4 << 20;
-/// Datagrams read in a row before others get their turn.
+/// Datagrams read in a row, at most, before what they came to is carried out.
 const READ_BATCH: usize = 256;
 /// Between two tries to open the socket of a member that cannot be reached from here, as without a route.
 const RETRY: Duration = Duration::from_secs(2);
@@ -29,6 +29,9 @@ pub struct Udp {
     /// Where it is; the first is used.
     at: Vec<SocketAddr>,
     socket: Result<Socket, Refused>,
+    /// Datagrams that are read in a row next time: one where few come, so that its reply waits for no further look, and
+    /// twice as many each time that there were more.
+    batch: usize,
     /// When a socket that could not be had is tried again.
     retry: Option<Instant>,
     told: bool,
@@ -46,6 +49,7 @@ impl Udp {
             member: member.clone(),
             at: Vec::new(),
             socket: Err(Refused::NOWHERE),
+            batch: 1,
             retry: None,
             told: false,
         };
@@ -86,7 +90,7 @@ impl Udp {
         // One byte more than may come, so that a datagram that was cut off is seen as too long.
         let mut buffer = [0; REPLY_MAX + 1];
         let Ok(socket) = &self.socket else { return false };
-        for _ in 0..READ_BATCH {
+        for _ in 0..self.batch {
             match rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((length, _)) => {
                     let datagram = buffer.get(..length).unwrap_or_default();
@@ -98,13 +102,17 @@ impl Udp {
                         None => sink.foreign(),
                     }
                 }
-                Err(Errno::AGAIN) => return false,
+                Err(Errno::AGAIN) => {
+                    self.batch = 1;
+                    return false;
+                }
                 Err(Errno::CONNREFUSED) => sink.refused(Refused(Errno::CONNREFUSED)),
                 Err(Errno::INTR) => {}
                 // Unreachable networks and the like: the probes will see that nothing comes back.
                 Err(error) => log::debug!("member {} ({}): {error}", self.member.name, self.member.address),
             }
         }
+        self.batch = (self.batch * 2).min(READ_BATCH);
         true
     }
 

@@ -5,28 +5,14 @@
 //! things are wrong at once. So one bad client troubles no member, and what is accepted may go to a member byte
 //! for byte: no line end is inside, so that a member never receives two commands.
 
-use core::fmt;
-
 use super::address::address_is_wrong;
 use super::parts::{AND, PARTS_MAX, Part, Parts, Standing};
 pub use super::verb::Verb;
+pub use super::{ErrorCode, WORDS_MAX};
 use super::{Words, decimal, is_separator, modifiers, trim_end, trim_start};
 
 /// Longest command, its cookie and its line end not counted, in bytes. RTPproxy reads into 8 KiB, a NUL behind.
 pub const COMMAND_MAX: usize = 8191;
-/// Most words of a command, and of each sub-command.
-pub const WORDS_MAX: usize = 23;
-
-/// The number of an error: RTPproxy's own, or one of [`super::reply::own`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ErrorCode(pub u16);
-
-impl fmt::Display for ErrorCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "E{}", self.0)
-    }
-}
-
 /// No such command.
 const UNKNOWN: ErrorCode = ErrorCode(0);
 /// Too few or too many words.

@@ -27,9 +27,25 @@ pub mod parts;
 pub mod reply;
 pub mod verb;
 
+use core::fmt;
+
+/// Most words of a command, and of each sub-command.
+pub const WORDS_MAX: usize = 23;
+
+/// The number of an error: RTPproxy's own, or one of [`reply::own`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ErrorCode(pub u16);
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "E{}", self.0)
+    }
+}
+
 /// How many bytes the parser looks at, for the tests: an attacker's text must not cost more than its length.
 #[cfg(test)]
 pub(crate) mod tally {
+
     use core::cell::Cell;
 
     thread_local! {

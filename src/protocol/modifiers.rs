@@ -3,7 +3,7 @@
 //! The modifiers of U and L nest by grammar, not by position: `L10.0.0.1c0,8a` is three of them. One reader,
 //! [`Modifiers`], serves the check and the rewriting of addresses, so that the two cannot disagree.
 
-use super::command::ErrorCode;
+use super::ErrorCode;
 use super::verb::Verb;
 
 /// What a modifier of U or L is about, as far as it concerns us.

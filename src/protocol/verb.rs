@@ -1,6 +1,6 @@
 //! What a command asks for, and which words it has: one table for the parser. Pure.
 
-use super::command::WORDS_MAX;
+use super::WORDS_MAX;
 
 /// What a command asks for, by its letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

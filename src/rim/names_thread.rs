@@ -135,7 +135,9 @@ impl Names {
         while self.queue.try_recv().is_ok() {}
         let threads = core::mem::take(&mut *self.threads.lock());
         let until = now() + END_WITHIN;
-        let have_ended = threads.iter().all(|_| self.ended.1.recv_deadline(until).is_ok());
+        let have_ended = threads
+            .iter()
+            .all(|_| idle(|| self.ended.1.recv_deadline(until)).is_ok());
         if have_ended {
             for thread in threads {
                 thread.join();

@@ -58,6 +58,13 @@ fn number(text: &str) -> Option<u32> {
     text.parse().ok().filter(|&number| number != u32::MAX)
 }
 
+/// The number of the user of that name, or else the number that `text` is, as in a container without entries for its
+/// users; `None` when it is neither.
+pub(crate) fn uid(text: &str) -> io::Result<Option<u32>> {
+    let known = account(text)?.map(|account| account.uid);
+    Ok(known.or_else(|| text.parse().ok()))
+}
+
 /// The number of the group of that name, or else the number that `text` is; `None` when it is neither.
 pub(crate) fn group(text: &str) -> io::Result<Option<u32>> {
     let Ok(name) = CString::new(text) else {

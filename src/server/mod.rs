@@ -3,8 +3,9 @@
 
 mod operate;
 mod reload;
+mod restore;
 mod running;
-mod takeover;
+mod takeover_thread;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
@@ -29,9 +30,10 @@ use crate::dispatch::event::{Event, Subject};
 use crate::health::health_thread::{Health, HealthHandle};
 use crate::rim::feed::Feed;
 use crate::rim::names_thread::Names;
-use crate::rim::{now, wall};
+use crate::rim::{Thread, now, wall};
 use crate::sockets::Sockets;
 use crate::sockets::listener::{BoundUnix, SocketFile};
+use crate::state::Store;
 
 /// How long commands in flight may take to be answered when the daemon stops.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
@@ -40,6 +42,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 const FIRST_PROBES: Duration = Duration::from_millis(500);
 /// The same for a member whose name has to be looked up before it can be probed.
 const FIRST_NAMES: Duration = Duration::from_secs(2);
+/// The same where our predecessor serves them meanwhile: a member that is not there is known to be lost by then.
+const FIRST_PROBES_OF_A_SUCCESSOR: Duration = Duration::from_secs(10);
 
 /// What signals, operators and the main thread share.
 #[derive(Debug)]
@@ -59,8 +63,12 @@ pub struct Shared {
     started: Instant,
     /// The next cluster's number.
     numbers: AtomicUsize,
+    /// While a successor takes over.
+    takeover: Mutex<Option<Thread>>,
     /// Once the admin thread runs, and until it is told to end.
     admin: Mutex<Option<Admin>>,
+    /// The state directory, if there is one.
+    state: Mutex<Option<Store>>,
 }
 
 /// The admin thread, and the files of its doors in their order.
@@ -131,18 +139,20 @@ impl Shared {
     fn enter(&self, running: Running) -> Arc<Running> {
         let running = Arc::new(running);
         self.tell_cluster(&running, "added", "");
+        if let Some(store) = &*self.state.lock() {
+            restore::keep(store.recorders(), &running);
+        }
         self.clusters.write().push(Arc::clone(&running));
         running
     }
 }
 
 /// Waits until each member has been probed, or until that takes too long.
-fn await_first_probes<'a>(clusters: impl Iterator<Item = &'a Running>) {
+fn await_first_probes<'a>(clusters: impl Iterator<Item = &'a Running>, at_most: Duration) {
     let begun = now();
     for running in clusters {
-        running
-            .cluster
-            .await_first_probes(begun + FIRST_PROBES, begun + FIRST_NAMES);
+        let named = begun + at_most.max(FIRST_NAMES);
+        running.cluster.await_first_probes(begun + at_most, named);
     }
 }
 
@@ -167,14 +177,15 @@ impl Service for Server {
             }
         }
         let mut admin_doors = Vec::new();
-        let admin_rights = rights::of_admin_socket(options).map_err(|error| StartError::new(1, error))?;
         let paths = [
             (Some(&options.admin_socket), false),
             (options.readonly_socket.as_ref(), true),
         ];
         for (path, read_only) in paths {
             let Some(path) = path else { continue };
-            match sockets.unix(path, &admin_rights) {
+            let rights =
+                rights::of_admin_socket(options, read_only).map_err(|error| StartError::new(1, error))?;
+            match sockets.unix(path, &rights) {
                 Ok(bound) => admin_doors.push((bound, read_only)),
                 Err(error) => errors.push(error.into()),
             }
@@ -203,7 +214,9 @@ impl Service for Server {
             sockets: Arc::clone(sockets),
             started: now(),
             numbers: AtomicUsize::new(0),
+            takeover: Mutex::default(),
             admin: Mutex::default(),
+            state: Mutex::default(),
         });
         Ok(Self {
             shared,
@@ -222,7 +235,15 @@ impl Service for Server {
             self.shared.enter(running);
         }
         let clusters = self.shared.clusters.read().clone();
-        await_first_probes(clusters.iter().map(|running| &**running));
+        if let Some(path) = &self.shared.options.state_dir {
+            *self.shared.state.lock() = restore::open(path, &clusters);
+        }
+        let at_most = if self.shared.options.takeover {
+            FIRST_PROBES_OF_A_SUCCESSOR
+        } else {
+            FIRST_PROBES
+        };
+        await_first_probes(clusters.iter().map(|running| &**running), at_most);
         for running in &clusters {
             running.open();
         }
@@ -290,12 +311,21 @@ impl Service for Server {
             thread.stop();
             drop(files);
         }
+        // Its connection has been shut.
+        let takeover = self.shared.takeover.lock().take();
+        if let Some(takeover) = takeover {
+            takeover.join();
+        }
         let clusters = core::mem::take(&mut *self.shared.clusters.write());
         for running in &clusters {
             running.end(STOP_WITHIN);
         }
         for running in &clusters {
             running.join();
+        }
+        let store = self.shared.state.lock().take();
+        if let Some(store) = store {
+            store.stop();
         }
         if let Some(health) = self.health.take() {
             health.stop();

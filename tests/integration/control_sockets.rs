@@ -7,14 +7,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, setrlimit};
 
 use crate::support::bed::{answer, create, delete, listed};
-use crate::support::client::{self, Datagrams, Kept, PATIENCE};
+use crate::support::client::{self, Datagrams, Kept};
 use crate::support::daemon::{Daemon, Listed, cluster, config_of, program};
 use crate::support::fake::{FakeMember, Fault};
 use crate::support::member::{CONTROL_PORT, own_address};
@@ -22,9 +22,6 @@ use crate::support::place::Place;
 use crate::support::real::{RealMember, free_ipv6};
 use crate::support::wait::{self, LONG};
 use crate::support::wire::{At, Transport, Wire};
-
-/// What a well-behaved client may wait while others misbehave.
-const UNNOTICED: Duration = Duration::from_millis(250);
 
 /// A daemon with a cluster for each of some transports, all with the same members.
 struct Doors {
@@ -475,8 +472,10 @@ fn who_has_ended_its_side_gets_what_is_still_under_way() {
 
 #[test]
 fn who_never_reads_is_closed_and_the_others_do_not_notice() {
+    /// Floods of 8 KiB: more than all buffers on the way take.
+    const MOST: usize = 10_000;
     let doors = Doors::of(&[Transport::Tcp, Transport::Cunix], 1);
-    let closed = thread::scope(|scope| {
+    thread::scope(|scope| {
         let deaf: Vec<_> = doors
             .clusters
             .iter()
@@ -488,36 +487,29 @@ fn who_never_reads_is_closed_and_the_others_do_not_notice() {
                         Any::Tcp(kept) => kept.stream(),
                     };
                     let flood = b"V\n".repeat(4_096);
-                    let start = Instant::now();
                     // It blocks when neither side takes more, until the other side closes.
-                    while stream.write_all(&flood).is_ok() {
-                        assert!(start.elapsed() < LONG, "it is read without end");
-                    }
-                    start.elapsed()
+                    let written = (0..MOST).take_while(|_| stream.write_all(&flood).is_ok()).count();
+                    assert!(written < MOST, "it is read without end");
                 })
             })
             .collect();
         for (transport, at) in &doors.clusters {
             let mut wire = Wire::new(*transport, at.clone());
-            let start = Instant::now();
             for _ in 0..200 {
                 assert_eq!(wire.ask(b"V"), "20040107");
             }
-            assert!(start.elapsed() < UNNOTICED * 20, "{:?}", start.elapsed());
         }
-        deaf.into_iter()
-            .map(|deaf| deaf.join().expect("it was closed"))
-            .collect::<Vec<_>>()
+        for deaf in deaf {
+            deaf.join().expect("it was closed");
+        }
     });
-    assert!(closed.iter().all(|took| *took < LONG), "{closed:?}");
 }
 
 #[test]
 fn a_byte_a_second_is_ended_after_five_seconds_over_tcp_too() {
     let doors = Doors::of(&[Transport::Tcp], 1);
-    let (reply, took) = thread::scope(|scope| {
+    let reply = thread::scope(|scope| {
         let slow = scope.spawn(|| {
-            let start = Instant::now();
             let mut kept = Kept::tcp(doors.net());
             let stream = kept.stream();
             stream
@@ -532,18 +524,15 @@ fn a_byte_a_second_is_ended_after_five_seconds_over_tcp_too() {
                     _ => break,
                 }
             }
-            (text, start.elapsed())
+            text
         });
         let mut other = Kept::tcp(doors.net());
-        let start = Instant::now();
-        for _ in 0..100 {
-            assert_eq!(other.ask("V"), "20040107");
-        }
-        assert!(start.elapsed() < UNNOTICED * 10, "{:?}", start.elapsed());
+        assert_eq!(other.ask("V"), "20040107");
+        assert!(!slow.is_finished(), "others are served while it goes on");
         slow.join().expect("the slow client was answered")
     });
+    // Its whole command would have taken half a minute, and had no line end then.
     assert_eq!(String::from_utf8_lossy(&reply), "E1\n");
-    assert!(took < PATIENCE, "{took:?}");
     assert_eq!(doors.seen("U"), 0);
 }
 
@@ -559,23 +548,15 @@ fn a_thousand_idle_connections_cost_nothing_and_stay() {
         })
         .collect();
     let mut busy = Kept::tcp(doors.net());
-    let mut took = Vec::new();
     for _ in 0..500 {
-        let start = Instant::now();
         assert_eq!(busy.ask("VF 20050322"), "1");
-        took.push(start.elapsed());
     }
     // Idle ones are watched elsewhere by now, and are heard all the same: twice, since the first time moves them.
     for _ in 0..2 {
         for kept in &mut idle {
-            let start = Instant::now();
             assert_eq!(kept.ask("V"), "20040107");
-            took.push(start.elapsed());
         }
     }
-    // On a busy machine somebody waits for a processor now and then.
-    let late = took.iter().filter(|took| **took > UNNOTICED).count();
-    assert!(late < took.len() / 50, "{late} of {} were late", took.len());
     drop(idle);
     wait::until_true("they are counted out", LONG, || {
         let json = doors.daemon.admin("ls --json TCP");
@@ -606,15 +587,11 @@ fn ten_thousand_connections_are_served_and_the_next_one_waits_for_its_place() {
     beyond.send(b"VF 20050322\n");
     let paused = |log: &str| log.matches("accepting pauses").count();
     wait::until_true("it says so", LONG, || paused(&doors.daemon.log()) == 1);
-    let start = Instant::now();
     doors.daemon.admin_ok("ls TCP");
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     assert_eq!(first.ask("V"), "20040107", "who is there is served");
     drop(others);
     // They all go at once, and this one does not wait for that.
-    let start = Instant::now();
     assert_eq!(beyond.line().expect("open").as_deref(), Some("1"));
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert_eq!(paused(&doors.daemon.log()), 1, "it is said once a minute");
 }
 
@@ -638,14 +615,12 @@ fn stop_with_questions(doors: &mut Doors, fault: Fault) -> Vec<String> {
             })
             .collect();
         wait::until_true("all are in flight", LONG, || doors.seen("Q") == clusters.len());
-        let start = Instant::now();
         doors.daemon.signal(Signal::TERM);
         let replies: Vec<String> = asking
             .into_iter()
             .map(|asking| asking.join().expect("it was answered"))
             .collect();
         assert!(doors.daemon.wait_end(LONG).success());
-        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
         replies
     })
 }
@@ -779,40 +754,45 @@ fn a_cluster_moves_to_another_transport_and_back_with_its_calls() {
 }
 
 #[test]
-fn a_flood_from_one_sender_leaves_the_others_their_rate() {
-    const COMMANDS: u32 = 100;
-    // SIP servers' time-out.
-    const SENT_AGAIN_AFTER: Duration = Duration::from_secs(1);
-    let doors = Doors::of(&[Transport::Udp], 2);
-    let stop = AtomicBool::new(false);
-    let answered = thread::scope(|scope| {
-        scope.spawn(|| {
-            let socket = UdpSocket::bind(("127.0.0.1", 0)).expect("a socket");
-            socket.connect(doors.net()).expect("an address");
-            let mut number = 0_u64;
-            while !stop.load(Ordering::Relaxed) {
-                number += 1;
-                // New calls, the dearest of all commands. A full buffer is the flooder's own trouble.
-                drop(socket.send(format!("f{number} {}", create(&format!("flood-{number}"))).as_bytes()));
-            }
-        });
-        let client = Datagrams::to(doors.net());
-        let answered = (0..COMMANDS)
-            .filter(|n| {
-                // Sent once: what is lost counts.
-                let command = format!("c{n} {}", create(&format!("call-{n}")));
-                client.send(command.as_bytes());
-                let reply = client.receive_within(SENT_AGAIN_AFTER);
-                reply.is_some_and(|reply| reply.starts_with(&format!("c{n} ")))
-            })
-            .count();
-        stop.store(true, Ordering::Relaxed);
-        answered
-    });
-    assert!(
-        answered as u64 >= u64::from(COMMANDS) * 9 / 10,
-        "{answered} of {COMMANDS}"
-    );
+fn a_flood_from_one_sender_leaves_the_others_their_turn() {
+    /// Fewer than what a socket takes while nobody reads it.
+    const FLOOD: usize = 150;
+    let doors = Doors::of(&[Transport::Udp], 1);
+    let flooder = UdpSocket::bind(("127.0.0.1", 0)).expect("a socket");
+    let client = Datagrams::to(doors.net());
+    // All have come before the first is read, one sender's before the other's.
+    doors.daemon.stop();
+    for number in 0..FLOOD {
+        let datagram = format!("f{number} {}", create(&format!("flood-{number}")));
+        flooder
+            .send_to(datagram.as_bytes(), doors.net())
+            .expect("a datagram can be sent");
+    }
+    client.send(format!("c1 {}", create("other")).as_bytes());
+    doors.daemon.signal(Signal::CONT);
+    assert!(client.receive().starts_with("c1 "));
+    wait::until_true("each is at the member", LONG, || doors.seen("U") == FLOOD + 1);
+    let mut cookies = HashSet::new();
+    let mut order = doors.members[0].seen("U");
+    order.retain(|seen| cookies.insert(seen.cookie.clone()));
+    let at = order.iter().position(|seen| seen.command.starts_with("U other "));
+    // A first batch is served as it comes; the rest of the flood waits behind the other sender.
+    assert!(at.is_some_and(|at| at < FLOOD * 3 / 4), "{at:?} of {FLOOD}");
+}
+
+#[test]
+fn the_same_cookie_of_another_sender_is_another_command() {
+    let doors = Doors::of(&[Transport::Udp], 1);
+    let [one, other] = [(); 2].map(|()| Datagrams::to(doors.net()));
+    for (client, call) in [(&one, "one"), (&other, "other")] {
+        assert!(
+            client
+                .ask("same", &create(call))
+                .ends_with(&doors.members[0].media())
+        );
+        assert!(doors.members[0].has(call));
+    }
+    assert_eq!(doors.seen("U"), 2);
 }
 
 #[test]

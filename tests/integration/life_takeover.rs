@@ -1,7 +1,9 @@
 //! A successor takes over from the running daemon: all of it, or nothing.
 
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
@@ -96,23 +98,37 @@ fn successors_take_over_while_calls_flow_and_none_is_lost() {
 
 #[test]
 fn a_daemon_in_the_background_is_taken_over_by_one() {
+    in_the_background(&[]);
+}
+
+#[test]
+fn one_with_a_user_of_its_own_is_taken_over_by_the_super_user_that_becomes_it() {
+    if rustix::process::geteuid().is_root() {
+        in_the_background(&["-u", "60991"]);
+    }
+}
+
+fn in_the_background(flags: &[&str]) {
     let place = Place::new();
     let files = Files::in_place(&place);
     fs::write(&files.config, config(&files.control, &[], "")).expect("a file");
-    let mut pids = Vec::new();
+    if !flags.is_empty() {
+        std::os::unix::fs::chown(place.dir(), Some(60_991), Some(60_991)).expect("we are root");
+    }
+    let mut daemons = Vec::new();
     for takeover in [&[][..], &["-T"]] {
-        let log = place.path(&format!("daemon.log.{}", pids.len()));
+        let log = place.path(&format!("daemon.log.{}", daemons.len()));
         let mut command = program();
         command.arg("-c").arg(&files.config).arg("-s").arg(&files.admin);
         command.arg("-P").arg(&files.pid).arg("-L").arg(&log);
-        let output = command.args(takeover).output().expect("it runs");
+        let output = command.args(flags).args(takeover).output().expect("it runs");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        pids.push(Background::of(&files.pid));
+        daemons.push(Background::of(&files.pid));
     }
     let gone = |daemon: &Background| !fs::exists(format!("/proc/{}", daemon.pid())).unwrap_or(false);
-    wait::until_true("the old one has left", LONG, || gone(&pids[0]));
-    assert!(!gone(&pids[1]) && files.control.exists() && files.admin.exists());
-    pids[1].signal(Signal::TERM);
+    wait::until_true("the old one has left", LONG, || gone(&daemons[0]));
+    assert!(!gone(&daemons[1]) && files.control.exists() && files.admin.exists());
+    daemons[1].signal(Signal::TERM);
     wait::until_true("the end", LONG, || !files.pid.exists());
     assert!(!files.control.exists() && !files.admin.exists());
 }
@@ -136,7 +152,10 @@ fn sockets_of_every_kind_go_along_and_one_that_is_gone_from_the_file_is_removed(
     let old = Daemon::start(&place, &clusters(true));
     fs::write(&files.config, clusters(false)).expect("a file");
     let _new = take_over(&place, &files, old.pid());
-    assert_eq!(old.admin("ls").matches("name = C").count(), 3);
+    // The old one may still answer who has just connected.
+    wait::until_true("the new one's clusters", LONG, || {
+        old.admin("ls").matches("name = C").count() == 3
+    });
     wait::until_true("a socket that nobody serves is removed", LONG, || {
         !files.control.exists()
     });
@@ -188,6 +207,21 @@ fn a_successor_that_cannot_serve_leaves_the_daemon_as_it_is() {
             .log()
             .contains("a takeover has come to nothing, serving on")
     });
+}
+
+#[test]
+fn a_successor_that_falls_silent_neither_stops_calls_nor_the_end() {
+    let mut bed = Bed::of(1);
+    let files = bed.daemon.files().clone();
+    let mut silent = UnixStream::connect(&files.admin).expect("the admin socket");
+    silent.write_all(b"takeover 1\n").expect("it is sent");
+    silent.read_exact(&mut [0; 4]).expect("an offer");
+    assert_eq!(bed.call("meanwhile").media(), bed.members[0].media());
+    bed.daemon.admin_ok("ls");
+    bed.daemon.signal(Signal::TERM);
+    // Less than the patience with a successor.
+    assert_eq!(bed.daemon.wait_end(LONG).code(), Some(0));
+    assert!(!files.control.exists() && !files.admin.exists() && !files.pid.exists());
 }
 
 #[test]

@@ -7,7 +7,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::support::bed::{Bed, answer, at_once, create, delete};
 use crate::support::client;
@@ -19,11 +18,6 @@ use crate::support::place::Place;
 use crate::support::real::{RealMember, free_ipv6, free_port};
 use crate::support::wait::{self, LONG};
 use crate::support::wire::Transport;
-
-/// A member that answers again is online within this.
-const RETURN: Duration = Duration::from_secs(3);
-/// A new call is answered by another member within this.
-const FAILOVER: Duration = Duration::from_millis(500);
 
 /// How real members are reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,23 +164,18 @@ fn survives_a_kill(way: Way) {
     }
     let mut pair = Pair::new(way);
     let done = AtomicBool::new(false);
-    let (slowest, made) = (Mutex::new(Duration::ZERO), AtomicUsize::new(0));
+    let made = AtomicUsize::new(0);
     let mut victim = pair.members.remove(0);
     thread::scope(|scope| {
         for worker in 0..4 {
-            let (pair, done, slowest, made) = (&pair, &done, &slowest, &made);
+            let (pair, done, made) = (&pair, &done, &made);
             scope.spawn(move || {
                 for number in 0.. {
                     if done.load(Ordering::Relaxed) {
                         return;
                     }
                     let call = format!("call-{worker}-{number}");
-                    let start = Instant::now();
                     pair.media(&create(&call));
-                    let took = start.elapsed();
-                    let mut slowest = slowest.lock().expect("no worker has failed");
-                    *slowest = took.max(*slowest);
-                    drop(slowest);
                     pair.ask(&delete(&call));
                     made.fetch_add(1, Ordering::Relaxed);
                 }
@@ -201,18 +190,10 @@ fn survives_a_kill(way: Way) {
         pair.daemon.wait_members(1, 1);
         some_calls("calls without it");
         victim.restart();
-        let start = Instant::now();
         pair.daemon.wait_members(2, 0);
-        assert!(
-            start.elapsed() < RETURN,
-            "{way:?}: back after {:?}",
-            start.elapsed()
-        );
         some_calls("calls with it");
         done.store(true, Ordering::Relaxed);
     });
-    let slowest = *slowest.lock().expect("no worker has failed");
-    assert!(slowest < FAILOVER, "{way:?}: a call took {slowest:?}");
     wait::until_true(format!("{way:?}: it has new calls"), LONG, || {
         let created = |m: &RealMember| {
             let reply = member::ask(m.control(), "G nsess_created");
@@ -252,22 +233,12 @@ fn a_stopped_member_over_a_stream_costs_no_new_call_however_much_was_sent_to_it(
         pair.members[0].stop();
         // On a kept connection more than its buffers take: each of these is as long as a command may be.
         let long = "x".repeat(length);
-        let took = at_once(8, calls, |number| {
-            let start = Instant::now();
+        at_once(8, calls, |number| {
             pair.media(&create(&format!("call-{number}-{long}")));
-            start.elapsed()
         });
-        let slowest = took.iter().max().expect("there were calls");
-        assert!(*slowest < FAILOVER, "{way:?}: {slowest:?}");
         pair.daemon.wait_members(1, 1);
         pair.members[0].resume();
-        let start = Instant::now();
         pair.daemon.wait_members(2, 0);
-        assert!(
-            start.elapsed() < RETURN,
-            "{way:?}: back after {:?}",
-            start.elapsed()
-        );
         wait::until_true(
             format!("{way:?}: what it made when it woke is undone"),
             LONG,
@@ -290,12 +261,7 @@ fn a_host_name_is_an_address() {
         },
         Listed::udp("R3", "no-such-host.invalid:22222"),
     ];
-    let start = Instant::now();
     let daemon = Daemon::start(&place, &config(&Files::in_place(&place).control, &listed, ""));
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "names hold the start up"
-    );
     daemon.wait_members(2, 1);
     let control = daemon.files().control.clone();
     for number in 0..20 {
@@ -576,7 +542,14 @@ fn a_member_that_is_not_there_is_not_asked_for_a_connection_by_each_command() {
             ..Listed::udp("X", &gone.display().to_string())
         },
     ];
-    let daemon = Daemon::start(&place, &config(&Files::in_place(&place).control, &listed, ""));
+    let daemon = Daemon::start(
+        &place,
+        &config(
+            &Files::in_place(&place).control,
+            &listed,
+            "<health retry=\"1h\"/>",
+        ),
+    );
     daemon.wait_members(1, 1);
     let listener = UnixListener::bind(&gone).expect("a socket");
     let counted = Arc::clone(&connections);
@@ -586,17 +559,14 @@ fn a_member_that_is_not_there_is_not_asked_for_a_connection_by_each_command() {
             counted.fetch_add(1, Ordering::Relaxed);
         }
     });
-    let start = Instant::now();
-    let control = &daemon.files().control;
-    wait::until_true("two probes have come", LONG, || {
-        client::media(&client::ask(control, &create("call")));
-        connections.load(Ordering::Relaxed) >= 4
-    });
-    let probes = usize::try_from(start.elapsed().as_secs()).expect("seconds") / 2 + 2;
-    assert!(
-        connections.load(Ordering::Relaxed) <= 2 * probes,
-        "a connection, and one more, a probe"
-    );
+    for number in 0..100 {
+        client::media(&client::ask(
+            &daemon.files().control,
+            &create(&format!("call-{number}")),
+        ));
+    }
+    // The next probe is an hour away, and nothing else wants a connection.
+    assert_eq!(connections.load(Ordering::Relaxed), 0);
 }
 
 #[test]
@@ -623,12 +593,6 @@ fn the_end_does_not_wait_for_a_member_that_is_silent() {
     ];
     let mut daemon = Daemon::start(&place, &config(&Files::in_place(&place).control, &listed, ""));
     daemon.wait_members(0, 3);
-    let start = Instant::now();
     daemon.signal(rustix::process::Signal::TERM);
     assert!(daemon.wait_end(LONG).success());
-    assert!(
-        start.elapsed() < Duration::from_secs(2),
-        "took {:?}",
-        start.elapsed()
-    );
 }

@@ -55,6 +55,8 @@ mod life_trouble;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod notify;
 #[cfg(test)]
 mod operations;
@@ -62,6 +64,10 @@ mod operations;
 mod outages;
 #[cfg(test)]
 mod real_sip;
+#[cfg(test)]
+mod state;
+#[cfg(test)]
+mod status;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -207,3 +207,35 @@ fn a_group_of_ones_own_administers_and_another_calls() {
     assert_eq!(probe("bob").text, "20040107\n");
     assert_ne!(probe("alice").status, 0);
 }
+
+#[test]
+fn the_status_page_is_served_when_it_is_enabled_by_a_user_who_may_only_look() {
+    let place = Place::new();
+    let member = RealMember::start(&place, "r1");
+    let mut machine = serving(&member);
+    let socket = "/run/rtp_cluster_status/http.sock";
+    let options = format!("RTP_CLUSTER_STATUS_OPTIONS=\"-l {socket} -m 0666\"\n");
+    fs::write(machine.path("/etc/default/rtp_cluster_status"), options).expect("it is there");
+    machine.run("systemctl enable --now rtp_cluster_status");
+    let socket = machine.path(socket);
+    let ask = |path: &str| {
+        let mut stream = UnixStream::connect(&socket).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    };
+    wait::until_true("the cluster is ready", LONG, || {
+        ask("/readyz").is_some_and(|answer| answer.ends_with("\r\n\r\nready\n"))
+    });
+    // What the daemon uses is seen from there, too.
+    let metrics = ask("/metrics").expect("it serves");
+    assert!(
+        metrics.contains("\nrtp_cluster_process_cpu_seconds_total "),
+        "{metrics}"
+    );
+    let look = "runuser -u rtpcluster-status -G rtpcluster -- rtp_cluster_client";
+    machine.run(&format!("{look} -s /run/rtp_cluster/readonly.sock ls"));
+    let admin = machine.try_run(&format!("{look} ls"));
+    assert_ne!(admin.status, 0, "it may not administer: {}", admin.text);
+}

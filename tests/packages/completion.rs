@@ -56,14 +56,16 @@ fn serving(place: &Place) -> (Process, PathBuf) {
 }
 
 #[test]
-fn bash_offers_every_flag_of_the_daemon() {
-    let flags = offered("rtp_cluster", &["-"]);
-    let help = run(Command::new(program("rtp_cluster")).arg("--help"));
-    let long = help.split_whitespace().filter(|word| word.starts_with("--"));
-    for flag in long {
-        assert!(flags.iter().any(|offer| offer == flag), "{flag} in {flags:?}");
+fn bash_offers_every_flag_of_the_programs_that_serve() {
+    for (name, short) in [("rtp_cluster", "-c"), ("rtp_cluster_status", "-l")] {
+        let flags = offered(name, &["-"]);
+        let help = run(Command::new(program(name)).arg("--help"));
+        let long = help.split_whitespace().filter(|word| word.starts_with("--"));
+        for flag in long {
+            assert!(flags.iter().any(|offer| offer == flag), "{flag} in {flags:?}");
+        }
+        assert!(flags.iter().any(|offer| offer == short));
     }
-    assert!(flags.iter().any(|offer| offer == "-c"));
     assert!(offered("rtp_cluster", &["-u", "roo"]).contains(&"root".to_owned()));
 }
 
@@ -96,6 +98,7 @@ fn zsh_can_read_its_files_and_they_name_every_flag() {
     for (name, program_name) in [
         ("_rtp_cluster", "rtp_cluster"),
         ("_rtp_cluster_client", "rtp_cluster_client"),
+        ("_rtp_cluster_status", "rtp_cluster_status"),
     ] {
         run(Command::new("zsh").arg("-n").arg(file(name)));
         let help = run(Command::new(program(program_name)).arg("--help"));

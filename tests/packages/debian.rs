@@ -102,7 +102,7 @@ fn from_the_installation_to_the_purge() {
     assert_eq!(machine.run("rtp_cluster_client -q ls"), "");
     assert_eq!(
         machine.run("ls -A /run/rtp_cluster"),
-        "rtp_cluster.pid\nrtp_cluster.sock\n"
+        "readonly.sock\nrtp_cluster.pid\nrtp_cluster.sock\n"
     );
 
     // Configured: it serves.
@@ -179,6 +179,7 @@ fn the_sip_servers_user_calls_and_does_not_administer_and_others_do_neither() {
         ("/run/rtp_cluster", "rtpcluster:rtpcluster 0755"),
         (CONTROL, "rtpcluster:rtpcluster 0660"),
         ("/run/rtp_cluster/rtp_cluster.sock", "rtpcluster:rtpcluster 0600"),
+        ("/run/rtp_cluster/readonly.sock", "rtpcluster:rtpcluster 0660"),
         ("/etc/rtp_cluster", "rtpcluster:rtpcluster 0750"),
         (CONFIG, "root:rtpcluster 0640"),
         ("/var/lib/rtp_cluster", "rtpcluster:rtpcluster 0750"),
@@ -293,6 +294,7 @@ fn the_programs_know_where_the_package_has_its_files() {
     for default in [
         CONFIG,
         "/run/rtp_cluster/rtp_cluster.sock",
+        "/run/rtp_cluster/readonly.sock",
         "/run/rtp_cluster/rtp_cluster.pid",
         "/var/log/rtp_cluster/rtp_cluster.log",
     ] {

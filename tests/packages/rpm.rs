@@ -57,6 +57,8 @@ fn installed_and_erased_it_leaves_what_the_administrator_wrote() {
     for line in [
         "/usr/sbin/rtp_cluster f 755 root:root",
         "/usr/bin/rtp_cluster_client f 755 root:root",
+        "/usr/sbin/rtp_cluster_status f 755 root:root",
+        "/usr/lib/systemd/system/rtp_cluster_status.service f 644 root:root",
         "/etc/rtp_cluster d 750 rtpcluster:rtpcluster",
         "/etc/rtp_cluster/rtp_cluster.xml f 640 root:rtpcluster",
         "/var/lib/rtp_cluster d 750 rtpcluster:rtpcluster",

@@ -11,6 +11,7 @@ use rtp_cluster::dispatch::{self, delay, event, jobs, losses, member, members, p
 use rtp_cluster::link;
 use rtp_cluster::protocol::{command, parts};
 use rtp_cluster::rim::feed;
+use rtp_cluster::status::{self, http, http_thread};
 
 use super::mdoc::Page;
 
@@ -120,6 +121,28 @@ fn the_page_of_the_client_tells_those_of_the_admin_socket() {
                 admin::command::SESSIONS_LISTED,
                 admin::command::SESSIONS_LISTED_MAX
             ),
+        ],
+    );
+}
+
+#[test]
+fn the_page_of_the_status_program_tells_its_limits() {
+    assert_told(
+        "man/rtp_cluster_status.8",
+        &[
+            format!("{} connections are served at a time", http_thread::WORKERS),
+            format!(
+                "at most {} bytes and {} lines, its path {} bytes",
+                http::HEAD_MAX,
+                http::HEADERS_MAX,
+                http::TARGET_MAX
+            ),
+            format!("has to come within {}", s(http_thread::HEAD_WITHIN)),
+            format!("taken within {}", s(http_thread::ANSWER_WITHIN)),
+            format!("With more than {} members", status::SHOWN_MAX),
+            format!("a point for each {} s", status::STEP),
+            format!("of {} clusters and members together", status::PASTS_MAX),
+            format!("the last {} changes", status::CHANGES_MAX),
         ],
     );
 }

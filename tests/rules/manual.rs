@@ -10,12 +10,14 @@ use rtp_cluster::config::{ELEMENTS, Times};
 use rtp_cluster::console::{options as client, own};
 use rtp_cluster::daemon::flags as daemon;
 use rtp_cluster::dispatch::view::{CLUSTER_COUNTERS, MEMBER_COUNTERS};
+use rtp_cluster::status::flags as status;
 
 use super::mdoc::Page;
 use super::{code, files};
 
 const DAEMON: &str = "man/rtp_cluster.8";
 const CLIENT: &str = "man/rtp_cluster_client.8";
+const STATUS: &str = "man/rtp_cluster_status.8";
 const FILE: &str = "man/rtp_cluster.xml.5";
 
 /// `left` and `right` hold the same; says what only one of them has.
@@ -156,6 +158,38 @@ fn the_flags_of_the_client_are_those_of_its_page_and_its_help() {
         .flat_map(|flag| [format!("-{}", flag.short), format!("--{}", flag.long)])
         .collect();
     assert_same("--help of rtp_cluster_client", &flags_in(&help), &known);
+}
+
+#[test]
+fn the_flags_of_the_status_program_are_those_of_its_page_and_its_help() {
+    let page = Page::read(STATUS);
+    let heads: BTreeSet<String> = page
+        .of("DESCRIPTION", "Fl")
+        .map(|item| item.head.clone())
+        .collect();
+    let table: BTreeSet<String> = status::FLAGS
+        .iter()
+        .map(|flag| head(flag.short, flag.long, flag.value))
+        .collect();
+    assert_same("flags of rtp_cluster_status", &heads, &table);
+    for flag in status::FLAGS {
+        let head = head(flag.short, flag.long, flag.value);
+        let item = page.of("DESCRIPTION", "Fl").find(|item| item.head == head);
+        let said = item.map(|item| item.body.clone()).unwrap_or_default();
+        // As of the daemon: the page is about a build from source.
+        let is_built_in = option_env!("RTP_CLUSTER_CONFIG").is_none();
+        assert!(
+            !is_built_in || said.contains(flag.default),
+            "{head}: want its default {} in {STATUS}, found: {said}",
+            flag.default
+        );
+    }
+    let help = help(env!("CARGO_BIN_EXE_rtp_cluster_status"));
+    let known: BTreeSet<String> = status::FLAGS
+        .iter()
+        .flat_map(|flag| [format!("-{}", flag.short), format!("--{}", flag.long)])
+        .collect();
+    assert_same("--help of rtp_cluster_status", &flags_in(&help), &known);
 }
 
 #[test]
@@ -427,6 +461,7 @@ fn the_exit_statuses_are_those_of_the_help() {
     for (file, program) in [
         (DAEMON, env!("CARGO_BIN_EXE_rtp_cluster")),
         (CLIENT, env!("CARGO_BIN_EXE_rtp_cluster_client")),
+        (STATUS, env!("CARGO_BIN_EXE_rtp_cluster_status")),
     ] {
         let help = help(program);
         let told = help
@@ -444,7 +479,7 @@ fn the_exit_statuses_are_those_of_the_help() {
 
 #[test]
 fn the_pages_are_clean() {
-    for file in [DAEMON, CLIENT, FILE] {
+    for file in [DAEMON, CLIENT, STATUS, FILE] {
         let found = Command::new("mandoc")
             .args(["-T", "lint", "-W", "style"])
             .arg(files::path(file))
@@ -463,7 +498,7 @@ fn the_pages_are_clean() {
 #[test]
 fn the_pages_refer_to_pages_that_are_there() {
     let elsewhere = ["logrotate 8"];
-    for file in [DAEMON, CLIENT, FILE] {
+    for file in [DAEMON, CLIENT, STATUS, FILE] {
         let page = Page::read(file);
         for line in page.text.lines() {
             let Some((_, reference)) = line.split_once("Xr ") else {
@@ -487,6 +522,6 @@ fn there_is_a_page_for_each_thing_that_is_installed() {
         .into_iter()
         .filter(|file| file.starts_with("man/"))
         .collect();
-    let wanted = [DAEMON, CLIENT, FILE].map(str::to_owned).into();
+    let wanted = [DAEMON, CLIENT, STATUS, FILE].map(str::to_owned).into();
     assert_same("man/", &pages, &wanted);
 }

@@ -60,6 +60,7 @@ fn every_command_of_the_man_pages_is_taken() {
     for file in [
         "man/rtp_cluster.8",
         "man/rtp_cluster_client.8",
+        "man/rtp_cluster_status.8",
         "man/rtp_cluster.xml.5",
     ] {
         for script in Page::read(file).literals() {

@@ -6,9 +6,10 @@ use rtp_cluster::admin::grammar;
 use rtp_cluster::console::options::{self as client, Action};
 use rtp_cluster::console::own;
 use rtp_cluster::daemon::options as daemon;
+use rtp_cluster::status::flags as status;
 
 /// Programs of ours.
-const OURS: [&str; 2] = ["rtp_cluster", "rtp_cluster_client"];
+const OURS: [&str; 3] = ["rtp_cluster", "rtp_cluster_client", "rtp_cluster_status"];
 
 /// The commands of `script` that run a program of ours, each a list of words. What is printed below a `$ ` prompt
 /// is no command, so where there are prompts only their lines count.
@@ -83,6 +84,12 @@ pub(crate) fn assert_taken(place: &str, words: &[String]) {
     let shown = words.join(" ");
     if base(program) == "rtp_cluster" {
         if let Err(wrong) = daemon::parse(&arguments) {
+            panic!("{place}: {shown}: {wrong}");
+        }
+        return;
+    }
+    if base(program) == "rtp_cluster_status" {
+        if let Err(wrong) = status::parse(&arguments) {
             panic!("{place}: {shown}: {wrong}");
         }
         return;

@@ -6,7 +6,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::config::model::Protocol;
 use crate::sockets::Kept;
@@ -51,8 +51,17 @@ impl Door {
             Listens::Tcp(listener) => listener.set_nonblocking(true),
             Listens::Udp(socket) => socket.set_nonblocking(true),
         }?;
+        let listens = Arc::new(listens);
+        let keeper = match &held {
+            Held::File(file) => file.keeper(),
+            Held::Port(kept) => Some(kept),
+        };
+        if let Some(kept) = keeper {
+            let shared: Weak<Listens> = Arc::downgrade(&listens);
+            kept.share(shared);
+        }
         Ok(Self {
-            listens: Arc::new(listens),
+            listens,
             keeps: protocol != Protocol::Unix,
             held: Arc::new(held),
         })
@@ -84,12 +93,18 @@ impl Door {
     }
 }
 
+impl AsFd for Listens {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Unix(listener) => listener.as_fd(),
+            Self::Udp(socket) => socket.as_fd(),
+            Self::Tcp(listener) => listener.as_fd(),
+        }
+    }
+}
+
 impl AsFd for Door {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &*self.listens {
-            Listens::Unix(listener) => listener.as_fd(),
-            Listens::Udp(socket) => socket.as_fd(),
-            Listens::Tcp(listener) => listener.as_fd(),
-        }
+        self.listens.as_fd()
     }
 }

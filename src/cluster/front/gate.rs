@@ -12,7 +12,7 @@ use rustix::net::SocketFlags;
 use rustix::process::{Resource, getrlimit};
 
 use super::door::Door;
-use super::{Here, Next};
+use super::{BATCH, Here, Next};
 use crate::client::Place;
 use crate::rim::throttle::Throttle;
 
@@ -21,6 +21,8 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 /// Descriptors that clients leave to administrators, members and the log. The system gives the lowest that is free, so
 /// one so close to the limit says that few are left.
 const KEPT_BACK: u64 = 24;
+/// How long the limit of descriptors is known: somebody may change it.
+const LIMIT_FOR: Duration = Duration::from_millis(100);
 /// How long accepting pauses before it is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -30,16 +32,14 @@ pub(super) struct Gate {
     door: Door,
     /// Whether somebody may be waiting.
     knocked: bool,
-    pause: Option<Pause>,
+    /// Connections that are accepted in a row next time: one where few come, so that its command waits for no further
+    /// look, and twice as many each time that there were more.
+    batch: usize,
+    /// Descriptors that we may have, and when that was last asked.
+    limit: (u64, Option<Instant>),
+    /// Until when accepting pauses.
+    pause: Option<Instant>,
     warned: Throttle,
-}
-
-/// Accepting pauses.
-#[derive(Debug, Clone, Copy)]
-struct Pause {
-    until: Instant,
-    /// Goes on only when fewer connections are open than this.
-    below: usize,
 }
 
 impl Gate {
@@ -47,6 +47,8 @@ impl Gate {
         Self {
             door,
             knocked: true,
+            batch: 1,
+            limit: (u64::MAX, None),
             pause: None,
             warned: Throttle::default(),
         }
@@ -66,34 +68,45 @@ impl Gate {
         self.knocked = true;
     }
 
-    pub(super) fn next(&self) -> Next {
+    /// How many are accepted before what they want is carried out.
+    pub(super) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    pub(super) fn next(&mut self) -> Next {
         if self.knocked && self.pause.is_none() {
+            self.batch = (self.batch * 2).min(BATCH);
             Next::More
         } else {
+            self.batch = 1;
             Next::Wait
         }
     }
 
     /// When a pause ends.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.pause.map(|pause| pause.until)
+        self.pause
     }
 
     /// Whether accepting goes on after a pause.
     pub(super) fn resumes(&mut self, here: Here<'_>) -> bool {
-        let Some(pause) = self.pause.filter(|pause| pause.until <= here.now) else {
+        if self.pause.is_none_or(|until| until > here.now) {
             return false;
-        };
+        }
         let open = here.cluster.connections.count();
-        if open > 0 && open >= pause.below {
-            self.pause = Some(Pause {
-                until: here.now + PAUSE,
-                ..pause
-            });
+        // One client is served even where there are few descriptors altogether. Whoever gave one back may have been
+        // another cluster's, so that the system is asked.
+        if open >= CONNECTIONS_MAX || open > 0 && self.is_short(here.now) {
+            self.pause = Some(here.now + PAUSE);
             return false;
         }
         self.pause = None;
         self.knocked
+    }
+
+    /// Whether the next connection would get one of the last descriptors, or none.
+    fn is_short(&mut self, now: Instant) -> bool {
+        rustix::io::fcntl_dupfd_cloexec(&self.door, 0).map_or(true, |next| self.is_scarce(&next, now))
     }
 
     /// The next of those who wait.
@@ -103,7 +116,7 @@ impl Gate {
         }
         let open = here.cluster.connections.count();
         if open >= CONNECTIONS_MAX {
-            self.pause(here, open, &"as many connections as allowed");
+            self.pause(here, &"as many connections as allowed");
             return None;
         }
         loop {
@@ -111,12 +124,8 @@ impl Gate {
                 Ok(stream) => {
                     here.cluster.front.accepted.fetch_add(1, Ordering::Relaxed);
                     let share = here.cluster.connections.enter();
-                    if is_scarce(&stream) {
-                        self.pause(
-                            here,
-                            open + 1,
-                            &"few descriptors are left (LimitNOFILE=, ulimit -n)",
-                        );
+                    if self.is_scarce(&stream, here.now) {
+                        self.pause(here, &"few descriptors are left (LimitNOFILE=, ulimit -n)");
                     }
                     return Some((stream, share));
                 }
@@ -126,27 +135,46 @@ impl Gate {
                 }
                 Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => {
-                    self.pause(here, usize::MAX, &io::Error::from(error));
+                    self.pause(here, &io::Error::from(error));
                     return None;
                 }
             }
         }
     }
 
+    /// Whether this descriptor is one of the last.
+    fn is_scarce(&mut self, stream: &OwnedFd, now: Instant) -> bool {
+        let (limit, asked) = &mut self.limit;
+        if asked.is_none_or(|asked| now >= asked + LIMIT_FOR) {
+            *limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+            *asked = Some(now);
+        }
+        u64::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= limit.saturating_sub(KEPT_BACK))
+    }
+
     /// Stops accepting for a while.
-    fn pause(&mut self, here: Here<'_>, below: usize, why: &dyn core::fmt::Display) {
-        self.pause = Some(Pause {
-            until: here.now + PAUSE,
-            below,
-        });
+    fn pause(&mut self, here: Here<'_>, why: &dyn core::fmt::Display) {
+        self.pause = Some(here.now + PAUSE);
         if self.warned.hit(here.now).is_some() {
             log::warn!("cluster {}: accepting pauses: {why}", here.cluster.name);
         }
     }
 }
 
-/// Whether this descriptor is one of the last.
-fn is_scarce(stream: &OwnedFd) -> bool {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    u64::try_from(stream.as_raw_fd()).is_ok_and(|number| number >= limit.saturating_sub(KEPT_BACK))
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::super::super::bench::Bench;
+    use crate::config::model::Protocol;
+
+    #[test]
+    fn who_comes_while_nobody_is_told_is_accepted_when_the_socket_closes() {
+        let mut bench = Bench::new();
+        let path = bench.open_unix(Protocol::Unix);
+        bench.turn();
+        let _client = UnixStream::connect(path).unwrap();
+        bench.at_work.close();
+        assert_eq!(bench.cluster.connections.count(), 1);
+    }
 }

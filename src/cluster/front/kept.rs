@@ -122,7 +122,7 @@ impl Kept {
     }
 
     /// Time has passed. Says whether it stays.
-    pub(super) fn alarm(&mut self, here: Here<'_>) -> bool {
+    pub(super) fn alarm(&mut self, here: Here<'_>, place: usize) -> bool {
         let is_past = |at: Option<Instant>| at.is_some_and(|at| at <= here.now);
         if matches!(self.phase, Phase::Over(until) if until <= here.now) {
             return false;
@@ -132,7 +132,7 @@ impl Kept {
             return false;
         }
         if is_past(self.line_since.map(|since| since + DEADLINE)) {
-            return self.refuse(unfinished(&self.text), here);
+            return self.refuse(unfinished(&self.text), here, place);
         }
         true
     }
@@ -146,12 +146,12 @@ impl Kept {
             match self.phase {
                 Phase::Open => {}
                 Phase::Ending => return Some(Next::Wait),
-                Phase::Over(_) => return self.discard(buffer).then_some(Next::Wait),
+                Phase::Over(_) => return self.discard(buffer),
             }
             match self.serve_lines(desk, place) {
                 Lines::Stalled => break Next::Wait,
                 Lines::Full => break Next::More,
-                Lines::Refused(code) => return self.refuse(code, desk.here).then_some(Next::Wait),
+                Lines::Refused(code) => return self.refuse(code, desk.here, place).then_some(Next::Wait),
                 Lines::None => {}
             }
             if !self.knocked {
@@ -215,7 +215,7 @@ impl Kept {
     }
 
     /// Ends the connection with an error. Says whether it stays.
-    fn refuse(&mut self, code: ErrorCode, here: Here<'_>) -> bool {
+    fn refuse(&mut self, code: ErrorCode, here: Here<'_>, place: usize) -> bool {
         here.closed_one();
         let mut text = Vec::new();
         write_error(code.0, &mut text);
@@ -225,17 +225,14 @@ impl Kept {
         let stream = &self.stream;
         let first = self.replies.reply(number, &text, |bytes| send(stream, bytes));
         let then = self.replies.end(number + 1, |bytes| send(stream, bytes));
-        self.follow(first, here) && self.follow(then, here)
+        self.follow(first, here, place) && self.follow(then, here, place)
     }
 
     /// A command has its reply. Says whether the connection stays, and whether it goes on that was stalled.
     pub(super) fn reply(&mut self, here: Here<'_>, turn: Turn, text: &[u8]) -> (bool, bool) {
         let stream = &self.stream;
         let after = self.replies.reply(turn.number, text, |bytes| send(stream, bytes));
-        if after == After::Rest {
-            self.watch(here, turn.place, true);
-        }
-        (self.follow(after, here), after == After::Resume)
+        (self.follow(after, here, turn.place), after == After::Resume)
     }
 
     /// A command gets none: the connection ends in its place. Says whether it stays until then.
@@ -243,10 +240,7 @@ impl Kept {
         self.end();
         let stream = &self.stream;
         let after = self.replies.end(turn.number, |bytes| send(stream, bytes));
-        if after == After::Rest {
-            self.watch(here, turn.place, true);
-        }
-        self.follow(after, here)
+        self.follow(after, here, turn.place)
     }
 
     /// Sends what it did not take before. Says whether it stays.
@@ -255,15 +249,12 @@ impl Kept {
         let before = self.replies.rest();
         let after = self.replies.flush(|bytes| send(stream, bytes));
         let left = self.replies.rest();
-        if left == 0 {
-            self.unread_until = None;
-            if before > 0 {
-                self.watch(here, place, false);
-            }
+        if left == 0 && before > 0 {
+            self.watch(here, place, false);
         } else if left < before {
             self.unread_until = Some(here.now + UNREAD_FOR);
         }
-        self.follow(after, here)
+        self.follow(after, here, place)
     }
 
     fn watch(&mut self, here: Here<'_>, place: usize, writes: bool) {
@@ -273,10 +264,16 @@ impl Kept {
     }
 
     /// Says whether the connection stays.
-    fn follow(&mut self, after: After, here: Here<'_>) -> bool {
+    fn follow(&mut self, after: After, here: Here<'_>, place: usize) -> bool {
+        if self.replies.rest() == 0 {
+            self.unread_until = None;
+        }
         match after {
             After::Done | After::Resume => {}
-            After::Rest => self.unread_until = Some(here.now + UNREAD_FOR),
+            After::Rest => {
+                self.unread_until = Some(here.now + UNREAD_FOR);
+                self.watch(here, place, true);
+            }
             After::Over => {
                 rustix::net::shutdown(&self.stream, Shutdown::Write).ok();
                 self.phase = Phase::Over(here.now + LINGER);
@@ -290,19 +287,18 @@ impl Kept {
         self.phase != Phase::Ending || !self.replies.is_idle()
     }
 
-    /// Reads and throws away; says whether more may come.
-    fn discard(&mut self, buffer: &mut [u8]) -> bool {
+    /// Reads and throws away, up to the end of the other side or of its time.
+    fn discard(&mut self, buffer: &mut [u8]) -> Option<Next> {
         let mut discarded = 0;
         while discarded < DRAIN_MAX {
             match rustix::net::recv(&self.stream, &mut *buffer, RecvFlags::DONTWAIT) {
-                Ok((0, _)) => return false,
+                Ok((0, _)) => return None,
                 Ok((length, _)) => discarded += length,
                 Err(Errno::INTR) => {}
-                Err(error) => return error == Errno::AGAIN,
+                Err(error) => return (error == Errno::AGAIN).then_some(Next::Wait),
             }
         }
-        // Who writes on all the same is not listened to for ever.
-        false
+        Some(Next::More)
     }
 }
 
@@ -340,8 +336,136 @@ fn send(stream: &OwnedFd, bytes: &[u8]) -> Result<usize, ()> {
         }
     }
 }
+
 /// Where the other end of a connection over a network is.
 fn peer(stream: &OwnedFd) -> Option<SocketAddr> {
     let peer = rustix::net::getpeername(stream).ok().flatten()?;
     SocketAddr::try_from(peer).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::os::unix::net::UnixStream;
+
+    use super::super::super::bench::Bench;
+    use crate::client::order::IN_FLIGHT_MAX;
+    use crate::config::model::Protocol;
+
+    fn read(client: &mut UnixStream, all: &mut Vec<u8>) {
+        let mut buffer = [0; 65_536];
+        match client.read(&mut buffer) {
+            Ok(length) => all.extend_from_slice(&buffer[..length]),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+    }
+
+    /// A client that does not wait, and has been accepted.
+    fn client(bench: &mut Bench) -> UnixStream {
+        let path = bench.open_unix(Protocol::Cunix);
+        let client = UnixStream::connect(path).unwrap();
+        client.set_nonblocking(true).unwrap();
+        bench.run_until(|bench| bench.cluster.connections.count() == 1);
+        client
+    }
+
+    #[test]
+    fn who_reads_late_gets_every_reply_to_more_than_fits() {
+        let mut bench = Bench::new();
+        let mut client = client(&mut bench);
+        let (wanted, mut written) = (20_000, 0);
+        let commands = b"V\n".repeat(wanted);
+        // Up to where nobody takes any more: the replies fill the connection, and the commands wait before it.
+        let mut stuck = 0;
+        while stuck < 50 && written < commands.len() {
+            match client.write(&commands[written..]) {
+                Ok(length) => (written, stuck) = (written + length, 0),
+                Err(_) => stuck += 1,
+            }
+            bench.turn();
+        }
+        let mut all = Vec::new();
+        bench.run_until(|_| {
+            if let Ok(length) = client.write(&commands[written..]) {
+                written += length;
+            }
+            read(&mut client, &mut all);
+            all.len() >= wanted * 9
+        });
+        assert_eq!(all, b"20040107\n".repeat(wanted));
+        assert_eq!(bench.cluster.connections.count(), 1);
+    }
+
+    #[test]
+    fn one_with_too_many_in_flight_goes_on_when_they_are_answered() {
+        let mut bench = Bench::new();
+        let (id, member) = bench.udp_member();
+        let mut client = client(&mut bench);
+        let many = usize::try_from(IN_FLIGHT_MAX).unwrap() + 40;
+        let commands: String = (0..many).map(|n| format!("D call{n} a b\n")).collect();
+        client.write_all(commands.as_bytes()).unwrap();
+        member.set_nonblocking(true).unwrap();
+        let (mut all, mut buffer) = (Vec::new(), [0; 1024]);
+        bench.run_until(|_| {
+            while let Ok((length, from)) = member.recv_from(&mut buffer) {
+                let cookie = buffer[..length].split(|byte| *byte == b' ').next().unwrap();
+                member.send_to(&[cookie, b" 0"].concat(), from).unwrap();
+            }
+            read(&mut client, &mut all);
+            all.len() >= many * 2
+        });
+        assert_eq!(all, b"0\n".repeat(many));
+        assert!(bench.is_online(id));
+    }
+
+    #[test]
+    fn one_that_ends_its_side_gets_its_replies_and_then_the_end() {
+        let mut bench = Bench::new();
+        let mut client = client(&mut bench);
+        client.write_all(b"V\nV\n").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut all = Vec::new();
+        bench.run_until(|bench| {
+            read(&mut client, &mut all);
+            bench.cluster.connections.count() == 0
+        });
+        read(&mut client, &mut all);
+        assert_eq!(all, b"20040107\n20040107\n");
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_refused_and_the_connection_ends() {
+        let mut bench = Bench::new();
+        let mut client = client(&mut bench);
+        client.write_all(&[b'x'; 9_000]).unwrap();
+        let mut all = Vec::new();
+        bench.run_until(|_| {
+            read(&mut client, &mut all);
+            all.ends_with(b"\n")
+        });
+        assert_eq!(all, b"E5\n");
+        drop(client);
+        bench.run_until(|bench| bench.cluster.connections.count() == 0);
+    }
+
+    #[test]
+    fn what_was_written_before_the_socket_closes_is_answered() {
+        let mut bench = Bench::new();
+        let path = bench.open_unix(Protocol::Cunix);
+        let mut known = UnixStream::connect(&path).unwrap();
+        bench.run_until(|bench| bench.cluster.connections.count() == 1);
+        let mut waits = UnixStream::connect(&path).unwrap();
+        known.write_all(b"V\n").unwrap();
+        waits.write_all(b"V\n").unwrap();
+        bench
+            .cluster
+            .order(super::super::super::cluster_thread::AtWork::close);
+        bench.turn();
+        for mut client in [known, waits] {
+            let mut reply = String::new();
+            client.set_nonblocking(true).unwrap();
+            bench.run_until(|_| client.read_to_string(&mut reply).is_ok());
+            assert_eq!(reply, "20040107\n");
+        }
+    }
 }

@@ -161,11 +161,13 @@ impl Front {
         }
     }
 
-    /// Takes no further command, and closes the socket. What has been taken is answered; who had connected before and
-    /// writes in this moment is served.
+    /// Takes no further command, and closes the socket. What has been written by now is answered, also of those who had
+    /// connected and were not accepted yet; who carries one command and writes in this moment is served.
     pub(super) fn close(&mut self, desk: &mut Desk<'_>) {
         self.udp.close(desk.here);
         if let Some(mut gate) = self.gate.take() {
+            // Of who came in this moment nobody has been told yet.
+            gate.knock();
             while let Some((stream, place)) = gate.accept(desk.here) {
                 self.admit(&gate, stream, place, desk);
             }
@@ -177,7 +179,16 @@ impl Front {
         for place in places {
             let stays = match self.conns.get_mut(place) {
                 Some(Conn::Once(once)) => once.leave_by(until),
-                Some(Conn::Kept(kept)) => kept.end(),
+                Some(Conn::Kept(kept)) => {
+                    kept.knock();
+                    let mut next = Some(Next::More);
+                    // As much as one may have in flight: with more it is stalled.
+                    while next == Some(Next::More) {
+                        desk.decided = 0;
+                        next = kept.serve(desk, place, &mut self.buffer);
+                    }
+                    next.is_some() && kept.end()
+                }
                 None => true,
             };
             self.settle_place(place, stays);
@@ -209,7 +220,7 @@ impl Front {
                     self.look_once(place, desk);
                     continue;
                 }
-                Some(Conn::Kept(kept)) => kept.alarm(desk.here),
+                Some(Conn::Kept(kept)) => kept.alarm(desk.here, place),
                 None => true,
             };
             self.settle_place(place, stays);
@@ -225,10 +236,13 @@ impl Front {
     /// The socket is ready: takes a batch of commands. `More` when there are more.
     pub(super) fn serve(&mut self, desk: &mut Desk<'_>) -> Next {
         if let Some(mut gate) = self.gate.take() {
-            while !desk.is_full()
+            let mut accepted = 0;
+            while accepted < gate.batch()
+                && !desk.is_full()
                 && let Some((stream, place)) = gate.accept(desk.here)
             {
                 self.admit(&gate, stream, place, desk);
+                accepted += 1;
             }
             let next = gate.next();
             self.gate = Some(gate);

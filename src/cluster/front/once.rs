@@ -103,35 +103,43 @@ impl Once {
         self.deadline = now + LINGER;
     }
 
-    /// Reads what has come, and judges all of it.
+    /// Reads what has come, up to the end of it, which is told once, and judges all of it.
     pub(super) fn read(&mut self, here: Here<'_>, buffer: &mut [u8]) -> Next {
         if self.over {
             return self.discard(here.now, buffer);
         }
-        let fresh = self.text.is_empty();
-        // One byte more than a command may have, so that one too long is seen.
-        let room = buffer.get_mut(..COMMAND_MAX + 2).unwrap_or_default();
-        match rustix::net::recv(&self.stream, &mut *room, RecvFlags::DONTWAIT) {
-            Ok((0, _)) if fresh => Next::Gone,
-            // It has ended its text: what there is, is the command.
-            Ok((0, _)) => match parse(&self.text) {
-                Ok(_) => Next::Take(self.text.len()),
-                Err(code) => Next::Refuse(Some(code)),
-            },
-            Ok((length, _)) => {
-                let text = buffer.get(..length).unwrap_or_default();
-                if fresh && let First::Command(length) = first(text) {
-                    return Next::Take(length);
+        loop {
+            let fresh = self.text.is_empty();
+            // One byte more than a command may have, so that one too long is seen.
+            let room = buffer.get_mut(..COMMAND_MAX + 2).unwrap_or_default();
+            match rustix::net::recv(&self.stream, &mut *room, RecvFlags::DONTWAIT) {
+                Ok((0, _)) if fresh => return Next::Gone,
+                // It has ended its text: what there is, is the command.
+                Ok((0, _)) => {
+                    return match parse(&self.text) {
+                        Ok(_) => Next::Take(self.text.len()),
+                        Err(code) => Next::Refuse(Some(code)),
+                    };
                 }
-                if fresh {
-                    here.cluster.front.slow.fetch_add(1, Ordering::Relaxed);
+                Ok((length, _)) => {
+                    let text = buffer.get(..length).unwrap_or_default();
+                    if fresh && let First::Command(length) = first(text) {
+                        return Next::Take(length);
+                    }
+                    if fresh {
+                        here.cluster.front.slow.fetch_add(1, Ordering::Relaxed);
+                    }
+                    self.text.extend_from_slice(text);
+                    match self.judge(here.now) {
+                        Next::Wait(_) => {}
+                        judged => return judged,
+                    }
                 }
-                self.text.extend_from_slice(text);
-                self.judge(here.now)
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return self.look(here.now),
+                Err(_) if fresh => return Next::Gone,
+                Err(_) => return Next::Refuse(None),
             }
-            Err(Errno::AGAIN | Errno::INTR) => self.look(here.now),
-            Err(_) if fresh => Next::Gone,
-            Err(_) => Next::Refuse(None),
         }
     }
 
@@ -167,5 +175,71 @@ impl Once {
 impl AsFd for Once {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read as _, Write as _};
+    use std::net::Shutdown as End;
+    use std::os::unix::net::UnixStream;
+
+    use super::super::super::bench::Bench;
+    use super::*;
+    use crate::config::model::Protocol;
+
+    fn count(counter: &core::sync::atomic::AtomicU64) -> u64 {
+        counter.load(Ordering::Relaxed)
+    }
+
+    fn reply(bench: &mut Bench, client: &mut UnixStream) -> String {
+        client.set_nonblocking(true).unwrap();
+        let mut all = Vec::new();
+        bench.run_until(|_| match client.read_to_end(&mut all) {
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+            Ok(_) => true,
+        });
+        String::from_utf8(all).unwrap()
+    }
+
+    #[test]
+    fn a_first_read_that_is_a_command_is_taken_and_the_rest_dropped() {
+        let mut bench = Bench::new();
+        let path = bench.open_unix(Protocol::Unix);
+        let mut client = UnixStream::connect(path).unwrap();
+        client.write_all(b"V\nV\n").unwrap();
+        assert_eq!(reply(&mut bench, &mut client), "20040107\n");
+    }
+
+    #[test]
+    fn the_end_of_a_text_is_seen_though_it_came_with_the_last_piece() {
+        let mut bench = Bench::new();
+        let path = bench.open_unix(Protocol::Unix);
+        let mut client = UnixStream::connect(path).unwrap();
+        client.write_all(b"U ca").unwrap();
+        bench.run_until(|bench| count(&bench.cluster.front.slow) == 1);
+        client.write_all(b"ll").unwrap();
+        client.shutdown(End::Write).unwrap();
+        // In this turn, and not when its time is up.
+        bench.turn();
+        client.set_nonblocking(true).unwrap();
+        let mut all = String::new();
+        client.read_to_string(&mut all).unwrap();
+        assert!(all.starts_with('E'), "{all}");
+    }
+
+    #[test]
+    fn who_connects_and_leaves_holds_nothing() {
+        let mut bench = Bench::new();
+        let path = bench.open_unix(Protocol::Unix);
+        let client = UnixStream::connect(path).unwrap();
+        bench.run_until(|bench| bench.cluster.connections.count() == 1);
+        drop(client);
+        bench.run_until(|bench| bench.cluster.connections.count() == 0);
+        assert_eq!(
+            count(&bench.cluster.front.closed),
+            0,
+            "it is no fault of anybody's"
+        );
     }
 }

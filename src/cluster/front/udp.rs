@@ -49,13 +49,13 @@ const ERRONEOUS_MAX: usize = 4096;
 pub(super) struct Udp {
     open: Option<(Arc<UdpSocket>, Door)>,
     knocked: bool,
-    repeats: Option<Repeats>,
+    repeats: Option<Repeats<RandomState>>,
     waiting: Fair,
     buffer: Vec<u8>,
     /// A reply that is given again.
     again: Vec<u8>,
-    /// All who wait have as many commands in flight as they may.
-    stuck: bool,
+    /// All who wait have as many commands in flight as they may: when that is looked at again.
+    stuck: Option<Instant>,
     clear_at: Option<Instant>,
     errors: HashMap<SocketAddr, u32>,
     warned: Throttle,
@@ -95,7 +95,7 @@ impl Udp {
 
     /// When there is something to do though nothing happens.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let waiting = (!self.waiting.is_empty()).then(|| if self.stuck { now + LOOK_AGAIN } else { now });
+        let waiting = (!self.waiting.is_empty()).then(|| self.stuck.unwrap_or(now));
         [waiting, self.clear_at].into_iter().flatten().min()
     }
 
@@ -141,7 +141,7 @@ impl Udp {
         }
         self.buffer = buffer;
         self.serve_waiting(&socket, desk);
-        if self.knocked || !(self.waiting.is_empty() || self.stuck) {
+        if self.knocked || !(self.waiting.is_empty() || self.stuck.is_some()) {
             Next::More
         } else {
             Next::Wait
@@ -150,12 +150,12 @@ impl Udp {
 
     /// Serves some of those who wait, one sender after the other.
     fn serve_waiting(&mut self, socket: &Arc<UdpSocket>, desk: &mut Desk<'_>) {
-        self.stuck = false;
+        self.stuck = None;
         while !desk.is_full() && !self.waiting.is_empty() {
             let Some(repeats) = &mut self.repeats else { return };
             let now = desk.now;
             let Some((from, mut datagram)) = self.waiting.next(|from| repeats.may_begin(now, from)) else {
-                self.stuck = true;
+                self.stuck = Some(now + LOOK_AGAIN);
                 return;
             };
             self.take(socket, from, &mut datagram, desk);
@@ -279,4 +279,45 @@ fn send(socket: &UdpSocket, to: SocketAddr, cookie: &[u8], text: &[u8]) {
         SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
     )
     .ok();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::bench::Bench;
+    use super::*;
+
+    #[test]
+    fn who_had_too_many_in_flight_goes_on_though_nobody_sends_another() {
+        let mut bench = Bench::new();
+        let (_, member) = bench.udp_member();
+        member.set_nonblocking(true).unwrap();
+        let address = bench.open_udp();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.set_nonblocking(true).unwrap();
+        let all = repeat::YOUNG_OF_ONE + 20;
+        for n in 0..all {
+            let command = format!("{n} D call{n} a b");
+            client.send_to(command.as_bytes(), address).unwrap();
+            if n % 64 == 0 {
+                bench.turn();
+            }
+        }
+        // The last of them is asked for at the member, sooner or later.
+        let last = format!("call{}", all - 1);
+        let mut buffer = [0; 1024];
+        bench.run_until(|_| {
+            while let Ok(length) = member.recv(&mut buffer) {
+                if String::from_utf8_lossy(&buffer[..length]).contains(&last) {
+                    return true;
+                }
+            }
+            false
+        });
+    }
+
+    #[test]
+    fn what_could_be_an_answer_is_known() {
+        assert!(is_error(b" E5\n") && is_error(b"E999"));
+        assert!(!is_error(b"E") && !is_error(b"E5x") && !is_error(b"V"));
+    }
 }

@@ -4,7 +4,7 @@
 use core::time::Duration;
 use std::time::Instant;
 
-use super::super::attempt::{Fate, Job, Transaction};
+use super::super::attempt::{Exchange, Fate, Job, Transaction};
 use super::super::choose::ranked;
 use super::super::commands::Asked;
 use super::super::event::Why;
@@ -218,11 +218,18 @@ impl<C, L: Clone> Dispatch<C, L> {
         silent: bool,
         out: &mut Outbox<C, L>,
     ) -> Next {
-        let away = self
-            .members
-            .iter()
-            .filter(|member| member.present && !member.online);
-        let offline: Vec<MemberId> = away.map(|member| member.id).collect();
+        // Who has not said that it has no such call may have it: also one that has come back since others were asked. A
+        // follower of somebody else's question does not know who was silent.
+        let may_have_it = |member: &&Member<L>| {
+            let answered = |e: &Exchange| e.member == member.id && e.fate == Fate::Answered;
+            let unheard = if t.exchanges.is_empty() {
+                silent || !member.online
+            } else {
+                !t.exchanges.iter().any(answered)
+            };
+            member.present && unheard
+        };
+        let late: Vec<MemberId> = self.members.iter().filter(may_have_it).map(|m| m.id).collect();
         let nobody = self.online().is_empty();
         let code = if nobody {
             own::NO_ONE_ONLINE
@@ -232,12 +239,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             own::NOBODY_HAS_IT
         };
         match t.key.verb {
-            Verb::Delete if silent || !offline.is_empty() => {
-                let unanswered = t.exchanges.iter().filter(|e| e.fate != Fate::Answered);
-                let mut late: Vec<MemberId> = unanswered.map(|exchange| exchange.member).collect();
-                late.extend(offline);
-                late.sort_unstable_by_key(|id| id.index);
-                late.dedup();
+            Verb::Delete if !late.is_empty() => {
                 for id in late {
                     self.defer(now, id, &t.text, out);
                 }

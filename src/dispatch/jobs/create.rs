@@ -8,6 +8,7 @@ use super::super::choose::Choice;
 use super::super::event::Why;
 use super::super::member::Member;
 use super::super::outbox::{Note, Outbox};
+use super::super::rewrite;
 use super::super::session::{MemberId, Stage};
 use super::super::{ANSWER_WITHIN, Dispatch, Total};
 use super::{Answer, Event, Next};
@@ -57,6 +58,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         event: Event<'_>,
         out: &mut Outbox<C, L>,
     ) -> Next {
+        let mut failed = None;
         match event {
             Event::Answer(answer) => match answer.outcome {
                 Outcome::Positive => return self.won(now, t, answer, out),
@@ -66,12 +68,12 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
                 // The fault is in the command: every member would say the same.
                 Outcome::Error(_) | Outcome::Zero => {
-                    self.unbind_tentative(now, t);
+                    self.lose(now, t, out);
                     self.hand_over(t, answer, out);
                     return self.leave_late(now, t);
                 }
             },
-            Event::Failed(from) => self.undo_unanswered(now, t, &[from], out),
+            Event::Failed(from) => failed = Some(from),
             Event::Step => return Next::Waits,
             // Only an attempt that was waited for counts: a refusal passes the call on at once.
             Event::Impatient => {
@@ -81,22 +83,37 @@ impl<C, L: Clone> Dispatch<C, L> {
                 }
             }
             Event::GivenUp(silent) => {
+                let next = self.lost_unless_waiting(now, t, out);
                 self.undo_unanswered(now, t, silent, out);
-                return self.lost_unless_waiting(now, t, out);
+                return next;
             }
         }
-        if self.create_elsewhere(now, t, out) {
+        let next = if self.create_elsewhere(now, t, out) {
             Next::Waits
         } else {
             self.lost_unless_waiting(now, t, out)
+        };
+        if let Some(from) = failed {
+            // The call is not to be there any more, now that it has gone elsewhere or is lost.
+            self.unbind_tentative(now, t, |home| home == from);
+            self.undo_unanswered(now, t, &[from], out);
         }
+        next
     }
 
     /// The next best member gets the new session too. Says whether there was one.
     fn create_elsewhere(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) -> bool {
-        // Another command of the call, a second stream say, may have gone elsewhere already: they stay together.
-        let moved = self.sessions.find(self.tick(now), t.key.hash, t.call_id());
-        let moved = moved.map(|binding| binding.member).filter(|id| !t.has_tried(*id));
+        // Another command of the call, a second stream say, may have been answered or gone elsewhere already: they stay
+        // together.
+        let known = self.sessions.find(self.tick(now), t.key.hash, t.call_id());
+        let known = known.map(|binding| (binding.member, binding.stage));
+        if let Some((home, Stage::Bound)) = known
+            && t.has_tried(home)
+            && self.member(home).is_some_and(Member::serves)
+        {
+            return false;
+        }
+        let moved = known.map(|(home, _)| home).filter(|id| !t.has_tried(*id));
         let moved = moved.filter(|id| self.member(*id).is_some_and(Member::takes_sessions));
         let next = moved.or_else(|| match self.choose(now, t) {
             Choice::Member(index) => self.members.get(index).map(|member| member.id),
@@ -171,6 +188,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             && self.member(home).is_some_and(Member::serves)
         {
             // Another command of the call was faster elsewhere. All of a call is on one member.
+            self.end_at_old_home(now, t, Some(home), out);
             t.give_up = now + ANSWER_WITHIN / 2;
             self.undo(now, winner, &t.text, out);
             return self.send_home(now, t, home, Why::Bound, out);
@@ -192,6 +210,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 command::parse(&deferred.text).is_ok_and(|command| command.call_id != call_id)
             });
         }
+        self.end_at_old_home(now, t, Some(winner), out);
         if t.deleted {
             // Its delete has been answered already, by a member that did not have it then.
             self.delete_created(now, winner, &t.text, out);
@@ -201,6 +220,33 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         self.hand_over(t, answer, out);
         self.leave_late(now, t)
+    }
+
+    /// Nobody has taken the session: the call is at none of the members that this command tried. One that was to move is
+    /// still at its old home, unless it has been deleted meanwhile.
+    fn lose(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) {
+        self.unbind_tentative(now, t, |home| t.has_tried(home));
+        if t.deleted {
+            self.end_at_old_home(now, t, None, out);
+        }
+    }
+
+    /// The call has moved to `home`: what the old one still has of it is not to live on when it is back.
+    fn end_at_old_home(
+        &mut self,
+        now: Instant,
+        t: &mut Transaction<C>,
+        home: Option<MemberId>,
+        out: &mut Outbox<C, L>,
+    ) {
+        if let Some(old) = t.moved_from.take()
+            && Some(old) != home
+            && let Ok(command) = command::parse(&t.text)
+        {
+            for delete in rewrite::ends_for(&command) {
+                self.send_quietly(now, old, &delete, false, out);
+            }
+        }
     }
 
     /// A delete came for a call that may not have reached its member yet, or may go on to another one: whoever makes
@@ -221,13 +267,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// Forgets that a call was to be at one of the members that this command tried.
-    fn unbind_tentative(&mut self, now: Instant, t: &Transaction<C>) {
+    /// Forgets that a call was to be at such a member.
+    fn unbind_tentative(&mut self, now: Instant, t: &Transaction<C>, is_such: impl Fn(MemberId) -> bool) {
         let (tick, hash, call_id) = (self.tick(now), t.key.hash, t.call_id());
         let tentative = self
             .sessions
             .find(tick, hash, call_id)
-            .is_some_and(|found| found.stage == Stage::Tentative && t.has_tried(found.member));
+            .is_some_and(|found| found.stage == Stage::Tentative && is_such(found.member));
         if tentative {
             self.sessions.forget(hash, call_id);
         }
@@ -242,7 +288,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             return Next::Waits;
         }
-        self.unbind_tentative(now, t);
+        self.lose(now, t, out);
         if t.verdict.is_empty() {
             return self.fail_with(t, own::HOME_SILENT, out);
         }

@@ -8,7 +8,7 @@ use super::super::commands::Asked;
 use super::super::event::Why;
 use super::super::member::Member;
 use super::super::outbox::Outbox;
-use super::super::session::MemberId;
+use super::super::session::{MemberId, Stage};
 use super::{Event, Next};
 use crate::protocol::command::Verb;
 use crate::protocol::reply::{Outcome, own};
@@ -40,6 +40,7 @@ impl<C, L: Clone> Dispatch<C, L> {
                 if answer.outcome == Outcome::Positive {
                     self.remember_wish(now, t, answer.from, out);
                     self.remember_suffix(now, t, answer.from);
+                    self.end_if_overtaken(now, t, answer.from, out);
                 }
                 self.hand_over(t, answer, out);
                 Next::Over
@@ -53,6 +54,16 @@ impl<C, L: Clone> Dispatch<C, L> {
             Event::Failed(home) => self.home_failed(now, t, Some(home), out),
             Event::GivenUp(silent) => self.home_failed(now, t, silent.first().copied(), out),
             Event::Impatient | Event::Step => Next::Waits,
+        }
+    }
+
+    /// A delete of the call came while this command was on its way, and may have got there first: what the command has made
+    /// since is ended too.
+    fn end_if_overtaken(&mut self, now: Instant, t: &Transaction<C>, home: MemberId, out: &mut Outbox<C, L>) {
+        let known = self.sessions.peek(self.tick(now), t.key.hash, t.call_id());
+        let is_over = known.is_some_and(|binding| binding.member == home && binding.stage == Stage::Ended);
+        if t.key.verb == Verb::Update && !t.key.ends && is_over {
+            self.delete_created(now, home, &t.text, out);
         }
     }
 

@@ -8,7 +8,6 @@ mod create;
 mod delete_all;
 mod direct;
 mod late;
-mod probe;
 mod quiet;
 pub mod statistics;
 
@@ -89,7 +88,6 @@ impl<C, L: Clone> Dispatch<C, L> {
             Job::Statistics => self.statistics_asked(t, event, out),
             Job::DeleteAll => self.deleting_all(t, event, out),
             Job::Quiet => self.quiet(now, t, event, out),
-            Job::Probe(ask) => self.probing(now, t, ask, event, out),
         }
     }
 
@@ -100,8 +98,14 @@ impl<C, L: Clone> Dispatch<C, L> {
             .members
             .get(usize::from(from.index))
             .map(|member| &member.config);
-        let wan: Addresses = config.and_then(|config| config.wan_address).into_iter().collect();
-        let lan = config.and_then(|config| config.lan_address).into_iter().collect();
+        let wan: Addresses = config
+            .iter()
+            .flat_map(|config| config.wan_address.addresses())
+            .collect();
+        let lan = config
+            .iter()
+            .flat_map(|config| config.lan_address.addresses())
+            .collect();
         let verb = t.key.verb;
         if let Some(client) = t.client.take() {
             let rewrites = !wan.is_empty() && matches!(verb, Verb::Update | Verb::Lookup);

@@ -12,6 +12,9 @@ use super::Binding;
 /// A table or a text with no more places or bytes than this is never made smaller.
 const KEEP: usize = 256;
 
+/// Slices of a shard. At a million calls each has 250.
+pub(super) const SLICES: usize = 16;
+
 /// Bindings by call-id.
 #[derive(Debug, Default)]
 pub(super) struct Shard {
@@ -133,6 +136,16 @@ impl Shard {
             .map(|entry| (entry.call_id(&self.text), &entry.binding))
     }
 
+    /// Those bindings whose hash is one of a slice of [`SLICES`]: all slices together have all that stay meanwhile,
+    /// however the table grows and moves in between.
+    pub(super) fn slice(&self, slice: usize) -> impl Iterator<Item = (&[u8], &Binding)> {
+        let entries = self
+            .table
+            .iter()
+            .filter(move |entry| slice_of(entry.hash) == slice);
+        entries.map(|entry| (entry.call_id(&self.text), &entry.binding))
+    }
+
     /// How many bindings it has.
     pub(super) fn len(&self) -> usize {
         self.table.len()
@@ -156,6 +169,10 @@ impl Shard {
         }
         self.text = text;
     }
+}
+
+fn slice_of(hash: u64) -> usize {
+    usize::from((hash >> 32).to_le_bytes()[0]) % SLICES
 }
 
 #[cfg(test)]

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use super::client;
 use super::daemon::{Daemon, Files, Listed, config};
@@ -56,13 +55,6 @@ impl Bed {
     /// One command and its reply.
     pub fn ask(&self, command: &str) -> String {
         client::ask(self.control(), command)
-    }
-
-    /// One command, its reply, and how long that took.
-    pub fn timed(&self, command: &str) -> (String, Duration) {
-        let start = Instant::now();
-        let reply = self.ask(command);
-        (reply, start.elapsed())
     }
 
     /// A new call: the member that has it.

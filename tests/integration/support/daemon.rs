@@ -181,6 +181,11 @@ impl Daemon {
         self.process.signal(signal);
     }
 
+    /// SIGSTOP: none of its threads does anything until SIGCONT.
+    pub fn stop(&self) {
+        self.process.stop();
+    }
+
     /// Kills it as `kill -9` does.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -16,4 +16,5 @@ pub mod real;
 pub mod sip;
 pub mod traffic;
 pub mod wait;
+pub mod web;
 pub mod wire;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::time::Duration;
 
-use super::wait;
+use super::wait::{self, LONG};
 
 /// A child that is killed and reaped when dropped.
 #[derive(Debug)]
@@ -31,6 +31,21 @@ impl Process {
     /// Sends `signal` to it.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap_or_else(|e| panic!("{}: {e}", self.what));
+    }
+
+    /// SIGSTOP, until all of its threads stand still: they may go on for a moment, and answer what comes.
+    pub fn stop(&self) {
+        self.signal(Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.id());
+        wait::until_true(format!("{} stands still", self.what), LONG, || {
+            let tasks = fs::read_dir(&tasks).expect("a process has threads");
+            tasks.flatten().all(|task| {
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                stat.rsplit(')')
+                    .next()
+                    .is_some_and(|rest| rest.trim_start().starts_with('T'))
+            })
+        });
     }
 
     /// Waits for its end, `limit` at most.

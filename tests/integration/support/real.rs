@@ -11,7 +11,6 @@ use rustix::process::Signal;
 use super::member::{self, CONTROL_PORT};
 use super::place::Place;
 use super::process::Process;
-use super::wait::{self, LONG};
 use super::wire::{At, Transport};
 
 const SCRIPT: &str = include_str!("rtpproxy.py");
@@ -123,18 +122,7 @@ impl RealMember {
 
     /// SIGSTOP: silent, its sockets still there.
     pub fn stop(&self) {
-        self.process.signal(Signal::STOP);
-        // Its threads may go on for a moment, and answer what comes.
-        let tasks = format!("/proc/{}/task", self.process.id());
-        wait::until_true("an RTPproxy that stands still", LONG, || {
-            let tasks = std::fs::read_dir(&tasks).expect("a process has threads");
-            tasks.flatten().all(|task| {
-                let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-                stat.rsplit(')')
-                    .next()
-                    .is_some_and(|rest| rest.trim_start().starts_with('T'))
-            })
-        });
+        self.process.stop();
     }
 
     /// SIGCONT.

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long anything may take that has no bound of its own: long enough for a busy machine with two cores.
-pub const LONG: Duration = Duration::from_secs(15);
+pub const LONG: Duration = Duration::from_secs(30);
 
 /// Pause between two looks at a condition.
 const PAUSE: Duration = Duration::from_millis(2);

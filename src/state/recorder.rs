@@ -1,0 +1,180 @@
+//! A cluster's side of the state directory: what happens in its session table becomes records, and those batches.
+//! Nobody waits here: where the queue has no room a batch is dropped, and all is told again when it has.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::Sender;
+
+use super::encode::{self, Bound, Moment, Print, Record};
+use super::state_thread::Message;
+use super::writer::{Batch, Shared};
+use crate::config::model::{self, Protocol};
+use crate::dispatch::session::{Binding, Journal, MemberId, PARTS, Stage, Tick};
+
+/// A batch with so many bytes is handed over at once.
+pub(super) const BATCH: usize = 32 * 1024;
+
+const TICK: Duration = Duration::from_millis(100);
+
+/// Who writes down what happens in one cluster.
+#[derive(Debug)]
+pub struct Recorder {
+    name: String,
+    cluster: Print,
+    /// The wall clock's time at the tick 0.
+    epoch: Moment,
+    /// When the last turn was.
+    now: Tick,
+    /// What members are called on disk. Those that nobody named are not written down.
+    members: HashMap<MemberId, Print>,
+    bytes: Vec<u8>,
+    /// The pass that is under way or over, and its next part.
+    pass: u64,
+    next: usize,
+    to: Sender<Message>,
+    shared: Arc<Shared>,
+}
+
+/// Makes recorders.
+#[derive(Debug, Clone)]
+pub struct Recorders {
+    pub(super) to: Sender<Message>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Recorders {
+    /// One for the cluster of that name, whose tick 0 is at `epoch`. From now on a state directory is whole only
+    /// when it has told all.
+    pub fn recorder(&self, cluster: &str, epoch: Moment) -> Recorder {
+        let name = cluster.to_owned();
+        let cluster = Print::cluster(cluster);
+        self.shared.recorders.lock().insert(cluster);
+        Recorder {
+            name,
+            cluster,
+            epoch,
+            now: Tick::default(),
+            members: HashMap::new(),
+            bytes: Vec::new(),
+            pass: 0,
+            next: 0,
+            to: self.to.clone(),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// A cluster is gone for good: nobody waits for its recorder any more. One that only ends is waited for, so that
+    /// what it had not told yet is not removed.
+    pub fn retire(&self, cluster: &str) {
+        self.shared.recorders.lock().remove(&Print::cluster(cluster));
+    }
+}
+
+/// What a member is called on disk. Protocols that lead to the same socket are the same here.
+pub fn print(cluster: &str, member: &model::Member) -> Print {
+    let kind = match member.protocol {
+        Protocol::Unix | Protocol::Cunix => "unix",
+        Protocol::Udp | Protocol::Udp6 => "udp",
+        Protocol::Tcp | Protocol::Tcp6 => "tcp",
+    };
+    let address = format!("{kind}:{}", member.address);
+    Print::member(cluster, member.name.as_str(), &address)
+}
+
+impl Recorder {
+    fn moment(&self, tick: Tick) -> Moment {
+        self.epoch.after(tick.since(Tick::default()))
+    }
+
+    fn record(&mut self, record: &Record<'_>) {
+        // What is too long is asked for after a restart, as any call that is not known.
+        let _ = encode::write(record, &mut self.bytes);
+        if self.bytes.len() >= BATCH {
+            self.hand_over(None);
+        }
+    }
+
+    fn hand_over(&mut self, passed: Option<u64>) {
+        let batch = Batch {
+            recorder: self.cluster,
+            bytes: core::mem::take(&mut self.bytes),
+            passed,
+        };
+        if self.to.try_send(Message::Write(batch)).is_err() {
+            self.shared.gap.store(true, Ordering::Release);
+        }
+    }
+}
+
+impl Journal for Recorder {
+    fn named(&mut self, member: MemberId, config: &model::Member) {
+        self.members.insert(member, print(&self.name, config));
+    }
+
+    fn bound(&mut self, call_id: &[u8], binding: &Binding) {
+        if let Some(&member) = self.members.get(&binding.member) {
+            self.record(&Record::Bound(Bound {
+                member,
+                born: self.moment(binding.born),
+                used: self.moment(binding.used),
+                ended: binding.stage == Stage::Ended,
+                call_id,
+            }));
+        }
+    }
+
+    fn forgotten(&mut self, call_id: &[u8]) {
+        let cluster = self.cluster;
+        self.record(&Record::Forgotten { cluster, call_id });
+    }
+
+    fn cut(&mut self, member: MemberId, cut: Tick) {
+        if let Some(&member) = self.members.get(&member) {
+            let before = self.moment(cut);
+            self.record(&Record::Cut { member, before });
+        }
+    }
+
+    fn left(&mut self, member: MemberId) {
+        if let Some(member) = self.members.remove(&member) {
+            // In the next tick somebody may be there under this name again.
+            let before = self.moment(self.now).after(TICK);
+            self.record(&Record::Cut { member, before });
+        }
+    }
+
+    fn cleared(&mut self) {
+        let cluster = self.cluster;
+        self.record(&Record::Cleared { cluster });
+    }
+
+    fn next_part(&mut self) -> Option<usize> {
+        let wanted = self.shared.wanted.load(Ordering::Acquire);
+        if wanted != self.pass {
+            self.pass = wanted;
+            self.next = 0;
+        }
+        let part = self.next;
+        self.next = self.next.saturating_add(1);
+        if part == PARTS {
+            self.hand_over(Some(self.pass));
+        }
+        (part < PARTS).then_some(part)
+    }
+
+    fn turn(&mut self, now: Tick) {
+        self.now = now;
+        if !self.bytes.is_empty() {
+            self.hand_over(None);
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.hand_over(None);
+    }
+}
