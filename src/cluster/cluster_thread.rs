@@ -17,10 +17,9 @@ use super::front::door::Door;
 use super::front::{Desk, Front, Here, Next};
 use super::links::Links;
 use super::relay::{self, Relay};
-use super::{Changed, Cluster, Out, is_elsewhere, tokens};
+use super::{Changed, Cluster, Out, is_elsewhere, notes, tokens};
 use crate::config::model::{self, Status};
 use crate::dispatch::counters::Count;
-use crate::dispatch::outbox::Note;
 use crate::dispatch::session::MemberId;
 use crate::health::target::News;
 use crate::link::Link;
@@ -413,7 +412,7 @@ impl AtWork {
             self.cluster.health.suspect(self.cluster.whose(member));
         }
         for note in self.out.notes.drain(..) {
-            log_note(&self.cluster, &note);
+            notes::log(&self.cluster, &note);
         }
     }
 
@@ -560,38 +559,6 @@ impl AtWork {
             Ok(relay) => self.relay = Some(relay),
             Err(error) => log::error!("cluster {}: notifications: {error}", self.cluster.name),
         }
-    }
-}
-
-fn log_note(cluster: &Cluster, note: &Note) {
-    let name = &cluster.name;
-    match note {
-        Note::TableFull { calls } => log::warn!(
-            "cluster {name}: the session table is full: {calls} new call(s) served unbound; \
-             <sessions max=…/> allows more"
-        ),
-        Note::WishesFull { sessions } => log::warn!(
-            "cluster {name}: {sessions} session(s) of which nothing will be told when their member is lost: \
-             <sessions max=…/> allows more, 1,024 bytes of tags are the most for one"
-        ),
-        Note::Overloaded { commands } => {
-            log::warn!("cluster {name}: too many commands in flight: {commands} refused");
-        }
-        Note::TwoHomes { bound, also, calls } => log::warn!(
-            "cluster {name}: a call bound to {bound} is at {also} too; {calls} such call(s) in all"
-        ),
-        Note::Garbage {
-            member,
-            excerpt,
-            replies,
-        } => log::warn!(
-            "member {member} of {name}: {replies} reply(s) that can be none, such as \"{}\"",
-            excerpt.escape_ascii()
-        ),
-        Note::DeletesDropped { member, deletes } => log::warn!(
-            "member {member} of {name}: too many deletes wait for it; {deletes} dropped, \
-             those sessions will time out there"
-        ),
     }
 }
 

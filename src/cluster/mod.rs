@@ -8,6 +8,7 @@ mod bench;
 pub mod cluster_thread;
 pub mod front;
 mod links;
+mod notes;
 pub mod relay;
 
 use core::fmt;
