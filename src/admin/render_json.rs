@@ -176,7 +176,7 @@ fn member(json: &mut Json, view: &MemberView) {
 
 fn cluster_counters(json: &mut Json, view: &ClusterView) {
     json.key("counters").counters(CLUSTER_COUNTERS, &view.counters);
-    histogram(json, "time", &view.times);
+    histogram(json, "delay", &view.times);
     json.key("commands").object(|json| {
         for (letter, answered, errors, ours) in &view.commands {
             json.key(&letter.to_string()).object(|json| {
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(first["settings"]["disconnect_notify"], serde_json::Value::Null);
         assert_eq!(first["commands"]["U"]["errors"], 1);
         assert_eq!(first["counters"]["failovers"], 5);
-        assert_eq!(first["time"]["sum"], 0.04);
+        assert_eq!(first["delay"]["sum"], 0.04);
         let proxy = &first["members"][1];
         assert_eq!(
             (&proxy["name"], &proxy["weight"]),

@@ -41,7 +41,7 @@ fn of_clusters(out: &mut Exposition, clusters: &[(usize, ClusterView)]) {
         }
     }
     let name = "command_duration_seconds";
-    let help = "time from a command's coming to its reply's leaving";
+    let help = "time from a SIP server's command to its reply";
     out.head(name, "histogram", help);
     for (_, view) in clusters {
         out.histogram(name, &[("cluster", view.cluster.name.as_str())], &view.times);

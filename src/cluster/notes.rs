@@ -1,9 +1,9 @@
-//! What the dispatcher would have an operator know, as lines of the log.
+//! What the dispatcher has to say to operators, in the words of the log.
 
 use super::Cluster;
 use crate::dispatch::outbox::Note;
 
-/// Writes it to the log.
+/// Writes it.
 pub(super) fn log(cluster: &Cluster, note: &Note) {
     let name = &cluster.name;
     match note {

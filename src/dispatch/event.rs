@@ -127,8 +127,6 @@ pub enum Why {
     Undone,
     /// It was away when this came.
     Kept,
-    /// It is to say what it can do, or how it is.
-    Probed,
 }
 
 impl Why {
@@ -146,7 +144,6 @@ impl Why {
             Self::AskedAll => "asked all",
             Self::Undone => "undone",
             Self::Kept => "kept until it was back",
-            Self::Probed => "probed",
         })
     }
 }

@@ -138,10 +138,10 @@ impl Shared {
     /// One more cluster to be seen and, once it is opened, to take commands.
     fn enter(&self, running: Running) -> Arc<Running> {
         let running = Arc::new(running);
+        self.tell_cluster(&running, "added", "");
         if let Some(store) = &*self.state.lock() {
             restore::keep(store.recorders(), &running);
         }
-        self.tell_cluster(&running, "added", "");
         self.clusters.write().push(Arc::clone(&running));
         running
     }

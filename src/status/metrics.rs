@@ -334,9 +334,7 @@ impl Exposition {
         subjects: impl Iterator<Item = (Vec<Label<'a>>, &'a Value)>,
     ) {
         let mut measured = subjects
-            .filter_map(|(labels, subject)| {
-                Some((labels, subject.get("delay").or_else(|| subject.get("time"))?))
-            })
+            .filter_map(|(labels, subject)| Some((labels, subject.get("delay")?)))
             .peekable();
         if measured.peek().is_none() {
             return;
@@ -426,22 +424,19 @@ mod tests {
     #[test]
     fn the_time_of_commands_is_told_where_the_daemon_tells_it() {
         let name = "rtp_cluster_command_duration_seconds";
-        let told = of_the_manual().text;
-        let (before, rest) = told.split_once("\"time\":").unwrap();
-        let (_, behind) = rest.split_once("]}").unwrap();
-        let told = format!(
-            "{before}\"time\":{{\"sum\":0.5,\"buckets\":[{{\"up_to\":0.00005,\"count\":2}},{{\"up_to\":null,\"count\":3}}]}}{behind}"
-        );
-        let text = all(Some(&Document::read(told).unwrap()), None, None, Format::Text);
+        let text = shown(Format::Text);
         let labels = "cluster=\"Supercluster#1\"";
         for line in [
-            format!("{name}_bucket{{{labels},le=\"5e-05\"}} 2"),
-            format!("{name}_bucket{{{labels},le=\"+Inf\"}} 5"),
-            format!("{name}_sum{{{labels}}} 0.5"),
-            format!("{name}_count{{{labels}}} 5"),
+            format!("{name}_bucket{{{labels},le=\"5e-05\"}} 1"),
+            format!("{name}_bucket{{{labels},le=\"+Inf\"}} 17"),
+            format!("{name}_sum{{{labels}}} 0.04"),
+            format!("{name}_count{{{labels}}} 17"),
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
+        let old = of_the_manual().text.replace("\"delay\":", "\"unknown\":");
+        let text = all(Some(&Document::read(old).unwrap()), None, None, Format::Text);
+        assert!(!text.contains(name), "a daemon of before");
     }
 
     #[test]
