@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::Cluster;
-use super::cluster_thread::{AtWork, ORDERS, Order};
+use super::cluster_thread::{AtWork, ORDERS};
 use super::front::door::{Door, Held, Listens};
+use super::order::Order;
 use crate::config::model::{self, Address, Member, Name, Protocol, Status};
 use crate::dispatch::session::MemberId;
 use crate::health::health_thread::HealthHandle;

@@ -16,6 +16,7 @@ use crossbeam_channel::{Receiver, never};
 use super::front::door::Door;
 use super::front::{Desk, Front, Here, Next};
 use super::links::Links;
+use super::order::{Order, Watch};
 use super::relay::{self, Relay};
 use super::{Changed, Cluster, Out, is_elsewhere, notes, tokens};
 use crate::config::model::{self, Status};
@@ -36,33 +37,12 @@ const HEAR_EVERY: Duration = Duration::from_secs(1);
 /// Batches of new commands, and of replies, in one turn.
 const BATCHES: usize = 4;
 
-/// Which of the times that a member has been given to the health thread: what that says of the one before, of another
-/// RTPproxy perhaps, counts no more.
-pub type Watch = u64;
-
-/// What other threads want of a cluster's loop.
-pub enum Order {
-    /// What the health thread has to say of a member.
-    News(MemberId, Watch, News),
-    /// Anything else.
-    Do(Box<dyn FnOnce(&mut AtWork) + Send>),
-}
-
-impl core::fmt::Debug for Order {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::News(id, _, news) => f.debug_tuple("News").field(id).field(news).finish(),
-            Self::Do(_) => f.write_str("Do"),
-        }
-    }
-}
-
 /// A cluster at work: what belongs to its thread alone.
 #[derive(Debug)]
 pub struct AtWork {
     cluster: Arc<Cluster>,
     poller: Poller,
-    orders: Receiver<Order>,
+    orders: Receiver<Order<AtWork>>,
     out: Out,
     front: Front,
     links: Links,
@@ -81,7 +61,7 @@ pub struct AtWork {
 ///
 /// # Errors
 /// When the system has no more threads.
-pub fn start(cluster: &Arc<Cluster>, poller: Poller, orders: Receiver<Order>) -> io::Result<Thread> {
+pub fn start(cluster: &Arc<Cluster>, poller: Poller, orders: Receiver<Order<AtWork>>) -> io::Result<Thread> {
     let mut at_work = AtWork::new(cluster, poller, orders);
     spawn(format!("cluster-{}", cluster.number), move || {
         while at_work.turn() {}
@@ -90,7 +70,7 @@ pub fn start(cluster: &Arc<Cluster>, poller: Poller, orders: Receiver<Order>) ->
 }
 
 impl AtWork {
-    pub(super) fn new(cluster: &Arc<Cluster>, poller: Poller, orders: Receiver<Order>) -> Self {
+    pub(super) fn new(cluster: &Arc<Cluster>, poller: Poller, orders: Receiver<Order<AtWork>>) -> Self {
         Self {
             cluster: Arc::clone(cluster),
             poller,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use mio::Registry;
 use slab::Slab;
 
-use super::cluster_thread::Watch;
+use super::order::Watch;
 use super::{Cluster, Out, tokens};
 use crate::dispatch::outbox::Send;
 use crate::dispatch::session::MemberId;

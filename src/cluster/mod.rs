@@ -9,6 +9,7 @@ pub mod cluster_thread;
 pub mod front;
 mod links;
 mod notes;
+pub mod order;
 pub mod relay;
 
 use core::fmt;
@@ -23,7 +24,8 @@ use std::time::Instant;
 use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
 
-use self::cluster_thread::{AtWork, Order, Watch};
+use self::cluster_thread::AtWork;
+use self::order::{Order, Watch};
 use crate::client::{Client, Connections};
 use crate::config::model::{self, Name, Status};
 use crate::dispatch::event::{Event, Recent, Subject, Traced};
@@ -106,7 +108,7 @@ pub struct Cluster {
     core: Mutex<Core>,
     /// The relay's socket, to be handed on.
     relay: Mutex<Option<relay::Door>>,
-    orders: Mailbox<Order>,
+    orders: Mailbox<Order<AtWork>>,
     health: Health,
     /// What happens to it, for who watches.
     events: Arc<Feed<Event>>,
@@ -155,7 +157,7 @@ impl Cluster {
     pub fn new(
         number: usize,
         rules: &model::Cluster,
-        orders: Mailbox<Order>,
+        orders: Mailbox<Order<AtWork>>,
         health: Health,
         events: Arc<Feed<Event>>,
         emptied: Emptied,

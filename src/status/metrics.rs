@@ -135,7 +135,7 @@ fn of_clusters(out: &mut Exposition, clusters: &[Value]) {
     }
     out.histogram(
         "rtp_cluster_command_duration_seconds",
-        "time from a command's coming to its reply's leaving",
+        "time from a SIP server's command to its reply",
         of(clusters),
     );
 }
