@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::event::Why;
 use super::rewrite::Origin;
-use super::session::MemberId;
+use super::session::{MemberId, Tick};
 use crate::protocol::command::{Command, Verb};
 use crate::protocol::cookie::Cookie;
 
@@ -173,8 +173,8 @@ pub struct Transaction<C> {
     pub exchanges: Vec<Exchange>,
     /// Attempts of a new session that were waited for.
     pub attempts: u32,
-    /// The member, away now, at which the call was before this command moved it.
-    pub moved_from: Option<MemberId>,
+    /// The member, away now, at which the call was before this command moved it, and since when.
+    pub moved_from: Option<(MemberId, Tick)>,
     /// Who is asked for the home of the call in further steps, the next ones first.
     pub unasked: VecDeque<MemberId>,
     /// Steps of that question so far.

@@ -131,7 +131,8 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             (Route::Ask, _) => self.conclude_unfound(now, &mut t, asked == Asked::Silent, out),
             (Route::Move, Some(old)) => {
-                t.moved_from = Some(old);
+                let known = self.sessions.peek(self.tick(now), hash, command.call_id);
+                t.moved_from = known.map(|binding| (old, binding.born));
                 self.create(now, &mut t, out)
             }
             (Route::Capability, _) => match command.number {

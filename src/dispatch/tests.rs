@@ -1639,3 +1639,21 @@ fn a_call_that_is_made_anew_at_a_restarted_member_is_bound_there() {
     bench.answer(home, cookie, "35000 192.0.2.9");
     assert_eq!(bench.home("c1").as_deref(), Some(home));
 }
+
+#[test]
+fn a_call_that_could_not_move_is_ended_at_its_home_when_it_moves_later() {
+    let mut bench = Bench::with(&rules(), &["A", "B"]);
+    let old = bench.call("c1");
+    bench.online(old, false);
+    let client = bench.command("U c1 192.0.2.1 4000 from to");
+    let (other, cookie, _) = bench.one_sent();
+    bench.answer(other, cookie, "E71");
+    assert_eq!(bench.got(client).as_deref(), Some("E71"));
+    assert_eq!(bench.home("c1").as_deref(), Some(old));
+    bench.command("U c1 192.0.2.1 4000 from to");
+    let (_, cookie, _) = bench.one_sent();
+    bench.answer(other, cookie, "35000 192.0.2.9");
+    bench.online(old, true);
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (old, "D c1 from to"));
+}

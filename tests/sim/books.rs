@@ -251,7 +251,8 @@ impl World {
         for id in &self.books.open {
             let command = &self.commands[*id];
             let (at, stalled) = command.arrived.expect("it came");
-            let age = self.now.saturating_sub(at).saturating_sub(self.stalled - stalled);
+            let absent = self.stalled.saturating_sub(stalled);
+            let age = self.now.saturating_sub(at).saturating_sub(absent);
             assert!(age <= WITHIN, "{}: not answered after {age:?}", command.text);
         }
         let books = &self.books;

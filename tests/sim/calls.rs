@@ -36,6 +36,7 @@ pub struct Stream {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Call {
     pub id: String,
     pub from: String,

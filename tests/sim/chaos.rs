@@ -292,16 +292,13 @@ impl World {
         for of in 0..self.proxies.len() {
             self.heal(of, 0);
             self.heal(of, 3);
-            match self.proxies[of].id {
-                Some(id) => {
-                    self.core
-                        .change_member(id, |member| member.status = Status::Active);
-                }
-                None => {
-                    let now = self.now;
-                    self.proxies[of].restart(now);
-                    self.add_member(of);
-                }
+            if let Some(id) = self.proxies[of].id {
+                self.core
+                    .change_member(id, |member| member.status = Status::Active);
+            } else {
+                let now = self.now;
+                self.proxies[of].restart(now);
+                self.add_member(of);
             }
         }
         for n in self.books.live.clone() {

@@ -31,7 +31,7 @@ mod tests {
     /// Steps of one run from one seed.
     const STEPS: u64 = 40_000;
     /// Fresh seeds of an ordinary test run.
-    const FRESH: u64 = 6;
+    const FRESH: u64 = 40;
 
     fn number(name: &str) -> Option<u64> {
         let text = std::env::var(name).ok()?;

@@ -126,7 +126,7 @@ impl Proxy {
         way: Way,
         text: &[u8],
         chance: &mut Chance,
-        ran: &mut dyn FnMut(&[u8], &[u8], &Engine),
+        ran: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Option<Vec<u8>> {
         match self.mode {
             Mode::Down => return None,
@@ -153,7 +153,7 @@ impl Proxy {
         } else {
             let start = reply.len();
             self.engine.answer(command, &mut reply);
-            ran(command, &reply[start..], &self.engine);
+            ran(command, &reply[start..]);
         }
         if self.is_datagram {
             self.kept.retain(|_, (at, _)| now < *at + REMEMBERS);

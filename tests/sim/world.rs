@@ -254,16 +254,14 @@ impl World {
         let now = self.at();
         match what {
             In::Command(id) => self.command(id),
-            In::Reply(Way::Dispatcher(id), bytes) => match parse_reply(&bytes) {
-                Some((cookie, text)) => {
-                    self.books.fed(id);
+            In::Reply(Way::Dispatcher(id), bytes) => {
+                self.books.fed(id);
+                if let Some((cookie, text)) = parse_reply(&bytes) {
                     self.core.reply(now, id, cookie, text, &mut self.out);
-                }
-                None => {
-                    self.books.fed(id);
+                } else {
                     self.core.foreign(id);
                 }
-            },
+            }
             In::Reply(Way::Prober(id), bytes) => {
                 if let Some((cookie, text)) = parse_reply(&bytes) {
                     self.probe(id, |prober, said| prober.reply(now, cookie, text, said));
@@ -387,7 +385,7 @@ impl World {
         }
         let (proxy, is_online) = (prober.proxy, prober.is_online());
         for (cookie, text) in said.sends {
-            self.transmit(proxy, Way::Prober(id), cookie, false, text);
+            self.transmit(proxy, Way::Prober(id), cookie, false, &text);
         }
         for news in said.news {
             self.plan(Duration::from_micros(50), Event::In(In::News(id, news)));
@@ -423,21 +421,18 @@ impl World {
         let dropped = core::mem::take(&mut self.out.dropped);
         let mut sends = Vec::new();
         self.out.drain_sends(|send, text| {
-            sends.push((send.link, send.member, send.cookie, send.again, text.to_vec()))
+            sends.push((send.link, send.member, send.cookie, send.again, text.to_vec()));
         });
         self.out.reset();
         for (id, text) in replies {
             self.emit(id, &text);
         }
-        for client in dropped {
-            let id = client as usize;
-            panic!("{}: dropped", self.commands[id].text);
-        }
+        assert!(dropped.is_empty(), "{dropped:?}: clients without a reply");
         for (proxy, member, cookie, again, text) in sends {
             self.books.sent(member);
             self.saw_cookie(proxy, cookie, &text);
             if self.proxies[proxy].id == Some(member) || self.books.leaving == Some(member) {
-                self.transmit(proxy, Way::Dispatcher(member), cookie, again, text);
+                self.transmit(proxy, Way::Dispatcher(member), cookie, again, &text);
             }
         }
         let now = self.at();
@@ -495,7 +490,7 @@ impl World {
 
     // --- the network ---
 
-    fn transmit(&mut self, to: usize, way: Way, cookie: Cookie, again: bool, text: Vec<u8>) {
+    fn transmit(&mut self, to: usize, way: Way, cookie: Cookie, again: bool, text: &[u8]) {
         let text = text.trim_ascii_end().to_vec();
         self.note(|| format!("{} -> P{to} {way:?}", String::from_utf8_lossy(&text)));
         let proxy = &mut self.proxies[to];
@@ -539,7 +534,7 @@ impl World {
             return;
         }
         let mut ran = Vec::new();
-        let reply = proxy.takes(now, way, text, &mut self.chance, &mut |command, reply, _| {
+        let reply = proxy.takes(now, way, text, &mut self.chance, &mut |command, reply| {
             ran.push((command.to_vec(), reply.to_vec()));
         });
         if let Way::Dispatcher(_) = way {
@@ -603,7 +598,7 @@ impl World {
         } in open
         {
             if again {
-                self.transmit(of, way, cookie, false, text);
+                self.transmit(of, way, cookie, false, &text);
             } else {
                 self.plan(Duration::from_millis(1), Event::In(In::Broken(way, cookie)));
             }

@@ -210,6 +210,12 @@ impl<C, L: Clone> Dispatch<C, L> {
                 command::parse(&deferred.text).is_ok_and(|command| command.call_id != call_id)
             });
         }
+        if let Some((home, Stage::Bound)) = known
+            && home != winner
+        {
+            // It could not move with another command of the call, and has moved with this one.
+            t.moved_from.get_or_insert((home, tick));
+        }
         self.end_at_old_home(now, t, Some(winner), out);
         if t.deleted {
             // Its delete has been answered already, by a member that did not have it then.
@@ -227,7 +233,20 @@ impl<C, L: Clone> Dispatch<C, L> {
     fn lose(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) {
         self.unbind_tentative(now, t, |home| t.has_tried(home));
         if t.deleted {
-            self.end_at_old_home(now, t, None, out);
+            return self.end_at_old_home(now, t, None, out);
+        }
+        let (tick, hash) = (self.tick(now), t.key.hash);
+        if let Some((old, born)) = t.moved_from
+            && self.member(old).is_some()
+            && self.sessions.peek(tick, hash, t.call_id()).is_none()
+        {
+            // As old as it was: if the member comes back restarted, the call is not there.
+            self.sessions
+                .bind(born, hash, t.call_id(), old, Stage::Bound)
+                .ok();
+            if let Some(mut binding) = self.sessions.find(tick, hash, t.call_id()) {
+                binding.touch(tick);
+            }
         }
     }
 
@@ -239,7 +258,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         home: Option<MemberId>,
         out: &mut Outbox<C, L>,
     ) {
-        if let Some(old) = t.moved_from.take()
+        if let Some((old, _)) = t.moved_from.take()
             && Some(old) != home
             && let Ok(command) = command::parse(&t.text)
         {

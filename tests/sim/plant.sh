@@ -1,0 +1,31 @@
+#!/bin/sh
+# sh tests/sim/plant.sh [DIRECTORY]: proves the simulation. Applies each of faults/*.patch alone, in a scratch copy of what is
+# committed, runs it there, and prints after how many steps each is found.
+set -eu
+here=$(cd "$(dirname "$0")/../.." && pwd)
+scratch=${1:-$(mktemp -d)}
+mkdir -p "$scratch/tree"
+git -C "$here" archive HEAD | tar -x -C "$scratch/tree"
+cp "$here"/tests/sim/faults/*.patch "$scratch"
+cd "$scratch/tree"
+export CARGO_TARGET_DIR="$scratch/target" RUST_BACKTRACE=0
+echo "| fault | found after | as |"
+echo "|---|---|---|"
+for fault in "$scratch"/*.patch; do
+    name=$(basename "$fault" .patch)
+    patch -s -p1 <"$fault"
+    out="$scratch/$name.out"
+    # The same seeds for each, so that the table can be made again.
+    if ! cargo test --locked --test sim --no-run >"$out" 2>&1; then
+        echo "| $name | does not compile | |"
+    elif FIRST=1 SEEDS=60 cargo test --locked --test sim nothing_is_lost -- --nocapture >"$out" 2>&1; then
+        echo "| $name | not found | |"
+    else
+        where=$(sed -n 's/^after .*SEED=\([0-9]*\) STEPS=\([0-9]*\).*/\1 \2/p' "$out" | head -n 1)
+        seed=${where% *} step=${where#* }
+        total=$(((seed - 1) * 40000 + step))
+        why=$(grep -A 1 "panicked at" "$out" | sed -n 2p | tr '|' ' ' | cut -c 1-90)
+        echo "| $name | $total steps | $why |"
+    fi
+    patch -s -R -p1 <"$fault"
+done
