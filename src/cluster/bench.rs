@@ -4,7 +4,6 @@ use core::net::SocketAddr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::net::UdpSocket;
-use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -113,15 +112,6 @@ impl Bench {
         let id = self.add_member(Protocol::Udp, Address::Ip(socket.local_addr().unwrap()));
         self.online(id);
         (id, socket)
-    }
-
-    /// A member over a UNIX socket that is online.
-    pub(super) fn unix_member(&mut self, protocol: Protocol) -> (MemberId, UnixListener) {
-        let path = self.directory.join("member");
-        let listener = UnixListener::bind(&path).unwrap();
-        let id = self.add_member(protocol, Address::Path(path));
-        self.online(id);
-        (id, listener)
     }
 
     pub(super) fn online(&mut self, id: MemberId) {
