@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use rtp_cluster::config::model::Policy;
 use rtp_cluster::config::{self, ELEMENTS, Parsed};
 
 use super::mdoc::Page;
@@ -106,6 +107,13 @@ fn wrapped(part: &str) -> String {
         format!("<rtp_cluster>{cluster}{part}</rtp_cluster>")
     };
     format!("<rtp_cluster_config>{part}</rtp_cluster_config>")
+}
+
+#[test]
+fn the_file_of_a_pair_of_hosts_loads() {
+    let file = "packaging/ha/rtp_cluster.xml";
+    let clusters = load(file, &files::read(file)).config.clusters;
+    assert!(clusters.iter().all(|cluster| cluster.policy == Policy::Hash));
 }
 
 #[test]
