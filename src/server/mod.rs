@@ -1,6 +1,7 @@
 //! All clusters of the daemon, and the changes that signals and operators make to them. Changes come one after
 //! another, under one lock that no command of a SIP server ever takes.
 
+mod changes;
 mod operate;
 mod reload;
 mod restore;
@@ -86,6 +87,8 @@ pub struct Server {
     /// Bound, not served yet.
     doors: Vec<(model::Cluster, Door, Option<relay::Door>)>,
     admin_doors: Vec<(BoundUnix, bool)>,
+    /// Clusters that were being deleted when our predecessor ended.
+    deleted: Vec<model::Name>,
 }
 
 impl Shared {
@@ -147,6 +150,14 @@ impl Shared {
     }
 }
 
+fn names_of(config: &model::Config) -> Vec<model::Name> {
+    config
+        .clusters
+        .iter()
+        .map(|cluster| cluster.name.clone())
+        .collect()
+}
+
 /// Waits until each member has been probed, or until that takes too long.
 fn await_first_probes<'a>(clusters: impl Iterator<Item = &'a Running>, at_most: Duration) {
     let begun = now();
@@ -167,12 +178,23 @@ impl Service for Server {
         let names = Arc::new(Names::default());
         let mut doors = Vec::new();
         let mut errors = Vec::new();
-        for cluster in parsed.config.clusters {
+        let in_file: Vec<model::Name> = names_of(&parsed.config);
+        let (config, deleted) = match &options.state_dir {
+            Some(dir) => changes::bring_back(dir, &options.config, &contents, parsed.config),
+            None => (parsed.config, Vec::new()),
+        };
+        for cluster in config.clusters {
             match (
                 open_door(&cluster, options, sockets, &names),
                 open_relay(&cluster, sockets, |_| None),
             ) {
                 (Ok(door), Ok(relay)) => doors.push((cluster, door, relay)),
+                // What an operator added is no reason not to start.
+                (door, relay) if !in_file.contains(&cluster.name) => {
+                    for error in door.err().into_iter().chain(relay.err()) {
+                        log::warn!("{}: left out: it is not in the file", error.messages.join("; "));
+                    }
+                }
                 (door, relay) => errors.extend(door.err().into_iter().chain(relay.err())),
             }
         }
@@ -223,6 +245,7 @@ impl Service for Server {
             health: Some(health),
             doors,
             admin_doors,
+            deleted,
         })
     }
 
@@ -232,7 +255,9 @@ impl Service for Server {
         }
         for (config, door, relay) in self.doors.drain(..) {
             let running = self.shared.make_cluster(&config, door, relay)?;
-            self.shared.enter(running);
+            let running = self.shared.enter(running);
+            let is_deleted = self.deleted.contains(&config.name);
+            running.draining.store(is_deleted, Ordering::Release);
         }
         let clusters = self.shared.clusters.read().clone();
         if let Some(path) = &self.shared.options.state_dir {
@@ -255,6 +280,9 @@ impl Service for Server {
         let operator: Arc<dyn Operator> = Arc::<Shared>::clone(&self.shared);
         let thread = admin_thread::start(doors, operator)?;
         *self.shared.admin.lock() = Some(Admin { thread, files });
+        let change = self.shared.changes.lock();
+        self.shared.keep_changes();
+        drop(change);
         // One may have been emptied before.
         self.shared.close_drained();
         Ok(())

@@ -81,6 +81,7 @@ impl Shared {
         if status != Status::Active {
             running.cluster.warn_if_nobody_takes();
         }
+        self.keep_changes();
         Ok(())
     }
 
@@ -147,6 +148,7 @@ impl Operator for Shared {
         if let Some(id) = running.cluster.places(1).map_err(other)?.pop() {
             running.cluster.add_member(id, &member, link);
         }
+        self.keep_changes();
         // Whoever asks next finds it as it is.
         await_first_probes(core::iter::once(&*running), FIRST_PROBES);
         Ok(())
@@ -165,6 +167,7 @@ impl Operator for Shared {
             log::info!("member {name} of {cluster} ({address}): draining");
         }
         running.cluster.warn_if_nobody_takes();
+        self.keep_changes();
         Ok(())
     }
 
@@ -203,7 +206,10 @@ impl Operator for Shared {
             .transpose()
             .map_err(other)?;
         match running.cluster.change_member(id, &after, link, true) {
-            Changed::Done => Ok(()),
+            Changed::Done => {
+                self.keep_changes();
+                Ok(())
+            }
             Changed::Gone => Err(Refusal::NoMember(name.to_owned())),
             Changed::Bound(bound) => Err(Refusal::Other(format!(
                 "{name}: {bound} call(s) are bound to {}: address and protocol change only while there are none; \
@@ -232,6 +238,7 @@ impl Operator for Shared {
         let running = self.make_cluster(&cluster, door, relay).map_err(other)?;
         await_first_probes(core::iter::once(&running), FIRST_PROBES);
         self.enter(running).open();
+        self.keep_changes();
         log::info!("cluster {}: added, on {}", cluster.name, cluster.address);
         Ok(())
     }
@@ -241,9 +248,10 @@ impl Operator for Shared {
         let running = self.find(name)?;
         if at_once {
             self.close_cluster(&running, Duration::ZERO);
-            return Ok(());
+        } else {
+            self.drain_cluster(&running);
         }
-        self.drain_cluster(&running);
+        self.keep_changes();
         Ok(())
     }
 
@@ -336,7 +344,9 @@ impl Operator for Shared {
     }
 
     fn saved(&self, contents: Vec<u8>) {
+        let _change = self.changes.lock();
         self.file.lock().1 = contents;
+        self.keep_changes();
     }
 }
 
@@ -381,8 +391,9 @@ impl Shared {
     pub(super) fn close_drained(&self) {
         let _change = self.changes.lock();
         let clusters: Vec<Arc<Running>> = self.clusters.read().clone();
-        for running in &clusters {
-            self.close_if_drained(running);
+        let closed = clusters.iter().filter(|running| self.close_if_drained(running));
+        if closed.count() > 0 {
+            self.keep_changes();
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rustix::process::{getegid, geteuid};
 
+use super::changes::log_undone;
 use super::operate::definition;
 use super::running::{Running, open_door, open_link, open_relay};
 use super::{FIRST_PROBES, STOP_WITHIN, Shared, await_first_probes};
@@ -56,25 +57,18 @@ impl Shared {
         plan.carry_out(self);
         self.put_in_order(&config);
         self.file.lock().1 = contents;
+        self.keep_changes();
         Ok(Loaded {
             clusters: config.clusters.len(),
             members: config.clusters.iter().map(|cluster| cluster.members.len()).sum(),
         })
     }
 
-    /// What a reload changes; what it undoes of changes that were made at run time and never saved is told apart,
-    /// since the log is now the only place that has it.
+    /// What a reload changes.
     fn log_changes(&self, path: &Path, known: &[u8], file: &model::Config) {
         let running = self.running();
         let before = config::parse(path, known).map_or_else(|_| running.clone(), |parsed| parsed.config);
-        let undone = config::undone(&running, &before, file);
-        for line in config::diff(&running, file) {
-            if undone.contains(&line) {
-                log::warn!("reload: unsaved change undone by the file: {line}");
-            } else {
-                log::info!("reload: {line}");
-            }
-        }
+        log_undone("reload", &running, &before, file);
     }
 
     /// Binds the relay of a cluster. A socket that a running cluster has is taken over from it, so that an address

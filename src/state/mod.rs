@@ -1,14 +1,17 @@
 //! The state directory: what outlives the process. Who has which call is written down as it happens, in
-//! [`encode`]'s records, by a thread that nobody waits for; a successor reads it.
+//! [`encode`]'s records, by a thread that no command waits for, and so is what operators have [changed](changes) and not
+//! saved; a successor reads both.
 //!
 //! | file | does |
 //! |---|---|
 //! | `encode.rs` | records to bytes and back |
+//! | `changes.rs` | what operators have changed and not saved, as bytes |
 //! | `recorder.rs` | a cluster's side: what happens becomes records, and batches of them are handed over |
 //! | `writer.rs` | when what is written, and what is done about a disk that fails |
 //! | `segments.rs` | the files |
 //! | `state_thread.rs` | the thread that writes |
 
+pub mod changes;
 pub mod encode;
 mod recorder;
 mod segments;
@@ -21,6 +24,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
+use self::changes::Changes;
 use self::encode::Record;
 pub use self::recorder::{Recorder, Recorders, print};
 use self::segments::Directory;
@@ -91,6 +95,18 @@ impl State {
         })?;
         Ok(Store { recorders, thread })
     }
+}
+
+/// What operators had changed and not saved, if a daemon has left that in a state directory.
+///
+/// # Errors
+/// `InvalidData` where it is damaged, or of another version; and those of the file system.
+pub fn read_changes(path: &Path) -> io::Result<Option<Changes>> {
+    let Some(bytes) = segments::read_changes(path)? else {
+        return Ok(None);
+    };
+    let damaged = || io::Error::new(io::ErrorKind::InvalidData, "it is damaged, or of another version");
+    Changes::decode(&bytes).map(Some).ok_or_else(damaged)
 }
 
 /// A state directory that is written.

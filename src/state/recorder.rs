@@ -6,16 +6,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Sender, bounded};
 
+use super::changes::Changes;
 use super::encode::{self, Bound, Moment, Print, Record};
 use super::state_thread::Message;
 use super::writer::{Batch, Shared};
 use crate::config::model::{self, Protocol};
 use crate::dispatch::session::{Binding, Journal, MemberId, PARTS, Stage, Tick};
+use crate::rim;
 
 /// A batch with so many bytes is handed over at once.
 pub(super) const BATCH: usize = 32 * 1024;
+
+/// An operator waits so long for his change to be on the disk: what he was told is done outlives a crash, and a disk
+/// that hangs does not keep him from the next command.
+const KEPT_WITHIN: Duration = Duration::from_secs(1);
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -38,7 +44,7 @@ pub struct Recorder {
     shared: Arc<Shared>,
 }
 
-/// Makes recorders.
+/// Makes recorders, and keeps what operators change.
 #[derive(Debug, Clone)]
 pub struct Recorders {
     pub(super) to: Sender<Message>,
@@ -63,6 +69,16 @@ impl Recorders {
             next: 0,
             to: self.to.clone(),
             shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Keeps what operators have changed, or that it is nothing.
+    pub fn keep(&self, changes: Option<&Changes>) {
+        let (done, kept) = bounded(1);
+        let bytes = changes.map(Changes::encode);
+        let sent = self.to.send_timeout(Message::Keep { bytes, done }, KEPT_WITHIN);
+        if sent.is_ok() {
+            rim::idle(|| kept.recv_timeout(KEPT_WITHIN)).ok();
         }
     }
 

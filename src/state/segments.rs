@@ -1,13 +1,13 @@
 //! The files of a state directory: `lock`, and segments `sessions.0000000001` and on, each begun where the one before
 //! has grown or could not be written. All segments that are there are read, in their order; those before a segment
-//! that tells all are removed.
+//! that tells all are removed. What operators have changed is one file, replaced as a whole.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 
 use super::encode::{self, Found, HEADER, RECORD_MAX, Record};
 use super::writer::Disk;
@@ -15,6 +15,11 @@ use super::writer::Disk;
 const PREFIX: &str = "sessions.";
 /// What is being made, before it has its name.
 const UNNAMED: &str = "new";
+/// What operators have changed, and that while it is being written.
+const CHANGES: &str = "changes";
+const CHANGES_NEW: &str = "changes.new";
+/// It holds two configurations at most; one of 10,000 members takes 3 MB.
+const CHANGES_MAX: u64 = 64 << 20;
 /// Bytes that are read at once: many records, and little memory.
 const CHUNK: usize = 1 << 20;
 const _: () = assert!(CHUNK > 2 * RECORD_MAX + HEADER, "a record fits");
@@ -37,6 +42,20 @@ pub struct Tally {
     pub unknown: u64,
     /// Pieces that are no records: cut short, flipped, or another's file.
     pub damaged: u64,
+}
+
+/// The file of changes, if there is one. It is read before the privileges go, from a directory that is not the
+/// super-user's: nothing but a file is opened.
+pub(super) fn read_changes(directory: &Path) -> io::Result<Option<Vec<u8>>> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let path = directory.join(CHANGES);
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    let mut bytes = Vec::new();
+    file.take(CHANGES_MAX).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
 }
 
 impl Directory {
@@ -103,6 +122,15 @@ impl Directory {
     }
 }
 
+fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+}
+
 fn segment_name(number: u64) -> String {
     format!("{PREFIX}{number:010}")
 }
@@ -153,12 +181,7 @@ impl Disk for Directory {
     fn begin(&mut self, number: u64) -> io::Result<()> {
         self.segment = None;
         let unnamed = self.path.join(UNNAMED);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&unnamed)?;
+        let mut file = create(&unnamed)?;
         file.write_all(&encode::header())?;
         file.sync_all()?;
         fs::rename(&unnamed, self.segment_path(number))?;
@@ -174,6 +197,24 @@ impl Disk for Directory {
 
     fn sync(&mut self) -> io::Result<()> {
         self.segment.as_ref().map_or(Ok(()), File::sync_data)
+    }
+
+    fn keep(&mut self, changes: Option<&[u8]>) -> io::Result<()> {
+        let path = self.path.join(CHANGES);
+        match changes {
+            Some(bytes) => {
+                let unnamed = self.path.join(CHANGES_NEW);
+                let mut file = create(&unnamed)?;
+                file.write_all(bytes)?;
+                file.sync_all()?;
+                fs::rename(&unnamed, &path)?;
+            }
+            None => match fs::remove_file(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                removed => removed?,
+            },
+        }
+        self.sync_directory()
     }
 
     fn remove_before(&mut self, number: u64) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::writer::{Batch, Disk, News, Shared, Writer};
 use crate::rim;
@@ -15,6 +15,13 @@ const TURN: Duration = Duration::from_millis(250);
 pub(super) enum Message {
     /// Records to be written.
     Write(Batch),
+    /// What operators have changed, in the place of what they had before.
+    Keep {
+        /// Nothing where there is nothing.
+        bytes: Option<Vec<u8>>,
+        /// Dropped when it is done, or could not be.
+        done: Sender<()>,
+    },
     /// Nothing more will come.
     Stop,
 }
@@ -26,6 +33,10 @@ pub(super) fn run<D: Disk>(mut writer: Writer<D>, messages: &Receiver<Message>, 
         let now = rim::now();
         match message {
             Ok(Message::Write(batch)) => writer.write(now, &batch, shared),
+            Ok(Message::Keep { bytes, done }) => {
+                writer.keep(now, bytes);
+                drop(done);
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => {
                 writer.finish(now);

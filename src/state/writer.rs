@@ -37,6 +37,8 @@ pub(super) trait Disk {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Has what was appended reach the disk.
     fn sync(&mut self) -> io::Result<()>;
+    /// Replaces what operators have changed, wholly or not at all.
+    fn keep(&mut self, changes: Option<&[u8]>) -> io::Result<()>;
     /// Removes older segments.
     fn remove_before(&mut self, number: u64) -> io::Result<()>;
 }
@@ -87,6 +89,8 @@ pub(super) struct Writer<D> {
     synced: Instant,
     unsynced: bool,
     broken: bool,
+    /// What operators have changed and the disk did not take, and when it is tried again.
+    unkept: Option<(Instant, Option<Vec<u8>>)>,
     told: Option<Instant>,
     news: Vec<News>,
 }
@@ -104,6 +108,7 @@ impl<D: Disk> Writer<D> {
             synced: now,
             unsynced: false,
             broken: false,
+            unkept: None,
             told: None,
             news: Vec::new(),
         };
@@ -131,8 +136,20 @@ impl<D: Disk> Writer<D> {
         }
     }
 
+    /// Keeps what operators have changed; where that fails, it is tried again.
+    pub(super) fn keep(&mut self, now: Instant, changes: Option<Vec<u8>>) {
+        self.unkept = None;
+        if let Err(error) = self.disk.keep(changes.as_deref()) {
+            self.unkept = Some((now + RETRY, changes));
+            self.tell(now, error);
+        }
+    }
+
     /// Does what is due. To be called once a second at least.
     pub(super) fn turn(&mut self, now: Instant, shared: &Shared) {
+        if let Some((_, changes)) = self.unkept.take_if(|(at, _)| *at <= now) {
+            self.keep(now, changes);
+        }
         if self.broken || shared.gap.load(Ordering::Acquire) {
             if now >= self.begun + RETRY {
                 self.begin(now, shared);
@@ -245,6 +262,7 @@ mod tests {
         room: usize,
         files: BTreeMap<u64, Vec<u8>>,
         synced: usize,
+        changes: Option<Vec<u8>>,
     }
 
     impl Small {
@@ -280,6 +298,14 @@ mod tests {
             Ok(())
         }
 
+        fn keep(&mut self, changes: Option<&[u8]>) -> io::Result<()> {
+            if changes.is_some_and(|changes| self.used() + changes.len() > self.room) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.changes = changes.map(<[u8]>::to_vec);
+            Ok(())
+        }
+
         fn remove_before(&mut self, number: u64) -> io::Result<()> {
             self.files.retain(|old, _| *old >= number);
             Ok(())
@@ -302,6 +328,7 @@ mod tests {
                 room,
                 files: [(3, b"old".to_vec())].into(),
                 synced: 0,
+                changes: None,
             };
             let writer = Writer::new(now, disk, &shared);
             Self { now, shared, writer }
@@ -436,6 +463,19 @@ mod tests {
         scene.now += REFRESH / 10;
         scene.writer.turn(scene.now, &scene.shared);
         assert_eq!(scene.wanted(), 2);
+    }
+
+    #[test]
+    fn a_change_that_the_disk_did_not_take_is_kept_when_there_is_room() {
+        let mut scene = Scene::new(20);
+        scene.writer.keep(scene.now, Some(b"first".to_vec()));
+        scene.writer.disk.room = 3;
+        scene.writer.keep(scene.now, Some(b"second".to_vec()));
+        assert!(matches!(*scene.writer.take_news(), [News::Failed(_)]));
+        assert_eq!(scene.writer.disk.changes.as_deref(), Some(&b"first"[..]));
+        scene.writer.disk.room = 20;
+        scene.second();
+        assert_eq!(scene.writer.disk.changes.as_deref(), Some(&b"second"[..]));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! The state directory: what a daemon knew is known to the next one, however it ended.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::support::bed::{Bed, answer, delete};
+use crate::support::bed::{Bed, answer, create, delete};
 use crate::support::daemon::Daemon;
+use crate::support::fake::FakeMember;
 use crate::support::place::Place;
 use crate::support::wait::{self, LONG};
 
@@ -112,6 +114,116 @@ fn damage_is_told_once_and_costs_a_question_for_what_it_hit() {
     }
     assert_eq!(asked_all(&bed.daemon), "1");
     assert_eq!(bed.daemon.log().matches("damaged piece").count(), 1);
+}
+
+/// Members of `C1` as they are listed: name, weight, status.
+fn members(daemon: &Daemon) -> Vec<[String; 3]> {
+    let list = daemon.admin_ok("ls C1");
+    let values = |key: &str| {
+        let key = format!("        {key} = ");
+        let lines = list.lines().filter_map(move |line| line.strip_prefix(&key));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (names, weights, statuses) = (values("name"), values("weight"), values("status"));
+    let all = names.into_iter().zip(weights).zip(statuses);
+    let mut all: Vec<_> = all
+        .map(|((name, weight), status)| [name, weight, status])
+        .collect();
+    all.sort();
+    all
+}
+
+/// Three members with a call each are changed by an operator, who saves nothing, and one is added.
+fn changed(dir: &Path) -> (Bed, FakeMember) {
+    let bed = Bed::with(3, "", &["-S", dir.to_str().unwrap()]);
+    let mut homes = BTreeSet::new();
+    for call in 0.. {
+        homes.insert(bed.call(&format!("call-{call}")).media());
+        if homes.len() == 3 {
+            break;
+        }
+    }
+    let added = FakeMember::start();
+    let address = added.control();
+    bed.daemon.admin_ok("modify C1 delete M1");
+    bed.daemon.admin_ok("modify C1 suspend M2");
+    bed.daemon.admin_ok("modify C1 set M3 weight=7");
+    bed.daemon.admin_ok(&format!(
+        "modify C1 add name=M4,protocol=udp,address={address},weight=1,capacity=9"
+    ));
+    (bed, added)
+}
+
+#[test]
+fn what_an_operator_changed_and_did_not_save_is_there_after_kill_9() {
+    let place = Place::new();
+    let (mut bed, _added) = changed(&place.path("state"));
+    let before = members(&bed.daemon);
+    assert_eq!(before[0], ["M1", "100", "DRAINING"]);
+    for _ in 0..2 {
+        bed.daemon.kill();
+        bed.daemon.restart();
+        bed.daemon.wait_members(4, 0);
+        assert_eq!(members(&bed.daemon), before);
+    }
+    for call in 0..10 {
+        let reply = bed.ask(&create(&format!("new-{call}")));
+        let is_of = |member: &FakeMember| reply.ends_with(&format!(" {}", member.media()));
+        assert!(!is_of(&bed.members[0]) && !is_of(&bed.members[1]), "{reply}");
+    }
+    // What is saved needs no keeping, and a reload is a way back.
+    bed.daemon.admin_ok("reload");
+    assert_eq!(members(&bed.daemon)[0], ["M1", "100", "ACTIVE"]);
+    bed.daemon.kill();
+    bed.daemon.restart();
+    // The one that was added drains where it has a call.
+    let [first, _, third, ..] = &*members(&bed.daemon) else {
+        panic!("three are in the file")
+    };
+    assert_eq!(first, &["M1", "100", "ACTIVE"]);
+    assert_eq!(third, &["M3", "100", "ACTIVE"]);
+}
+
+#[test]
+fn a_file_that_was_edited_meanwhile_wins_and_the_log_has_what_it_undoes() {
+    let place = Place::new();
+    let (mut bed, _added) = changed(&place.path("state"));
+    bed.daemon.kill();
+    let config = bed.daemon.files().config.clone();
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("<capacity>1000000<", "<capacity>5<")).unwrap();
+    bed.daemon.restart();
+    bed.daemon.wait_members(3, 0);
+    assert_eq!(members(&bed.daemon)[1], ["M2", "100", "ACTIVE"]);
+    let log = bed.daemon.log();
+    for undone in [
+        "cluster C1, member M1: only in the file",
+        "cluster C1, member M2: status: SUSPENDED running, ACTIVE in the file",
+        "cluster C1, member M3: weight: 7 running, 100 in the file",
+        "cluster C1, member M4: only running",
+    ] {
+        let line = format!("start: unsaved change undone by the file: {undone}");
+        assert_eq!(log.matches(&line).count(), 1, "{line}\n{log}");
+    }
+}
+
+#[test]
+fn changes_that_are_damaged_cost_themselves_and_no_call() {
+    let place = Place::new();
+    let dir = place.path("state");
+    let (mut bed, _added) = changed(&dir);
+    wait_written(&dir, "call-0");
+    bed.daemon.kill();
+    let file = dir.join("changes");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    bed.daemon.restart();
+    bed.daemon.wait_members(3, 0);
+    assert_eq!(members(&bed.daemon)[1], ["M2", "100", "ACTIVE"]);
+    bed.ask(&answer("call-0"));
+    assert_eq!(asked_all(&bed.daemon), "0");
+    assert_eq!(bed.daemon.log().matches("it is damaged").count(), 1);
 }
 
 #[test]
