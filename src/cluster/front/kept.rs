@@ -341,7 +341,7 @@ mod tests {
     use crate::config::model::Protocol;
 
     fn read(client: &mut UnixStream, all: &mut Vec<u8>) {
-        let mut buffer = [0; 65_536];
+        let mut buffer = [0; 8192];
         match client.read(&mut buffer) {
             Ok(length) => all.extend_from_slice(&buffer[..length]),
             Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
@@ -390,8 +390,8 @@ mod tests {
         let (id, member) = bench.udp_member();
         let mut client = client(&mut bench);
         let many = usize::try_from(IN_FLIGHT_MAX).unwrap() + 40;
-        let commands: String = (0..many).map(|n| format!("D call{n} a b\n")).collect();
-        client.write_all(commands.as_bytes()).unwrap();
+        let commands: Vec<String> = (0..many).map(|n| format!("D call{n} a b\n")).collect();
+        client.write_all(commands.concat().as_bytes()).unwrap();
         member.set_nonblocking(true).unwrap();
         let (mut all, mut buffer) = (Vec::new(), [0; 1024]);
         bench.run_until(|_| {
