@@ -405,7 +405,7 @@ impl Round {
             Err(error) if was_nowhere => {
                 let rules = target.rules();
                 let change = target.watch.nameless(now, &rules, error);
-                post(target, change);
+                post(target, &change);
             }
             Err(error) => log::debug!(
                 "{}: the name is not found, its address is kept: {error}",
@@ -463,7 +463,7 @@ impl Round {
         for following in &target.followers {
             following.follower.leave(News::Probed(answered));
         }
-        post(target, change);
+        post(target, &change);
         if !answered && target.watch.state() == State::Offline && target.wants_look_up(now) {
             self.look_up(place);
         }
@@ -526,7 +526,7 @@ fn tell_all(target: &Target<Following>, news: &News, waits: bool) {
 }
 
 /// Tells the clusters what has changed, and when one that is not online is tried again.
-fn post(target: &Target<Following>, change: Change) {
+fn post(target: &Target<Following>, change: &Change) {
     if target.watch.state() != State::Online {
         tell_all(target, &News::TriedAgain(target.watch.due()), true);
     }
@@ -536,7 +536,7 @@ fn post(target: &Target<Following>, change: Change) {
         Change::Online => News::State { online: true, why },
         Change::Offline(_) => News::State { online: false, why },
         Change::Absent(_) | Change::Still(_) => News::Absent(why),
-        Change::Restarted { last_good } => News::Restarted(last_good),
+        Change::Restarted { last_good } => News::Restarted(*last_good),
     };
     tell_all(target, &news, false);
 }

@@ -70,7 +70,7 @@ impl Loose {
 /// Passes on what each of them sends to the other, until nothing comes any more.
 fn carry(one: &UdpSocket, other: &UdpSocket, spark: &str) {
     one.send(spark.as_bytes()).expect("a datagram can be sent");
-    let mut text = [0; 65_536];
+    let mut text = vec![0; 65_536];
     let mut carried = 0;
     let mut ways = [(one, other), (other, one)].into_iter().cycle();
     // One datagram is under way: it comes from one, then from the other.

@@ -31,7 +31,7 @@ fn press(socket: &UdpSocket, to: SocketAddr, key: u8, at: u16) {
         let is_over = step >= 3;
         let length = if is_over { 640 } else { 160 * (step + 1) };
         let mark = if step == 0 { 0x80 } else { 0 };
-        let mut packet = vec![0x80, mark | 101];
+        let mut packet = vec![0x80, mark | 0x65];
         packet.extend_from_slice(&(at + step).to_be_bytes());
         packet.extend_from_slice(&(u32::from(at) * 160).to_be_bytes());
         packet.extend_from_slice(&u32::from(key + 1).to_be_bytes());
@@ -55,19 +55,19 @@ fn a_key_that_a_member_catches_is_told_to_the_sip_server_on_its_own_socket() {
     daemon.wait_members(1, 0);
 
     for (call, ears, suffix) in [("c1", &bare, ""), ("c2", &worker, ".9")] {
-        let [caller, callee] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
-        let [from, to] = [&caller, &callee].map(|socket| socket.local_addr().expect("bound").port());
+        let [alice, bob] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a socket"));
+        let [from, to] = [&alice, &bob].map(|socket| socket.local_addr().expect("bound").port());
         let create = format!(
             "Uc0,101 {call} 127.0.0.1 {from} ft;1 {}{suffix} T1.1 && M3:1 Dd1.1",
             path.display()
         );
-        let at_caller = media_of(&client::ask(&control, &create));
+        let towards_a = media_of(&client::ask(&control, &create));
         // OpenSIPS asks for it in the L as well, which names no socket.
         let answer = format!("Lc0,101 {call} 127.0.0.1 {to} ft;1 tt;1 && M3:1 Dd1.2");
-        let at_callee = media_of(&client::ask(&control, &answer));
-        press(&caller, at_callee, 5, 1);
+        let towards_b = media_of(&client::ask(&control, &answer));
+        press(&alice, towards_b, 5, 1);
         assert_eq!(ears.hear(), "Dd1.1 5 10 640 0", "{call}: the caller's key");
-        press(&callee, at_caller, 7, 1);
+        press(&bob, towards_a, 7, 1);
         assert_eq!(ears.hear(), "Dd1.2 7 10 640 1", "{call}: the callee's key");
         assert!(ears.heard().is_empty(), "each once");
     }
@@ -103,29 +103,29 @@ fn the_first_line_after_a_restart_is_not_lost() {
     let mut daemon = Daemon::start(&place, &config(&control, &[listed], &element(inbound, &path, "")));
     daemon.wait_members(1, 0);
     let call = |name: &str| {
-        let [caller, callee] = [(); 2].map(|()| Party::new());
+        let [alice, bob] = [(); 2].map(|()| Party::new());
         let create = format!(
             "U {name} 127.0.0.1 {} from {} {name}",
-            caller.port(),
+            alice.port(),
             path.display()
         );
-        let at_caller = client::ask(&control, &create);
-        let answer = format!("L {name} 127.0.0.1 {} from to", callee.port());
-        (caller, callee, at_caller, client::ask(&control, &answer))
+        let towards_a = client::ask(&control, &create);
+        let answer = format!("L {name} 127.0.0.1 {} from to", bob.port());
+        (alice, bob, towards_a, client::ask(&control, &answer))
     };
 
     // It has connected once.
     call("before");
     assert_eq!(ears.hear(), "before");
     for (name, kill) in [("over-an-end", false), ("over-a-kill", true)] {
-        let (caller, callee, at_caller, at_callee) = call(name);
+        let (alice, bob, towards_a, towards_b) = call(name);
         let is_up = AtomicBool::new(true);
         thread::scope(|scope| {
             // They speak until the daemon is there again.
             scope.spawn(|| {
                 while is_up.load(Ordering::Acquire) {
-                    caller.is_heard_by(&callee, &at_callee, name);
-                    callee.is_heard_by(&caller, &at_caller, name);
+                    alice.is_heard_by(&bob, &towards_b, name);
+                    bob.is_heard_by(&alice, &towards_a, name);
                     thread::sleep(Duration::from_millis(50));
                 }
             });
