@@ -38,7 +38,7 @@ pub const YOUNG_OF_ONE: usize = 256;
 const GENERATION: Duration = Duration::from_millis(125);
 /// What a kept command counts for besides its cookie and its reply: its slot, its place in the index, the slack of
 /// both, and the heads of two blocks of the allocator.
-const OVERHEAD: usize = 160;
+const OVERHEAD: usize = 168;
 /// Slots that each new command looks at for what is too old: twice as many as it takes, so the old is cleared away
 /// sooner than the new comes.
 const LOOKS: usize = 2;
