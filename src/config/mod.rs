@@ -9,6 +9,7 @@ mod accounts;
 pub mod address;
 mod check;
 mod diff;
+mod doubts;
 mod elements;
 mod encoding;
 mod fault;

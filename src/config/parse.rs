@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::check::{At, Draft, MemberDraft, Socket, check};
+use super::doubts::doubts;
 use super::elements::{self, CLUSTER, Element, Holder, MEMBER, ROOT, Times};
 use super::encoding;
 use super::fault::{Faults, Findings, Position, quoted};
@@ -108,6 +109,9 @@ impl Parser {
         }
         for (at, whose, what) in check(&drafts) {
             self.fault(at, &whose, what);
+        }
+        for (at, whose, what) in doubts(&drafts) {
+            self.warning(at, &whose, what);
         }
         Config { clusters }
     }
