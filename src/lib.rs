@@ -72,7 +72,7 @@
 //! | `state` | `state/state_thread.rs` | its channel, for a quarter of a second; only with `-S` | a message |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
 //! | `takeover` | `server/takeover_thread.rs` | while a successor takes over: its words | shutdown of its connection |
-//! | `ending` | `daemon/ending_thread.rs` | while the daemon ends: a second SIGTERM, which ends it whatever the others do | shutdown of its socket pair |
+//! | `ending` | `daemon/ending_thread.rs` | a second SIGTERM, which ends the daemon whatever the others do; from the start on | shutdown of its socket pair |
 //!
 //! Others reach a loop through its mailbox ([`rim::readiness::Mailbox`]): a bounded crossbeam channel and a wake-up. The
 //! health thread posts what it finds to the clusters; what the admin thread changes and needs a descriptor for is done by
@@ -93,10 +93,13 @@
 //!
 //! 1. `server`: the lock of changes, which one reload or admin command holds from beginning to end, files, names and
 //!    loops that it waits for included; no thread that serves commands ever takes it;
-//! 2. `server`: the list of clusters, and the parts of one that may be handed on;
+//! 2. `server`: the configuration file as it was read last, the list of clusters, and the parts of one that may be handed on;
 //! 3. `cluster`: whether first probes are awaited, then the dispatcher of one cluster, and never two of them: held over no
 //!    I/O and no log call. It is the only lock on the way of a command, and nobody else holds it for long;
 //! 4. `rim`: what the pool of names and the watchdog keep, and who listens to a feed of news.
+//!
+//! Those of changes, of the file, of a dispatcher, of the sockets and of the log are [`rim::lock::Ranked`]: a debug build, as
+//! the tests are, panics where one is taken out of its order.
 //!
 //! # Absent on purpose
 //!

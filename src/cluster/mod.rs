@@ -40,6 +40,7 @@ use crate::health::target::News;
 use crate::link::Link;
 use crate::protocol::command::Verb;
 use crate::rim::feed::Feed;
+use crate::rim::lock::{Ranked, rank};
 use crate::rim::readiness::Mailbox;
 use crate::rim::{idle, now, wall};
 use crate::sockets::BoundPort;
@@ -105,7 +106,7 @@ pub struct Cluster {
     pub front: FrontCounts,
     /// What became of disconnect notifications.
     pub notify: relay::Counts,
-    core: Mutex<Core>,
+    core: Ranked<Core, { rank::DISPATCHER }>,
     /// The relay's socket, to be handed on.
     relay: Mutex<Option<relay::Door>>,
     orders: Mailbox<Order<AtWork>>,
@@ -115,7 +116,7 @@ pub struct Cluster {
     /// What happens to calls, for who follows them.
     pub steps: Feed<Traced>,
     /// The last commands that came out badly.
-    pub recent: Mutex<Recent>,
+    pub recent: Ranked<Recent, { rank::RECENT }>,
     /// Watches begun so far.
     watches: AtomicU64,
     emptied: Emptied,
@@ -171,13 +172,13 @@ impl Cluster {
             connections: Connections::default(),
             front: FrontCounts::default(),
             notify: relay::Counts::default(),
-            core: Mutex::new(core),
+            core: Ranked::new(core),
             relay: Mutex::new(None),
             orders,
             health,
             events,
             steps: Feed::default(),
-            recent: Mutex::default(),
+            recent: Ranked::default(),
             watches: AtomicU64::new(0),
             emptied,
             probed: Default::default(),

@@ -10,6 +10,14 @@ use parking_lot::{Mutex, MutexGuard};
 /// Ranks of the locks that are taken while others may be held, lowest first. A lock belongs here with the first other
 /// one that it may be held together with.
 pub mod rank {
+    /// One change of the configuration at a time: held from its beginning to its end.
+    pub const CHANGES: u8 = 10;
+    /// The configuration file as it was read last.
+    pub const FILE: u8 = 20;
+    /// The dispatcher of a cluster; so nobody holds two of them.
+    pub const DISPATCHER: u8 = 100;
+    /// The newest commands of a cluster, for who looks.
+    pub const RECENT: u8 = 110;
     /// The files and handed descriptors of `sockets`: asked for by who opens a socket, whatever he holds.
     pub const SOCKETS: u8 = 200;
     /// The log, which may be written to under any other.

@@ -30,6 +30,7 @@ use crate::daemon::{Service, StartError};
 use crate::dispatch::event::{Event, Subject};
 use crate::health::health_thread::{Health, HealthHandle};
 use crate::rim::feed::Feed;
+use crate::rim::lock::{Ranked, rank};
 use crate::rim::names_thread::Names;
 use crate::rim::{Thread, now, wall};
 use crate::sockets::Sockets;
@@ -52,13 +53,13 @@ pub struct Shared {
     this: Weak<Shared>,
     clusters: RwLock<Vec<Arc<Running>>>,
     /// Held by whoever changes something; taken before any other lock.
-    changes: Mutex<()>,
+    changes: Ranked<(), { rank::CHANGES }>,
     health: Health,
     /// What happens, for who watches.
     events: Arc<Feed<Event>>,
     names: Arc<Names>,
     /// The file, and what it held when it was last read or written.
-    file: Mutex<(PathBuf, Vec<u8>)>,
+    file: Ranked<(PathBuf, Vec<u8>), { rank::FILE }>,
     options: Options,
     sockets: Arc<Sockets>,
     started: Instant,
@@ -227,11 +228,11 @@ impl Service for Server {
         let shared = Arc::new_cyclic(|this| Shared {
             this: Weak::clone(this),
             clusters: RwLock::default(),
-            changes: Mutex::default(),
+            changes: Ranked::default(),
             health: health.way(),
             events: Arc::default(),
             names,
-            file: Mutex::new((options.config.clone(), contents)),
+            file: Ranked::new((options.config.clone(), contents)),
             options: options.clone(),
             sockets: Arc::clone(sockets),
             started: now(),
