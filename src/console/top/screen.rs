@@ -242,7 +242,7 @@ fn draw_foot(frame: &mut Frame<'_>, view: &View, detail: Rect, foot: Rect) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::{UnixListener, UnixStream};
     use std::sync::Arc;
 
     use ratatui::Terminal;
@@ -345,6 +345,10 @@ mod tests {
 
         // Without the daemon the last picture stays, and a line says why.
         handle.stop();
+        // A test beside us that starts a process holds copies of its sockets from its fork to its exec.
+        while !daemon.has_ended() || UnixStream::connect(&path).is_ok() {
+            std::thread::yield_now();
+        }
         view.take(now + Duration::from_secs(4), look(&mut daemon));
         let later = screen(&mut view, 160);
         assert_eq!(later[..7], wide[..7]);
