@@ -119,6 +119,11 @@ impl World {
                     self.plan(after + Duration::from_millis(700), Event::Heal(of, 2));
                 }
             }
+            16 if !self.proxies[of].is_datagram => {
+                self.note(|| format!("!P{of} breaks its connections"));
+                self.proxies[of].well_since = self.now;
+                self.break_connections(of);
+            }
             _ => self.operator(of),
         }
     }
