@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -17,12 +18,24 @@ use crate::support::member;
 use crate::support::party::Party;
 use crate::support::place::Place;
 use crate::support::real::RealMember;
-use crate::support::wait::LONG;
+use crate::support::wait::{LONG, until};
 
 /// Where the media of `reply` go.
 fn media_of(reply: &str) -> SocketAddr {
     let (port, address) = client::media(reply);
-    (address.parse::<IpAddr>().expect("an address"), port).into()
+    let address: IpAddr = address
+        .parse()
+        .unwrap_or_else(|_| panic!("no address: {reply:?}"));
+    (address, port).into()
+}
+
+/// The reply to `command` when its subcommand has been taken: a module of RTPproxy refuses one with -1 now and then while
+/// the member has just started, and takes it when it is asked again.
+fn taken(control: &Path, command: &str) -> String {
+    until(command, LONG, || {
+        let reply = client::ask(control, command);
+        (!reply.ends_with(" && -1")).then_some(reply)
+    })
 }
 
 /// A telephone's key, by RFC 2833: three packets while it is held, three that say it was let go after 640 samples.
@@ -61,10 +74,10 @@ fn a_key_that_a_member_catches_is_told_to_the_sip_server_on_its_own_socket() {
             "Uc0,101 {call} 127.0.0.1 {from} ft;1 {}{suffix} T1.1 && M3:1 Dd1.1",
             path.display()
         );
-        let at_caller = media_of(&client::ask(&control, &create));
+        let at_caller = media_of(&taken(&control, &create));
         // OpenSIPS asks for it in the L as well, which names no socket.
         let answer = format!("Lc0,101 {call} 127.0.0.1 {to} ft;1 tt;1 && M3:1 Dd1.2");
-        let at_other = media_of(&client::ask(&control, &answer));
+        let at_other = media_of(&taken(&control, &answer));
         press(&caller, at_other, 5, 1);
         assert_eq!(ears.hear(), "Dd1.1 5 10 640 0", "{call}: the caller's key");
         press(&other, at_caller, 7, 1);
