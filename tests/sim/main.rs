@@ -30,7 +30,7 @@ mod tests {
 
     /// Steps of one run from one seed.
     const STEPS: u64 = 40_000;
-    /// Fresh seeds of an ordinary test run.
+    /// Worlds of an ordinary test run, besides the seeds that have failed.
     const FRESH: u64 = 40;
 
     fn number(name: &str) -> Option<u64> {
@@ -84,9 +84,14 @@ mod tests {
             println!("{:?} simulated", run(seed, steps));
             return;
         }
-        let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-        let first =
-            number("FIRST").unwrap_or_else(|| u64::from(clock.subsec_nanos()) + clock.as_secs() % 86_400);
+        // An ordinary run has the same worlds each time, so that it fails for what was changed; HOURS looks for new ones.
+        let first = number("FIRST").unwrap_or_else(|| match number("HOURS") {
+            Some(_) => SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .expect("after 1970")
+                .as_secs(),
+            None => 1,
+        });
         let steps = number("STEPS").unwrap_or(STEPS);
         if let Some(hours) = number("HOURS") {
             let start = rtp_cluster::rim::now();
