@@ -2,6 +2,7 @@
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
+use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use super::{Link, Refused, Sink};
@@ -76,6 +77,13 @@ impl Bench {
         };
         bench.with(|link, spot, _| link.start(spot));
         bench
+    }
+
+    /// A link over a UNIX socket named after `test`, and who listens there.
+    pub(super) fn listening(protocol: Protocol, test: &str) -> (UnixListener, Self) {
+        let path = path(test);
+        let listener = UnixListener::bind(&path).unwrap();
+        (listener, Self::new(protocol, Address::Path(path)))
     }
 
     pub(super) fn with<R>(&mut self, act: impl FnOnce(&mut Link, Spot<'_>, &mut Heard) -> R) -> R {

@@ -444,9 +444,7 @@ mod tests {
     use crate::rim;
 
     fn bench(test: &str) -> (UnixListener, Bench) {
-        let path = path(test);
-        let listener = UnixListener::bind(&path).unwrap();
-        (listener, Bench::new(Protocol::Cunix, Address::Path(path)))
+        Bench::listening(Protocol::Cunix, test)
     }
 
     fn accepted(listener: &UnixListener) -> BufReader<UnixStream> {

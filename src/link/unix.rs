@@ -329,9 +329,7 @@ mod tests {
     use crate::rim;
 
     fn bench(test: &str) -> (UnixListener, Bench) {
-        let path = path(test);
-        let listener = UnixListener::bind(&path).unwrap();
-        (listener, Bench::new(Protocol::Unix, Address::Path(path)))
+        Bench::listening(Protocol::Unix, test)
     }
 
     fn asked(listener: &UnixListener) -> (UnixStream, String) {

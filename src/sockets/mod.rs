@@ -575,6 +575,15 @@ mod tests {
         message.split_once("FDNAME=").unwrap().1.to_owned()
     }
 
+    /// A socket that listens at `path`, as the manager gives it to the next process.
+    fn left_behind(path: &Path) -> Given {
+        let (sockets, manager) = sockets(8, Vec::new());
+        let bound = sockets.unix(path, &RIGHTS).unwrap();
+        let name = name_in(&heard(&manager).unwrap());
+        let descriptor = bound.listener.try_clone().unwrap().into();
+        Given { descriptor, name }
+    }
+
     #[test]
     fn a_socket_is_kept_over_a_restart_and_found_again() {
         let room = Room::new();
@@ -674,21 +683,12 @@ mod tests {
     fn a_socket_whose_file_was_replaced_is_not_taken_over() {
         let room = Room::new();
         let path = room.0.join("s");
-        let (first, manager) = sockets(8, Vec::new());
-        let bound = first.unix(&path, &RIGHTS).unwrap();
-        let name = name_in(&heard(&manager).unwrap());
-        let descriptor: OwnedFd = bound.listener.try_clone().unwrap().into();
-        drop(bound);
+        let given = left_behind(&path);
         fs::remove_file(&path).unwrap();
         drop(UnixListener::bind(&path).unwrap());
 
-        let (second, manager) = sockets(
-            8,
-            vec![Given {
-                descriptor,
-                name: name.clone(),
-            }],
-        );
+        let name = given.name.clone();
+        let (second, manager) = sockets(8, vec![given]);
         let _bound = second.unix(&path, &RIGHTS).unwrap();
         assert!(heard(&manager).unwrap().starts_with("FDSTORE=1"));
         second.serve();
@@ -703,12 +703,8 @@ mod tests {
     fn a_socket_that_is_no_longer_configured_is_closed_and_its_file_removed() {
         let room = Room::new();
         let path = room.0.join("s");
-        let (first, manager) = sockets(8, Vec::new());
-        let bound = first.unix(&path, &RIGHTS).unwrap();
-        let name = name_in(&heard(&manager).unwrap());
-        let descriptor: OwnedFd = bound.listener.try_clone().unwrap().into();
-        drop(bound);
-        let (second, manager) = sockets(8, vec![Given { descriptor, name }]);
+        let given = left_behind(&path);
+        let (second, manager) = sockets(8, vec![given]);
         assert!(path.exists());
         second.serve();
         assert!(!path.exists());
