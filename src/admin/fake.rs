@@ -111,17 +111,13 @@ fn times() -> Histogram {
 /// An online member on 127.0.0.1.
 pub(crate) fn member(text: &str, port: u16, weight: u16, capacity: u32) -> MemberView {
     MemberView {
-        member: Member {
-            name: name(text),
-            protocol: Protocol::Udp,
-            address: Address::Ip(([127, 0, 0, 1], port).into()),
+        member: Member::new(
+            name(text),
+            Protocol::Udp,
+            Address::Ip(([127, 0, 0, 1], port).into()),
             weight,
             capacity,
-            status: Status::Active,
-            wan_address: crate::config::model::Family::default(),
-            lan_address: crate::config::model::Family::default(),
-            cmd_out_address: None,
-        },
+        ),
         online: true,
         why: "answers".into(),
         next_try: None,

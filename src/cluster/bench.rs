@@ -11,7 +11,7 @@ use super::Cluster;
 use super::cluster_thread::{AtWork, ORDERS};
 use super::front::door::{Door, Held, Listens};
 use super::order::Order;
-use crate::config::model::{self, Address, Member, Name, Protocol, Status};
+use crate::config::model::{self, Address, Member, Name, Protocol};
 use crate::dispatch::session::MemberId;
 use crate::health::health_thread::HealthHandle;
 use crate::health::target::News;
@@ -97,17 +97,7 @@ impl Bench {
     }
 
     pub(super) fn add_member(&mut self, protocol: Protocol, address: Address) -> MemberId {
-        let member = Member {
-            name: Name::new("M1").unwrap(),
-            protocol,
-            address,
-            weight: 100,
-            capacity: 1000,
-            status: Status::Active,
-            wan_address: model::Family::default(),
-            lan_address: model::Family::default(),
-            cmd_out_address: None,
-        };
+        let member = Member::new(Name::new("M1").unwrap(), protocol, address, 100, 1000);
         let id = self.cluster.places(1).unwrap()[0];
         self.cluster.add_member(id, &member, Link::open(&member).unwrap());
         id

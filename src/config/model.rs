@@ -261,19 +261,30 @@ pub struct Member {
 }
 
 impl Member {
-    /// As [`Cluster::blank`].
-    pub(super) fn blank() -> Self {
+    /// An active member, everything else as it is when a file does not say it.
+    pub fn new(name: Name, protocol: Protocol, address: Address, weight: u16, capacity: u32) -> Self {
         Self {
-            name: Name("".into()),
-            protocol: Protocol::Unix,
-            address: Address::Path(PathBuf::new()),
-            weight: 0,
-            capacity: 1,
+            name,
+            protocol,
+            address,
+            weight,
+            capacity,
             status: Status::default(),
             wan_address: Family::default(),
             lan_address: Family::default(),
             cmd_out_address: None,
         }
+    }
+
+    /// As [`Cluster::blank`].
+    pub(super) fn blank() -> Self {
+        Self::new(
+            Name("".into()),
+            Protocol::Unix,
+            Address::Path(PathBuf::new()),
+            0,
+            1,
+        )
     }
 }
 

@@ -30,17 +30,13 @@ pub(super) struct Bench {
 const NAMES: [&str; 3] = ["A", "B", "C"];
 
 fn member(name: &str) -> model::Member {
-    model::Member {
-        name: Name::new(name).unwrap(),
-        protocol: Protocol::Udp,
-        address: Address::Ip("127.0.0.1:22222".parse().unwrap()),
-        weight: 100,
-        capacity: 1000,
-        status: Status::Active,
-        wan_address: model::Family::default(),
-        lan_address: model::Family::default(),
-        cmd_out_address: None,
-    }
+    model::Member::new(
+        Name::new(name).unwrap(),
+        Protocol::Udp,
+        Address::Ip("127.0.0.1:22222".parse().unwrap()),
+        100,
+        1000,
+    )
 }
 
 pub(super) fn rules() -> model::Cluster {

@@ -587,7 +587,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::config::model::{Address, Name, Protocol, Status};
+    use crate::config::model::{Address, Name, Protocol};
 
     /// A member that notes what it is told.
     #[derive(Debug, Default)]
@@ -632,17 +632,7 @@ mod tests {
 
     fn watch(round: &mut Round, whose: Whose, address: Address, rules: model::Health) -> Arc<Noted> {
         let follower = Arc::new(Noted::default());
-        let member = model::Member {
-            name: Name::new("M1").unwrap(),
-            protocol: Protocol::Udp,
-            address,
-            weight: 1,
-            capacity: 1,
-            status: Status::Active,
-            wan_address: crate::config::model::Family::default(),
-            lan_address: crate::config::model::Family::default(),
-            cmd_out_address: None,
-        };
+        let member = model::Member::new(Name::new("M1").unwrap(), Protocol::Udp, address, 1, 1);
         let message = Message::Watch {
             whose,
             member: Box::new(member),

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::time::Instant;
 
 use super::{Link, Refused, Sink};
-use crate::config::model::{Address, Member, Name, Protocol, Status};
+use crate::config::model::{Address, Member, Name, Protocol};
 use crate::protocol::cookie::Cookie;
 use crate::rim::now;
 use crate::rim::readiness::{Poller, Ready, Spot};
@@ -59,17 +59,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new(protocol: Protocol, address: Address) -> Self {
-        let member = Member {
-            name: Name::new("M1").unwrap(),
-            protocol,
-            address,
-            weight: 1,
-            capacity: 1,
-            status: Status::Active,
-            wan_address: crate::config::model::Family::default(),
-            lan_address: crate::config::model::Family::default(),
-            cmd_out_address: None,
-        };
+        let member = Member::new(Name::new("M1").unwrap(), protocol, address, 1, 1);
         let mut bench = Self {
             link: Link::open(&member).unwrap(),
             heard: Heard::default(),

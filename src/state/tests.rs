@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::encode::{Moment, Record};
 use super::{State, Tally, print};
-use crate::config::model::{self, Address, Name, Protocol, Status};
+use crate::config::model::{self, Address, Name, Protocol};
 use crate::dispatch::key::Key;
 use crate::dispatch::session::{Binding, MemberId, Sessions, Stage, Tick};
 
@@ -47,17 +47,7 @@ impl Drop for Scratch {
 
 fn member(port: u16) -> model::Member {
     let address = Address::Ip(([127, 0, 0, 1], port).into());
-    model::Member {
-        name: Name::new("RTPPROXY1").unwrap(),
-        protocol: Protocol::Udp,
-        address,
-        weight: 100,
-        capacity: 1000,
-        status: Status::Active,
-        wan_address: model::Family::default(),
-        lan_address: model::Family::default(),
-        cmd_out_address: None,
-    }
+    model::Member::new(Name::new("RTPPROXY1").unwrap(), Protocol::Udp, address, 100, 1000)
 }
 
 fn table() -> Sessions {

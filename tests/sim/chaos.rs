@@ -3,9 +3,7 @@
 use core::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use rtp_cluster::config::model::{
-    Address, CapacityLimit, Cluster, Family, Member, Name, Policy, Protocol, Status,
-};
+use rtp_cluster::config::model::{Address, CapacityLimit, Cluster, Member, Name, Policy, Protocol, Status};
 use rtp_cluster::dispatch::Dispatch;
 use rtp_cluster::dispatch::key::Key;
 use rtp_cluster::dispatch::outbox::Outbox;
@@ -44,21 +42,17 @@ impl World {
     fn definition(&mut self, of: usize) -> Member {
         let proxy = &self.proxies[of];
         let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 0, u8::try_from(of).expect("few")));
-        Member {
-            name: Name::new(&proxy.name).expect("a name"),
-            protocol: if proxy.is_datagram {
+        Member::new(
+            Name::new(&proxy.name).expect("a name"),
+            if proxy.is_datagram {
                 Protocol::Udp
             } else {
                 Protocol::Tcp
             },
-            address: Address::Ip((ip, 22222).into()),
-            weight: *self.chance.one(&[0, 1, 50, 100, 100]),
-            capacity: *self.chance.one(&[4, 1000, 1000]),
-            status: Status::Active,
-            wan_address: Family::default(),
-            lan_address: Family::default(),
-            cmd_out_address: None,
-        }
+            Address::Ip((ip, 22222).into()),
+            *self.chance.one(&[0, 1, 50, 100, 100]),
+            *self.chance.one(&[4, 1000, 1000]),
+        )
     }
 
     pub fn add_member(&mut self, of: usize) {
