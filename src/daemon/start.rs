@@ -240,14 +240,16 @@ fn ask_predecessor(options: &Options) -> Result<Predecessor, String> {
 
 fn takeover_failed(options: &Options, error: &io::Error) -> String {
     let socket = options.admin_socket.display();
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            "; no daemon is there (-s): start this one without -T"
+    let stays = format!("{socket}: cannot take over from the daemon there, which goes on: {error}");
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => format!(
+            "{socket}: no daemon is there to take over from: {error}; start this one without -T, or name its -s"
+        ),
+        io::ErrorKind::InvalidData => {
+            format!("{stays}; it may be a version without takeover: stop it, and start this one")
         }
-        io::ErrorKind::InvalidData => "; it may be a version without takeover: stop it, and start this one",
-        _ => "",
-    };
-    format!("{socket}: cannot take over from the daemon there, which goes on: {error}{remedy}")
+        _ => stays,
+    }
 }
 
 /// The log, and what is to be told of it.

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 
 use super::encode::{self, Found, HEADER, RECORD_MAX, Record};
 use super::writer::Disk;
@@ -71,7 +72,13 @@ impl Directory {
             .write(true)
             .mode(0o600)
             .open(path.join("lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            Errno::WOULDBLOCK => io::Error::new(
+                io::ErrorKind::WouldBlock,
+                "another rtp_cluster writes it, as one does that is being taken over from",
+            ),
+            _ => error.into(),
+        })?;
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
