@@ -14,7 +14,7 @@ use super::order::Order;
 use crate::config::model::{self, Address, Member, Name, Protocol};
 use crate::dispatch::session::MemberId;
 use crate::health::health_thread::HealthHandle;
-use crate::health::target::News;
+use crate::health::news::News;
 use crate::link::Link;
 use crate::rim::now;
 use crate::rim::readiness::Poller;

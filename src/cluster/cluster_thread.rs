@@ -23,7 +23,7 @@ use crate::config::model::{self, Status};
 use crate::dispatch::counters::Count;
 use crate::dispatch::session::MemberId;
 use crate::health::health_thread::Whose;
-use crate::health::target::News;
+use crate::health::news::News;
 use crate::link::Link;
 use crate::rim::readiness::{Poller, Ready};
 use crate::rim::{Thread, now, spawn, wall};

@@ -12,7 +12,7 @@ use super::order::Watch;
 use super::{Cluster, Out, tokens};
 use crate::dispatch::outbox::Send;
 use crate::dispatch::session::MemberId;
-use crate::health::target::News;
+use crate::health::news::News;
 use crate::link::{Link, Refused, Sink};
 use crate::protocol::cookie::Cookie;
 use crate::rim::alarms::Alarms;

@@ -36,7 +36,7 @@ use crate::dispatch::session::MemberId;
 use crate::dispatch::view::{ClusterView, MemberView, Summary};
 use crate::dispatch::{Dispatch, Total};
 use crate::health::health_thread::{Follower, Health, Whose};
-use crate::health::target::News;
+use crate::health::news::News;
 use crate::link::Link;
 use crate::protocol::command::Verb;
 use crate::rim::feed::Feed;

@@ -1,7 +1,7 @@
 //! What other threads want of a cluster's loop, as messages. `W` is what belongs to that loop alone.
 
 use crate::dispatch::session::MemberId;
-use crate::health::target::News;
+use crate::health::news::News;
 
 /// Which of the times that a member has been given to the health thread: what that says of the one before, of another
 /// RTPproxy perhaps, counts no more.

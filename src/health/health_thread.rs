@@ -13,8 +13,9 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
-use super::target::{Ended, Key, News, Target};
-use super::watch::{Answer, Change, State};
+use super::news::News;
+use super::target::{Key, Target};
+use super::watch::{Change, Ended, State};
 use crate::config::model;
 use crate::link::Refused;
 use crate::rim::alarms::Alarms;
@@ -266,7 +267,7 @@ impl Round {
             tell_all(target, &it, waits);
         }
         if let Some(ended) = ended {
-            self.ended(now, place, &ended);
+            self.ended(now, place, ended);
         }
         if let Some(active) = active {
             self.look_at_drain(place, active);
@@ -308,7 +309,7 @@ impl Round {
             }
             Message::Refused(whose, why) => {
                 if let Some(place) = self.of.get(&whose).copied() {
-                    self.ended(now, place, &Ended::Refused(why));
+                    self.ended(now, place, Ended::Refused(why));
                     self.set_alarm(place);
                 }
             }
@@ -474,26 +475,14 @@ impl Round {
     }
 
     /// A probe has ended, or a command was refused.
-    fn ended(&mut self, now: Instant, place: usize, ended: &Ended) {
+    fn ended(&mut self, now: Instant, place: usize, ended: Ended) {
         let Some(target) = self.targets.get_mut(place) else {
             return;
         };
         let rules = target.rules();
-        // Asked of the clusters only where it matters, and that is seldom.
-        if *ended == Ended::Answered(Answer::Version)
-            && !target.watch.probation(&rules).is_zero()
-            && target
-                .followers
-                .iter()
-                .any(|following| !following.follower.has_takers())
-        {
-            target.watch.is_needed();
-        }
-        let change = match *ended {
-            Ended::Answered(answer) => target.watch.answered(now, &rules, answer),
-            Ended::Missed => target.watch.missed(now, &rules),
-            Ended::Refused(why) => target.watch.refused(now, &rules, why),
-        };
+        let followers = &target.followers;
+        let is_lonely = || followers.iter().any(|following| !following.follower.has_takers());
+        let change = target.watch.ended(now, &rules, ended, is_lonely);
         let answered = matches!(ended, Ended::Answered(_));
         for following in &target.followers {
             following.follower.leave(News::Probed(answered));
@@ -568,15 +557,9 @@ fn post(target: &Target<Following>, change: &Change) {
     if target.watch.state() != State::Online {
         tell_all(target, &News::TriedAgain(target.watch.due()), true);
     }
-    let why = target.reason();
-    let news = match change {
-        Change::None => return,
-        Change::Online => News::State { online: true, why },
-        Change::Offline(_) => News::State { online: false, why },
-        Change::Absent(_) | Change::Still(_) => News::Absent(why),
-        Change::Restarted { last_good } => News::Restarted(*last_good),
-    };
-    tell_all(target, &news, false);
+    if let Some(news) = News::of(change, target.reason()) {
+        tell_all(target, &news, false);
+    }
 }
 
 #[cfg(test)]
@@ -586,6 +569,7 @@ mod tests {
 
     use parking_lot::Mutex;
 
+    use super::super::watch::Answer;
     use super::*;
     use crate::config::model::{Address, Name, Protocol};
 

@@ -1,5 +1,5 @@
 //! Whether one member is online: probes and time in, changes out. Pure: `health_thread.rs` asks what to send next
-//! ([`Watch::next`]), sends it, and says how it ended ([`Watch::answered`], [`Watch::missed`], [`Watch::refused`]).
+//! ([`Watch::next`]), sends it, and says how it ended ([`Watch::ended`]).
 //!
 //! ```text
 //!            V: answered `rise` times in a row
@@ -152,6 +152,17 @@ pub enum Change {
         /// When that heartbeat was answered.
         last_good: Instant,
     },
+}
+
+/// How a probe that decides has ended.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Ended {
+    /// It was answered.
+    Answered(Answer),
+    /// It was not.
+    Missed,
+    /// Its socket refused.
+    Refused(Refused),
 }
 
 /// One member under watch.
@@ -364,6 +375,25 @@ impl Watch {
         }
         self.forgiven = false;
         self.fail(now, rules, now, Why::Refused(why))
+    }
+
+    /// A probe that decides has ended, or a command was refused. `is_lonely` says whether a cluster has nobody else who
+    /// takes new calls; it is asked only where it matters, and that is seldom.
+    pub fn ended(
+        &mut self,
+        now: Instant,
+        rules: &Health,
+        ended: Ended,
+        is_lonely: impl FnOnce() -> bool,
+    ) -> Change {
+        if ended == Ended::Answered(Answer::Version) && !self.probation(rules).is_zero() && is_lonely() {
+            self.is_needed();
+        }
+        match ended {
+            Ended::Answered(answer) => self.answered(now, rules, answer),
+            Ended::Missed => self.missed(now, rules),
+            Ended::Refused(why) => self.refused(now, rules, why),
+        }
     }
 
     /// Its name has no address: it was not even asked.

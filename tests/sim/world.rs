@@ -15,15 +15,17 @@ use rtp_cluster::dispatch::key::Key;
 use rtp_cluster::dispatch::outbox::Outbox;
 use rtp_cluster::dispatch::rewrite::Origin;
 use rtp_cluster::dispatch::session::MemberId;
-use rtp_cluster::health::target::News;
+use rtp_cluster::health::news::News;
+use rtp_cluster::health::watch::Ended;
+use rtp_cluster::link::Refused;
 use rtp_cluster::protocol::cookie::{self, Cookie};
-
 use rtp_cluster::protocol::reply::is_error;
+use rustix::io::Errno;
 
 use super::books::Books;
 use super::calls::{Call, Kind, Phase};
 use super::chance::Chance;
-use super::prober::{Ended, Prober, Said};
+use super::prober::{Prober, Said};
 use super::proxy::{Mode, Open, Proxy, Way};
 
 /// SIP servers; the first ones speak UDP.
@@ -272,7 +274,7 @@ impl World {
                 if matches!(way, Way::Dispatcher(_)) {
                     self.core.refused(now, id, &mut self.out);
                 }
-                self.probe(id, |_, _| Some(Ended::Refused));
+                self.probe(id, |_, _| Some(Ended::Refused(Refused(Errno::CONNREFUSED))));
             }
             In::Broken(Way::Dispatcher(id), cookie) => self.core.broken(now, id, cookie, &mut self.out),
             In::Broken(Way::Prober(id), cookie) => self.probe(id, |prober, _| prober.broken(cookie)),
@@ -375,22 +377,22 @@ impl World {
     /// Something happens to who watches over a member.
     fn probe(&mut self, id: MemberId, act: impl FnOnce(&mut Prober, &mut Said) -> Option<Ended>) {
         let now = self.at();
-        let takers = self.core.has_takers_online();
+        let is_lonely = !self.core.has_takers_online();
         let Some(prober) = self.probers.iter_mut().find(|p| p.id == id) else {
             return;
         };
         let mut said = Said::default();
         if let Some(ended) = act(prober, &mut said) {
-            prober.ended(now, &ended, takers, &mut said);
+            prober.ended(now, ended, is_lonely, &mut said);
         }
-        let (proxy, is_online) = (prober.proxy, prober.is_online());
+        let (proxy, is_online, active) = (prober.proxy, prober.is_online(), said.active());
         for (cookie, text) in said.sends {
             self.transmit(proxy, Way::Prober(id), cookie, false, &text);
         }
         for news in said.news {
             self.plan(Duration::from_micros(50), Event::In(In::News(id, news)));
         }
-        if let Some(active) = said.active {
+        if let Some(active) = active {
             let draining = self
                 .core
                 .member_of(id)
