@@ -98,7 +98,8 @@ impl Probes {
         self.known.clear();
     }
 
-    /// A probe that decides, and beside it a question for each capability that is not known yet.
+    /// A question for each capability that is not known yet, and after them a probe that decides: who answers in turn is
+    /// online only when it is known what he can, so that the first call is not made without its notification.
     pub fn ask(&mut self, now: Instant, probe: Probe, timeout: Duration) -> Vec<Message> {
         let is_known = |number: &u64| {
             let asked = Ask::Capability(*number);
@@ -106,10 +107,7 @@ impl Probes {
                 || self.flying.iter().any(|flying| flying.ask == asked)
         };
         let unknown = CAPABILITIES.into_iter().filter(|number| !is_known(number));
-        let asks: Vec<Ask> = [Ask::Probe(probe)]
-            .into_iter()
-            .chain(unknown.map(Ask::Capability))
-            .collect();
+        let asks: Vec<Ask> = unknown.map(Ask::Capability).chain([Ask::Probe(probe)]).collect();
         let messages = asks.into_iter().map(|ask| {
             self.serial = self.serial.wrapping_add(1);
             self.flying.push(Flying {
@@ -263,6 +261,28 @@ fn counted(text: &[u8]) -> (Answer, Option<SessionCounts>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_answers_in_turn_is_known_before_he_is_online() {
+        let now = crate::rim::now();
+        let mut probes = Probes::new(1, false);
+        let asked = probes.ask(now, Probe::Version, Duration::from_secs(1));
+        let mut told = 0;
+        let answers: Vec<_> = asked
+            .into_iter()
+            .map(|(cookie, text)| {
+                let reply: &[u8] = if text.ends_with(b" V\n") {
+                    b"20040107"
+                } else {
+                    b"1"
+                };
+                probes.reply(now, cookie, reply, &mut |_| told += 1)
+            })
+            .collect();
+        assert_eq!(told, CAPABILITIES.len());
+        assert_eq!(answers.iter().flatten().count(), 1);
+        assert_eq!(answers.last(), Some(&Some(Answer::Version)));
+    }
 
     #[test]
     fn a_count_that_is_none_is_unknown_and_an_error_is_an_answer() {
