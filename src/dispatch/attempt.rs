@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::event::Why;
 use super::rewrite::Origin;
 use super::session::{MemberId, Tick};
-use crate::protocol::command::{Command, Verb};
+use crate::protocol::command::{self, Command, Verb};
 use crate::protocol::cookie::Cookie;
 
 /// A transaction's place and which of those that have had it.
@@ -297,6 +297,21 @@ impl<C> Transaction<C> {
         self.exchanges
             .iter()
             .any(|exchange| exchange.member == member && !exchange.asked)
+    }
+
+    /// Whether it makes a new stream: a U without the other side's tag.
+    pub fn makes_a_stream(&self) -> bool {
+        let command = command::parse(&self.text);
+        self.key.verb == Verb::Update
+            && !self.key.ends
+            && command.is_ok_and(|command| command.to_tag.is_none())
+    }
+
+    /// Whether `member` was asked for the call and has not said: it may have had it before this command came.
+    pub fn may_have_been_at(&self, member: MemberId) -> bool {
+        let mut exchanges = self.exchanges.iter();
+        exchanges
+            .any(|exchange| exchange.member == member && exchange.asked && exchange.fate != Fate::Answered)
     }
 
     /// The letter of what is sent to members, which is that of the command unless they are asked for its home.

@@ -911,8 +911,8 @@ fn delete_all_empties_the_table_and_is_repeated_where_it_was_missed() {
     assert_eq!(bench.one_sent().2, "X");
 }
 
-#[test]
-fn a_full_table_serves_calls_unbound() {
+/// A table with room for one call, which is there.
+fn full() -> Bench {
     let rules = model::Cluster {
         sessions: model::Sessions {
             max: 1,
@@ -922,6 +922,12 @@ fn a_full_table_serves_calls_unbound() {
     };
     let mut bench = Bench::with(&rules, &NAMES);
     bench.call("c1");
+    bench
+}
+
+#[test]
+fn a_full_table_serves_calls_unbound() {
+    let mut bench = full();
     let home = bench.call("c2");
     assert_eq!(bench.home("c2"), None);
     bench.command("L c2 192.0.2.2 5000 from to");
@@ -943,15 +949,7 @@ fn a_full_table_serves_calls_unbound() {
 
 #[test]
 fn the_streams_of_a_call_that_found_no_room_are_on_one_member() {
-    let rules = model::Cluster {
-        sessions: model::Sessions {
-            max: 1,
-            ..rules().sessions
-        },
-        ..rules()
-    };
-    let mut bench = Bench::with(&rules, &NAMES);
-    bench.call("c1");
+    let mut bench = full();
     let mut homes = std::collections::BTreeSet::new();
     for call in 0..40 {
         let sent: Vec<_> = (0..2)
@@ -1652,4 +1650,49 @@ fn a_call_that_could_not_move_is_ended_at_its_home_when_it_moves_later() {
     bench.online(old, true);
     let (member, _, text) = bench.one_sent();
     assert_eq!((member, text.as_str()), (old, "D c1 from to"));
+}
+
+#[test]
+fn a_stream_that_may_have_been_made_after_the_delete_of_its_call_is_ended() {
+    let mut bench = Bench::new();
+    let home = bench.call("c1");
+    let update = bench.command("U c1 192.0.2.1 4002 from;2");
+    bench.one_sent();
+    bench.command("D c1 from to");
+    let (_, cookie, _) = bench.one_sent();
+    bench.answer(home, cookie, "0");
+    bench.pass(ANSWER_WITHIN);
+    assert_eq!(bench.got(update).as_deref(), Some("E997"));
+    let sent = bench.take_sent();
+    let delete = sent.iter().find(|(_, _, text)| text.starts_with('D'));
+    let (member, _, text) = delete.expect("it is ended");
+    assert_eq!((*member, text.as_str()), (home, "D c1 from;2"));
+}
+
+#[test]
+fn a_call_is_not_ended_by_its_re_invite_at_a_member_that_has_not_said_whether_it_has_it() {
+    let mut bench = Bench::new();
+    bench.command("U c1 192.0.2.1 4000 from to");
+    assert!(bench.take_sent().iter().all(|(_, _, text)| text.starts_with('Q')));
+    bench.pass(ANSWER_WITHIN);
+    let sent = bench.take_sent();
+    assert!(sent.iter().any(|(_, _, text)| text.starts_with('U')), "{sent:?}");
+    bench.pass(ANSWER_WITHIN * 2);
+    let sent = bench.take_sent();
+    assert!(sent.iter().all(|(_, _, text)| !text.starts_with('D')), "{sent:?}");
+}
+
+#[test]
+fn a_late_session_is_undone_without_room_for_a_binding_too() {
+    let mut bench = full();
+    bench.command("U c2 192.0.2.1 4000 from;1");
+    let (slow, late, _) = bench.one_sent();
+    bench.pass(ms(251));
+    let sent = bench.take_sent();
+    let (other, cookie, _) = sent.into_iter().find(|(member, ..)| *member != slow).unwrap();
+    bench.answer(other, cookie, "35000 192.0.2.9");
+    assert_eq!(bench.home("c2"), None);
+    bench.answer(slow, late, "36000 192.0.2.8");
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (slow, "D c2 from;1"));
 }

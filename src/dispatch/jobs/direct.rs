@@ -49,6 +49,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             Event::Failed(home)
                 if t.key.verb == Verb::Update && !self.member(home).is_some_and(Member::serves) =>
             {
+                self.end_with_its_call(now, t, home, out);
                 Next::Again(Asked::Not)
             }
             Event::Failed(home) => self.home_failed(now, t, Some(home), out),
@@ -64,21 +65,37 @@ impl<C, L: Clone> Dispatch<C, L> {
             return;
         }
         let (tick, hash) = (self.tick(now), t.key.hash);
-        match self.sessions.peek(tick, hash, t.call_id()) {
-            Some(known) if known.member == home && known.stage == Stage::Ended => {
-                self.delete_created(now, home, &t.text, out);
-            }
-            Some(_) => {}
-            None => {
-                let bound = self.sessions.bind(tick, hash, t.call_id(), home, Stage::Bound);
-                if bound.is_ok() {
-                    self.total(Total::SessionsBound);
-                }
+        if self.has_ended(now, t, home) {
+            self.delete_created(now, home, &t.text, out);
+        } else if self.sessions.peek(tick, hash, t.call_id()).is_none() {
+            let bound = self.sessions.bind(tick, hash, t.call_id(), home, Stage::Bound);
+            if bound.is_ok() {
+                self.total(Total::SessionsBound);
             }
         }
     }
 
-    /// The home did not answer, and nobody else can. A delete is carried out when it is back.
+    /// Whether the call has been deleted at its home.
+    fn has_ended(&self, now: Instant, t: &Transaction<C>, home: MemberId) -> bool {
+        let known = self.sessions.peek(self.tick(now), t.key.hash, t.call_id());
+        known.is_some_and(|known| known.member == home && known.stage == Stage::Ended)
+    }
+
+    /// A stream that its home may have made after the call's delete, and has not told of, is ended.
+    fn end_with_its_call(
+        &mut self,
+        now: Instant,
+        t: &Transaction<C>,
+        home: MemberId,
+        out: &mut Outbox<C, L>,
+    ) {
+        if t.makes_a_stream() && self.has_ended(now, t, home) {
+            self.delete_created(now, home, &t.text, out);
+        }
+    }
+
+    /// The home did not answer, and nobody else can. A delete is carried out when it is back; what may have been made there
+    /// after its call's delete is ended.
     fn home_failed(
         &mut self,
         now: Instant,
@@ -87,6 +104,9 @@ impl<C, L: Clone> Dispatch<C, L> {
         out: &mut Outbox<C, L>,
     ) -> Next {
         if t.key.verb != Verb::Delete {
+            if let Some(home) = home {
+                self.end_with_its_call(now, t, home, out);
+            }
             return self.fail_with(t, own::HOME_SILENT, out);
         }
         if let Some(home) = home {

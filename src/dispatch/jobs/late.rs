@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::super::attempt::{Job, Transaction};
 use super::super::outbox::{Note, Outbox};
-use super::super::session::MemberId;
+use super::super::session::{MemberId, Stage};
 use super::super::{ANSWER_WITHIN, Dispatch};
 use super::{Answer, Event, Next};
 use crate::protocol::command::Verb;
@@ -50,9 +50,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         let (tick, from) = (self.tick(now), answer.from);
         let home = self.sessions.find(tick, t.key.hash, t.call_id());
-        let home = home.map(|binding| binding.member).filter(|home| *home != from);
+        let home = home.map(|binding| binding.member);
+        if home == Some(from) {
+            return;
+        }
         if t.asks() == Verb::Update {
-            if home.is_some() {
+            // Without a binding, for which there was no room, it is where the first answer came from.
+            if home.is_some() || !t.may_have_been_at(from) {
                 self.undo(now, from, &t.text, out);
             }
         } else if let Some(home) = home {
@@ -65,7 +69,8 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// A U that was never answered may have created a session all the same.
+    /// A U that was never answered may have created a session all the same. That is undone unless the call is there, or may
+    /// have been there before.
     pub(super) fn undo_unanswered(
         &mut self,
         now: Instant,
@@ -73,14 +78,15 @@ impl<C, L: Clone> Dispatch<C, L> {
         silent: &[MemberId],
         out: &mut Outbox<C, L>,
     ) {
-        if t.asks() == Verb::Update {
-            for id in silent
-                .iter()
-                .filter(|id| !self.is_at(now, &t.text, **id))
-                .copied()
-                .collect::<Vec<_>>()
-            {
-                self.undo(now, id, &t.text, out);
+        if t.asks() != Verb::Update {
+            return;
+        }
+        for id in silent {
+            let known = self.sessions.peek(self.tick(now), t.key.hash, t.call_id());
+            let known = known.filter(|known| known.stage != Stage::Ended);
+            let stays = known.map_or(t.may_have_been_at(*id), |home| home.member == *id);
+            if !stays {
+                self.undo(now, *id, &t.text, out);
             }
         }
     }
