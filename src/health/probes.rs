@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 use super::news::News;
-use super::watch::{Answer, Probe};
+use super::watch::{Answer, Ended, Probe};
 use crate::protocol::cookie::Cookie;
 use crate::protocol::reply::{SessionCounts, parse_info};
 
@@ -51,6 +51,8 @@ pub struct Probes {
     known: Vec<(u64, bool)>,
     /// What it last said in place of an answer.
     said: String,
+    /// Whether it has answered `V`, and is asked still what it can.
+    awaited: bool,
     is_datagram: bool,
     serial: u32,
     nonce: u64,
@@ -63,6 +65,7 @@ impl Probes {
             flying: Vec::new(),
             known: Vec::new(),
             said: String::new(),
+            awaited: false,
             is_datagram,
             serial: 0,
             nonce,
@@ -90,6 +93,7 @@ impl Probes {
     /// Nothing that is under way counts any more.
     pub fn give_up(&mut self) {
         self.flying.clear();
+        self.awaited = false;
     }
 
     /// Nor what it has said that it can: it may be another one when it answers next.
@@ -98,8 +102,7 @@ impl Probes {
         self.known.clear();
     }
 
-    /// A question for each capability that is not known yet, and after them a probe that decides: who answers in turn is
-    /// online only when it is known what he can, so that the first call is not made without its notification.
+    /// A probe that decides, and beside it a question for each capability that is not known yet.
     pub fn ask(&mut self, now: Instant, probe: Probe, timeout: Duration) -> Vec<Message> {
         let is_known = |number: &u64| {
             let asked = Ask::Capability(*number);
@@ -107,7 +110,10 @@ impl Probes {
                 || self.flying.iter().any(|flying| flying.ask == asked)
         };
         let unknown = CAPABILITIES.into_iter().filter(|number| !is_known(number));
-        let asks: Vec<Ask> = unknown.map(Ask::Capability).chain([Ask::Probe(probe)]).collect();
+        let asks: Vec<Ask> = [Ask::Probe(probe)]
+            .into_iter()
+            .chain(unknown.map(Ask::Capability))
+            .collect();
         let messages = asks.into_iter().map(|ask| {
             self.serial = self.serial.wrapping_add(1);
             self.flying.push(Flying {
@@ -179,32 +185,50 @@ impl Probes {
         messages.collect()
     }
 
-    /// Gives up what is overdue, and says whether that was a probe that decides.
-    pub fn overdue(&mut self, now: Instant) -> bool {
+    /// Gives up what is overdue.
+    pub fn overdue(&mut self, now: Instant) -> Option<Ended> {
         let decides = |flying: &Flying| flying.deadline <= now && matches!(flying.ask, Ask::Probe(_));
         let missed = self.flying.iter().any(decides);
         self.flying.retain(|flying| flying.deadline > now);
-        missed
+        if missed {
+            Some(Ended::Missed)
+        } else {
+            self.known_by_now()
+        }
     }
 
-    /// A reply without its cookie: what it tells, and the answer, where it is one to a probe that decides.
+    /// Who has answered `V` is there when it is also known, or will not be, what he can: the calls of the moment between
+    /// would be made as if he could nothing, without their notifications.
+    fn known_by_now(&mut self) -> Option<Ended> {
+        let asked = |flying: &Flying| matches!(flying.ask, Ask::Capability(_));
+        if !self.awaited || self.flying.iter().any(asked) {
+            return None;
+        }
+        self.awaited = false;
+        Some(Ended::Answered(Answer::Version))
+    }
+
+    /// A reply without its cookie: what it tells, and how a probe that decides has ended with it.
     pub fn reply(
         &mut self,
         now: Instant,
         cookie: Cookie,
         text: &[u8],
         tell: &mut dyn FnMut(News),
-    ) -> Option<Answer> {
+    ) -> Option<Ended> {
         let flying = self.take(cookie)?;
         let answer = match flying.ask {
             Ask::Capability(number) => {
                 let has = text == b"1";
                 self.known.push((number, has));
                 tell(News::Capability(number, has));
-                return None;
+                return self.known_by_now();
             }
             Ask::Probe(Probe::Version) => match text {
-                b"20040107" => Answer::Version,
+                b"20040107" => {
+                    self.awaited = true;
+                    return self.known_by_now();
+                }
                 text if text.starts_with(b"E") => Answer::Odd,
                 _ => Answer::WrongVersion,
             },
@@ -225,13 +249,15 @@ impl Probes {
             let excerpt = text.get(..SAID_MAX).unwrap_or(text);
             self.said = excerpt.escape_ascii().to_string();
         }
-        Some(answer)
+        Some(Ended::Answered(answer))
     }
 
-    /// The connection that one was on has broken. Says whether that was a probe that decides.
-    pub fn broken(&mut self, cookie: Cookie) -> bool {
-        self.take(cookie)
-            .is_some_and(|flying| matches!(flying.ask, Ask::Probe(_)))
+    /// The connection that one was on has broken.
+    pub fn broken(&mut self, cookie: Cookie) -> Option<Ended> {
+        match self.take(cookie)?.ask {
+            Ask::Probe(_) => Some(Ended::Missed),
+            Ask::Capability(_) => self.known_by_now(),
+        }
     }
 
     fn take(&mut self, cookie: Cookie) -> Option<Flying> {
@@ -263,25 +289,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_answers_in_turn_is_known_before_he_is_online() {
+    fn who_answers_is_known_before_he_is_online() {
         let now = crate::rim::now();
+        let timeout = Duration::from_secs(1);
+        let online = Some(Ended::Answered(Answer::Version));
         let mut probes = Probes::new(1, false);
-        let asked = probes.ask(now, Probe::Version, Duration::from_secs(1));
+        let mut asked = probes.ask(now, Probe::Version, timeout).into_iter();
+        let (version, text) = asked.next().unwrap();
+        assert!(text.ends_with(b" V\n"));
+        assert_eq!(probes.reply(now, version, b"20040107", &mut |_| ()), None);
         let mut told = 0;
-        let answers: Vec<_> = asked
-            .into_iter()
-            .map(|(cookie, text)| {
-                let reply: &[u8] = if text.ends_with(b" V\n") {
-                    b"20040107"
-                } else {
-                    b"1"
-                };
-                probes.reply(now, cookie, reply, &mut |_| told += 1)
-            })
-            .collect();
+        let (last, _) = asked.next_back().unwrap();
+        for (cookie, _) in asked {
+            assert_eq!(probes.reply(now, cookie, b"1", &mut |_| told += 1), None);
+        }
+        assert_eq!(probes.reply(now, last, b"0", &mut |_| told += 1), online);
         assert_eq!(told, CAPABILITIES.len());
-        assert_eq!(answers.iter().flatten().count(), 1);
-        assert_eq!(answers.last(), Some(&Some(Answer::Version)));
+
+        // Who does not say it is there all the same when his time is up.
+        probes.forget();
+        let asked = probes.ask(now, Probe::Version, timeout);
+        assert_eq!(probes.reply(now, asked[0].0, b"20040107", &mut |_| ()), None);
+        assert_eq!(probes.overdue(now), None);
+        assert_eq!(probes.overdue(now + timeout), online);
     }
 
     #[test]

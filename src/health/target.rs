@@ -299,16 +299,14 @@ impl<F> Target<F> {
             .again(now)
             .into_iter()
             .fold(None, |refused, message| refused.or(self.put(now, message, spot)));
-        let missed = self.probes.overdue(now);
-        if missed {
+        let overdue = self.probes.overdue(now);
+        if overdue == Some(Ended::Missed) {
             let mut heard = Heard::default();
             if let Some(link) = &mut self.link {
                 link.renew(now, self.key.rules.timeout, spot, &mut heard);
             }
         }
-        ended
-            .or(refused.map(Ended::Refused))
-            .or(missed.then_some(Ended::Missed))
+        ended.or(refused.map(Ended::Refused)).or(overdue)
     }
 
     /// Its link is ready. `Some` when a probe that decides has ended.
@@ -330,13 +328,10 @@ impl<F> Target<F> {
     fn take(&mut self, now: Instant, heard: Heard, tell: &mut dyn FnMut(News)) -> Option<Ended> {
         let mut ended = None;
         for (cookie, text) in heard.replies {
-            let answer = self.probes.reply(now, cookie, &text, tell);
-            ended = answer.map(Ended::Answered).or(ended);
+            ended = self.probes.reply(now, cookie, &text, tell).or(ended);
         }
         for cookie in heard.broken {
-            if self.probes.broken(cookie) {
-                ended = ended.or(Some(Ended::Missed));
-            }
+            ended = ended.or(self.probes.broken(cookie));
         }
         if let Some(refused) = heard.refused {
             self.probes.give_up();

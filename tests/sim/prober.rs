@@ -61,7 +61,7 @@ impl Prober {
     /// Time has passed.
     pub fn alarm(&mut self, now: Instant, said: &mut Said) -> Option<Ended> {
         said.sends.extend(self.probes.again(now));
-        self.probes.overdue(now).then_some(Ended::Missed)
+        self.probes.overdue(now)
     }
 
     /// Asks what is to be asked now.
@@ -77,15 +77,13 @@ impl Prober {
     }
 
     pub fn reply(&mut self, now: Instant, cookie: Cookie, text: &[u8], said: &mut Said) -> Option<Ended> {
-        let answer = self
-            .probes
-            .reply(now, cookie, text, &mut |news| said.news.push(news));
-        answer.map(Ended::Answered)
+        self.probes
+            .reply(now, cookie, text, &mut |news| said.news.push(news))
     }
 
     /// The connection of a probe broke.
     pub fn broken(&mut self, cookie: Cookie) -> Option<Ended> {
-        self.probes.broken(cookie).then_some(Ended::Missed)
+        self.probes.broken(cookie)
     }
 
     /// A probe that decides has ended, or a command was refused.
