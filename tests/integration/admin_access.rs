@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, UdpSocket};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -14,7 +14,9 @@ use std::thread;
 use rustix::process::{Pid, Resource, Rlimit, geteuid, prlimit};
 
 use crate::support::bed::Bed;
+use crate::support::daemon::{Apart, Daemon, Files, cluster, config, config_of};
 use crate::support::fake::Fault;
+use crate::support::member;
 use crate::support::place::Place;
 use crate::support::wait::{self, LONG};
 
@@ -354,6 +356,44 @@ fn the_administrator_has_descriptors_of_his_own() {
         bed.daemon.log()
     );
     drop(crowd);
+}
+
+#[test]
+fn a_silent_name_server_keeps_no_administrator_waiting_for_long() {
+    let place = Place::new();
+    let at = member::own_address();
+    let Ok(server) = UdpSocket::bind((at, 53)) else {
+        println!("nobody but root is a name server");
+        return;
+    };
+    server.set_read_timeout(Some(LONG)).expect("a time-out");
+    let resolver = place.path("resolv.conf");
+    fs::write(
+        &resolver,
+        format!("nameserver {at}\noptions timeout:30 attempts:2\n"),
+    )
+    .expect("a file");
+    let files = Files::in_place(&place);
+    let Some(daemon) = Daemon::start_apart(
+        &place,
+        &config(&files.control, &[], ""),
+        Apart::with_file(&resolver, "/etc/resolv.conf"),
+    ) else {
+        println!("the resolver cannot be changed for one process here: that wants mount namespaces");
+        return;
+    };
+    let moved = cluster("C1", "UDP", "control.test:22222", &[], "");
+    fs::write(&files.config, config_of(&[moved])).expect("it can be written");
+    let mut waits = Admin::at(&files.admin);
+    waits.send("reload\n");
+    server.recv(&mut [0; 512]).expect("the name is looked up");
+    // The resolver goes on asking for longer than these wait.
+    daemon.admin_ok("ls");
+    let reply = waits.reply();
+    assert!(
+        reply.contains("control.test:22222: the name server did not answer"),
+        "{reply}"
+    );
 }
 
 #[test]

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, prlimit, setrlim
 
 use crate::support::bed::{answer, create, delete, listed};
 use crate::support::client::{self, Datagrams, Kept};
-use crate::support::daemon::{Daemon, Listed, cluster, config_of, program};
+use crate::support::daemon::{Apart, Daemon, Listed, cluster, config_of, program};
 use crate::support::fake::{FakeMember, Fault};
 use crate::support::member::{CONTROL_PORT, own_address};
 use crate::support::place::Place;
@@ -117,6 +117,14 @@ impl Any {
             Self::Unix(kept) => kept.send(bytes),
             Self::Tcp(kept) => kept.send(bytes),
         }
+    }
+
+    /// Where the other side may have closed already, as it may: what it said can be read all the same.
+    fn send_while_open(&mut self, bytes: &[u8]) {
+        drop(match self {
+            Self::Unix(kept) => kept.stream().write_all(bytes),
+            Self::Tcp(kept) => kept.stream().write_all(bytes),
+        });
     }
 
     fn line(&mut self) -> Option<String> {
@@ -263,8 +271,8 @@ fn what_is_too_long_is_refused_and_reaches_no_member() {
             let mut kept = Any::to(at);
             // What came before it is answered, what comes behind it is not.
             kept.send(b"V\n");
-            kept.send(&text);
-            kept.send(b"\nV\n");
+            kept.send_while_open(&text);
+            kept.send_while_open(b"\nV\n");
             assert_eq!(kept.line().as_deref(), Some("20040107"));
             assert_eq!(
                 kept.line().as_deref(),
@@ -793,6 +801,37 @@ fn the_same_cookie_of_another_sender_is_another_command() {
         assert!(doors.members[0].has(call));
     }
     assert_eq!(doors.seen("U"), 2);
+}
+
+/// Each of its commands wants a connection of its own.
+#[test]
+fn without_descriptors_a_member_over_unix_has_those_that_it_needs() {
+    let place = Place::new();
+    let member = RealMember::start(&place, "r1");
+    let listed = Listed {
+        protocol: "UNIX",
+        ..Listed::udp("R1", &member.at(Transport::Unix).expect("a path").to_string())
+    };
+    let control = SocketAddr::from((own_address(), CONTROL_PORT));
+    let clusters = [cluster("C1", "TCP", &control.to_string(), &[listed], "")];
+    let daemon = Daemon::start_apart(&place, &config_of(&clusters), Apart::with_descriptors(64));
+    let daemon = daemon.expect("anybody may have less");
+    daemon.wait_members(1, 0);
+    let mut known = Kept::tcp(control);
+    assert_eq!(known.ask("V"), "20040107");
+    let crowd: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(control).expect("the system accepts for it"))
+        .collect();
+    wait::until_true("it accepts no more", LONG, || {
+        daemon
+            .log()
+            .contains("accepting pauses: few descriptors are left")
+    });
+    for number in 0..50 {
+        let reply = known.ask(&create(&format!("call-{number}")));
+        assert!(client::media(&reply).0 > 0, "{reply}");
+    }
+    drop(crowd);
 }
 
 #[test]

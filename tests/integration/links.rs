@@ -120,6 +120,14 @@ impl Pair {
     /// The reply to a U or L that must be positive.
     fn media(&self, command: &str) -> u16 {
         let reply = self.ask(&self.way.of_family(command));
+        if reply.starts_with('E') {
+            let last = self.daemon.admin("trace C1 last");
+            panic!(
+                "{:?}: {command} -> {reply}\n{last}{}",
+                self.way,
+                self.daemon.log()
+            );
+        }
         let (port, address) = client::media(&reply);
         assert!(port > 0, "{:?}: {command} -> {reply}", self.way);
         assert_eq!(address.ends_with(" 6"), self.way.is_v6(), "{reply}");
@@ -512,6 +520,23 @@ fn a_connection_that_breaks_before_a_reply_costs_nothing_and_half_a_reply_is_non
     let halves = halves.load(Ordering::Relaxed);
     assert!(halves > 0, "there were halves");
     assert!(refused <= halves, "{refused} refused, {halves} halves");
+}
+
+#[test]
+fn a_member_that_swallows_its_first_command_comes_into_service_all_the_same() {
+    // Whatever follows on that connection would be an answer too late.
+    let swallowed = AtomicUsize::new(0);
+    let (daemon, _member, _place) = before_tcp(move |_, stream| {
+        let engine = Mutex::new(Engine::new("192.0.2.1"));
+        each_line(stream, |line| {
+            if line == "V" && swallowed.fetch_add(1, Ordering::Relaxed) < 2 {
+                return Some(Vec::new());
+            }
+            Some(truth(&engine, line))
+        });
+    });
+    let reply = client::ask(&daemon.files().control, &create("call"));
+    assert!(reply.ends_with(" 192.0.2.1"), "{reply}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{fs, thread};
 use serde_json::Value;
 
 use crate::support::client;
-use crate::support::daemon::{Daemon, Files, Listed, config};
+use crate::support::daemon::{Apart, Daemon, Files, Listed, config};
 use crate::support::fake::{FakeMember, Fault};
 use crate::support::member;
 use crate::support::place::Place;
@@ -133,6 +133,53 @@ fn a_member_whose_socket_is_not_for_us_says_so() {
     let daemon = Daemon::start_with(&place, &text, arguments);
     is_offline_since(&daemon, "R1", "no rights to its socket or its directory");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("it is ours");
+}
+
+#[test]
+fn a_machine_without_a_way_to_a_member_says_so() {
+    let place = Place::new();
+    let tcp = Listed {
+        protocol: "TCP",
+        ..Listed::udp("tcp", "192.0.2.1:22222")
+    };
+    let listed = [Listed::udp("udp", "192.0.2.1:22222"), tcp];
+    let text = config(&Files::in_place(&place).control, &listed, "");
+    let Some(daemon) = Daemon::start_apart(&place, &text, Apart::without_network()) else {
+        println!("one process cannot be without a network here: that wants network namespaces");
+        return;
+    };
+    for name in ["udp", "tcp"] {
+        is_offline_since(&daemon, name, "no route to it");
+    }
+}
+
+#[test]
+fn a_name_of_the_other_family_says_so() {
+    let place = Place::new();
+    let names = place.path("hosts");
+    fs::write(&names, "127.0.0.1 localhost\n::1 six.test\n127.0.0.1 four.test\n").expect("the names");
+    let listed = [
+        Listed::udp("four", "six.test:22222"),
+        Listed {
+            protocol: "UDP6",
+            ..Listed::udp("six", "four.test:22222")
+        },
+    ];
+    let text = config(&Files::in_place(&place).control, &listed, "");
+    let Some(daemon) = Daemon::start_with_names(&place, &text, &names) else {
+        println!("names cannot be changed for one process here: that wants mount namespaces");
+        return;
+    };
+    is_offline_since(
+        &daemon,
+        "four",
+        "the name is not found: it has no IPv4 address, only IPv6",
+    );
+    is_offline_since(
+        &daemon,
+        "six",
+        "the name is not found: it has no IPv6 address, only IPv4",
+    );
 }
 
 #[test]
@@ -264,7 +311,9 @@ fn a_name_is_known_before_the_first_call_is_refused() {
         );
     };
     // At once: no wait for a condition here.
-    assert_eq!(client::ask(&control, "VF 20150617"), "1");
+    for number in ["20081224", "20150617"] {
+        assert_eq!(client::ask(&control, &format!("VF {number}")), "1");
+    }
     client::media(&client::ask(&control, "U a 127.0.0.1 4000 ft"));
     active(1);
     daemon.admin_ok(&format!(

@@ -21,8 +21,8 @@ pub struct Daemon {
     files: Files,
     /// What it was started with, for a restart.
     arguments: Vec<String>,
-    /// The file that it has in place of `/etc/hosts`.
-    names: Option<PathBuf>,
+    /// What is not there as it is for us.
+    apart: Option<Apart>,
 }
 
 /// Where the daemon's files are. The first cluster of [`config`] listens on `control`.
@@ -161,22 +161,28 @@ impl Daemon {
     /// As [`Daemon::start`], with a file of names in place of `/etc/hosts`; `None` where the system or our rights do not
     /// allow that for one process.
     pub fn start_with_names(place: &Place, config: &str, names: &Path) -> Option<Self> {
-        let possible = with_names(names).arg("true").stderr(Stdio::null()).status();
-        possible
-            .is_ok_and(|status| status.success())
-            .then(|| Self::start_among(place, config, &[], Some(names.to_owned())))
+        Self::start_apart(place, config, Apart::with_file(names, "/etc/hosts"))
     }
 
-    fn start_among(place: &Place, config: &str, arguments: &[&str], names: Option<PathBuf>) -> Self {
+    /// As [`Daemon::start`], where some things are not as they are for us; `None` where the system or our rights do not
+    /// allow that for one process.
+    pub fn start_apart(place: &Place, config: &str, apart: Apart) -> Option<Self> {
+        let possible = apart.command().arg("true").stderr(Stdio::null()).status();
+        possible
+            .is_ok_and(|status| status.success())
+            .then(|| Self::start_among(place, config, &[], Some(apart)))
+    }
+
+    fn start_among(place: &Place, config: &str, arguments: &[&str], apart: Option<Apart>) -> Self {
         let files = Files::in_place(place);
         fs::write(&files.config, config).expect("the configuration can be written");
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let process = launch(&files, &arguments, names.as_deref());
+        let process = launch(&files, &arguments, apart.as_ref());
         let mut daemon = Self {
             process,
             files,
             arguments,
-            names,
+            apart,
         };
         daemon.wait_ready();
         daemon
@@ -214,7 +220,7 @@ impl Daemon {
 
     /// Starts it again on the same files, after it has ended.
     pub fn restart(&mut self) {
-        self.process = launch(&self.files, &self.arguments, self.names.as_deref());
+        self.process = launch(&self.files, &self.arguments, self.apart.as_ref());
         self.wait_ready();
     }
 
@@ -277,26 +283,49 @@ pub fn program() -> Command {
     command
 }
 
-/// Runs what is appended to it with `names` in place of `/etc/hosts`, under the same process id.
-fn with_names(names: &Path) -> Command {
-    let mut command = Command::new("unshare");
-    command
-        .args(["-m", "sh", "-c", "mount --bind \"$0\" /etc/hosts && exec \"$@\""])
-        .arg(names)
-        .stdin(Stdio::null());
-    command
+/// What is not as it is for us, for one process: the command that runs another one so, under the same process id.
+#[derive(Debug)]
+pub struct Apart(Vec<String>);
+
+impl Apart {
+    /// With `file` in the place of another.
+    pub fn with_file(file: &Path, place: &str) -> Self {
+        let script = format!("mount --bind '{}' {place} && exec \"$0\" \"$@\"", file.display());
+        Self(
+            ["unshare", "--mount", "sh", "-c", &script]
+                .map(str::to_owned)
+                .into(),
+        )
+    }
+
+    /// Without any network.
+    pub fn without_network() -> Self {
+        Self(["unshare", "--net"].map(str::to_owned).into())
+    }
+
+    /// With so many descriptors at most.
+    pub fn with_descriptors(limit: usize) -> Self {
+        Self(vec!["prlimit".to_owned(), format!("--nofile={limit}:{limit}")])
+    }
+
+    fn command(&self) -> Command {
+        let (program, arguments) = self.0.split_first().expect("there is one");
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
 }
 
-fn launch(files: &Files, arguments: &[String], names: Option<&Path>) -> Process {
+fn launch(files: &Files, arguments: &[String], apart: Option<&Apart>) -> Process {
     let log = File::options()
         .create(true)
         .append(true)
         .open(&files.log)
         .expect("a log file");
     let mut command = program();
-    if let Some(names) = names {
+    if let Some(apart) = apart {
         let daemon = command.get_program().to_owned();
-        command = with_names(names);
+        command = apart.command();
         command.arg(daemon);
     }
     command
