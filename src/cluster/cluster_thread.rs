@@ -249,11 +249,11 @@ impl AtWork {
             News::State { online: true, .. } if is_online => return self.cluster.tell_probed(),
             other => other,
         };
+        let absent = if before.is_none() { "unknown" } else { "offline" };
         match &news {
-            News::State { online: true, why } => self.say(id, "offline", "online", why),
+            News::State { online: true, why } => self.say(id, absent, "online", why),
             News::State { online: false, why } => self.say(id, "online", "offline", why),
-            News::Absent(why) if before.is_none() => self.say(id, "unknown", "offline", why),
-            News::Absent(why) => self.say(id, "offline", "offline", why),
+            News::Absent(why) => self.say(id, absent, "offline", why),
             News::Restarted(_) => {
                 self.say(
                     id,

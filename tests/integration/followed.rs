@@ -252,7 +252,7 @@ fn changes_of_members_clusters_and_the_file_are_told_to_who_watches() {
     assert_eq!(watch.line(), Some(format!("{member}: ACTIVE -> gone")));
     bed.daemon.admin_ok("reload");
     assert_eq!(watch.line(), Some(format!("{member}: added")));
-    watch.until(&format!("{member}: offline -> online"));
+    watch.until(&format!("{member}: unknown -> online"));
     assert_eq!(
         watch.until("configuration"),
         "configuration: loaded: 1 clusters, 2 RTPproxies"

@@ -127,7 +127,7 @@ fn survives(fault: impl Fn(&mut RealMember), repair: impl Fn(&mut RealMember), k
     let lines = of_r1(&daemon.log());
     for (line, change) in lines
         .iter()
-        .zip(["-> online", "online -> offline", "offline -> online"])
+        .zip(["unknown -> online", "online -> offline", "offline -> online"])
     {
         assert!(line.contains(change), "{change} in {lines:?}");
     }
