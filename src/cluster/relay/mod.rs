@@ -334,15 +334,12 @@ impl Relay {
     fn queue(&mut self, desk: &Desk<'_>, to: Addressee, text: &[u8]) {
         let known = self.outlets.iter().find(|(_, outlet)| outlet.to == to);
         let place = known.map(|(place, _)| place);
-        let place = place.or_else(|| self.open_outlet(desk, to));
-        let dropped = match place.and_then(|place| self.outlets.get_mut(place)) {
-            Some(outlet) => outlet.push(desk.now, text),
-            None => 1,
-        };
-        self.dropped(desk, dropped);
-        if let Some(place) = place {
-            self.serve_outlet(desk, place, false);
+        let place = place.unwrap_or_else(|| self.open_outlet(desk, to));
+        if let Some(outlet) = self.outlets.get_mut(place) {
+            let dropped = outlet.push(desk.now, text);
+            self.dropped(desk, dropped);
         }
+        self.serve_outlet(desk, place, false);
     }
 
     fn dropped(&mut self, desk: &Desk<'_>, dropped: u64) {
@@ -359,24 +356,15 @@ impl Relay {
         }
     }
 
-    /// A place for one more socket. When there are too many, that of one for which nothing waits, or else of the one that
-    /// has failed longest: the living are always served.
-    fn open_outlet(&mut self, desk: &Desk<'_>, to: Addressee) -> Option<usize> {
-        if self.outlets.len() >= OUTLETS_MAX {
-            let idle = self.outlets.iter().filter(|(_, outlet)| outlet.is_idle());
-            let idle = idle.min_by_key(|(_, outlet)| outlet.used);
-            let failing = self
-                .outlets
-                .iter()
-                .filter_map(|(place, outlet)| Some((outlet.failing_since()?, place)));
-            let place = idle
-                .map(|(place, _)| place)
-                .or_else(|| failing.min().map(|(_, place)| place))?;
+    /// A place for one more socket. When there are too many, that of the one that is worth least.
+    fn open_outlet(&mut self, desk: &Desk<'_>, to: Addressee) -> usize {
+        let least = self.outlets.iter().min_by_key(|(_, outlet)| outlet.worth());
+        if let Some((place, _)) = least.filter(|_| self.outlets.len() >= OUTLETS_MAX) {
             let gone = self.outlets.remove(place);
             self.dropped(desk, gone.waiting());
         }
         let from = desk.cluster.own_address();
-        Some(self.outlets.insert(Outlet::new(to, from, desk.now)))
+        self.outlets.insert(Outlet::new(to, from, desk.now))
     }
 
     fn serve_outlet(&mut self, desk: &Desk<'_>, place: usize, ready: bool) {

@@ -53,7 +53,7 @@ pub struct Outlet {
     full: bool,
     /// When it was last used, to find the one that is needed least.
     pub used: Instant,
-    /// When it could not be reached for the first time since it last was.
+    /// When it was first tried to reach it since it last was.
     failing: Option<Instant>,
 }
 
@@ -83,9 +83,14 @@ impl Outlet {
         }
     }
 
-    /// Since when it cannot be reached.
-    pub fn failing_since(&self) -> Option<Instant> {
-        self.failing
+    /// What it costs that it is given up: nothing where nothing waits; what waits where it is not reached, the less the
+    /// longer that goes on; else the less the longer nothing has come for it.
+    pub fn worth(&self) -> (u8, Instant) {
+        match (self.queue.is_empty(), self.failing) {
+            (true, _) => (0, self.used),
+            (false, Some(since)) => (1, since),
+            (false, None) => (2, self.used),
+        }
     }
 
     /// Whether it could not be reached for too long.
@@ -96,11 +101,6 @@ impl Outlet {
     /// Notifications that wait for it.
     pub fn waiting(&self) -> u64 {
         self.queue.len() as u64
-    }
-
-    /// Whether nothing waits for it.
-    pub fn is_idle(&self) -> bool {
-        self.queue.is_empty()
     }
 
     /// Queues one notification, and gives how many older ones had to go for it.
@@ -136,7 +136,6 @@ impl Outlet {
     pub fn turn(&mut self, now: Instant, ready: bool, spot: Spot<'_>) -> Outcome {
         let mut outcome = Outcome::default();
         if let Err(error) = self.advance(now, ready, spot, &mut outcome) {
-            self.failing.get_or_insert(now);
             self.connection = Connection::None;
             self.full = false;
             self.written = 0;
@@ -155,10 +154,11 @@ impl Outlet {
     ) -> io::Result<()> {
         match mem::replace(&mut self.connection, Connection::None) {
             Connection::Coming(socket, until) => {
-                if ready {
-                    if let Some(error) = socket.take_error()? {
-                        return Err(error);
-                    }
+                if let Some(error) = socket.take_error()? {
+                    return Err(error);
+                }
+                // What is ready may be what this place had before.
+                if ready && socket.peer_addr().is_ok() {
                     self.opened(socket);
                 } else if now >= until {
                     return Err(io::ErrorKind::TimedOut.into());
@@ -186,6 +186,7 @@ impl Outlet {
             if !self.backoff.is_over(now) {
                 return Ok(());
             }
+            self.failing.get_or_insert(now);
             let (socket, open) = connect(&self.to, self.from)?;
             spot.watch_both(&socket, 0)?;
             if !open {
@@ -257,5 +258,34 @@ fn connect(to: &Addressee, from: Option<IpAddr>) -> io::Result<(Socket, bool)> {
         Ok(()) => Ok((socket, true)),
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => Ok((socket, false)),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_waits_for_or_reaches_is_worth_least() {
+        let now = crate::rim::now();
+        let later = now + Duration::from_secs(1);
+        let outlet = |used, failing, waits: bool| {
+            let to = Addressee::Path("/sip".into());
+            let mut outlet = Outlet::new(to, None, used);
+            if waits {
+                outlet.push(used, b"tag");
+            }
+            outlet.failing = failing;
+            outlet.worth()
+        };
+        let order = [
+            outlet(now, None, false),
+            outlet(later, Some(now), false),
+            outlet(later, Some(now), true),
+            outlet(now, Some(later), true),
+            outlet(now, None, true),
+            outlet(later, None, true),
+        ];
+        assert!(order.is_sorted(), "{order:?}");
     }
 }
