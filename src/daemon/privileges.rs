@@ -1,5 +1,5 @@
 //! Becoming an ordinary user, for good, when everything that needs more is open; and, before that, whether that
-//! user will be able to do what is left: remove our sockets and pid file, reopen the log.
+//! user will be able to do what is left: read the configuration, remove our sockets and pid file, reopen the log.
 
 use std::fs;
 use std::io;
@@ -51,15 +51,16 @@ impl Identity {
         (self.account.uid, self.gid)
     }
 
-    /// Whether this user may write each of `places`. To be called while the process has one thread.
+    /// Whether this user may read `file` and write each of `places`. To be called while the process has one thread.
     ///
     /// # Errors
     /// One message for each place that is closed to it, with what to do.
-    pub(crate) fn check(&self, places: &[Place]) -> Result<(), Vec<String>> {
+    pub(crate) fn check(&self, file: &Path, places: &[Place]) -> Result<(), Vec<String>> {
         let check = || {
-            places
-                .iter()
-                .filter_map(|place| place.closed(&self.spelled))
+            let closed = places.iter().filter_map(|place| place.closed(&self.spelled));
+            unreadable(file, &self.spelled)
+                .into_iter()
+                .chain(closed)
                 .collect::<Vec<_>>()
         };
         match sys::acting_as(&self.account, self.gid, check) {
@@ -155,6 +156,16 @@ impl Place {
             self.why
         ))
     }
+}
+
+/// The message, when the effective user may not read the configuration.
+fn unreadable(file: &Path, user: &Owner) -> Option<String> {
+    let error = fs::File::open(file).err()?;
+    let file = file.display();
+    Some(format!(
+        "{file}: user {user} cannot read it ({error}), so a reload would fail (-c); chown {user} {file}, and have each \
+         directory above it let {user} through"
+    ))
 }
 
 /// The flags of install(1) for an owner.

@@ -156,7 +156,7 @@ fn start<S: Service>(
     if let Some(identity) = &identity {
         let places = privileges::places(options, &parsed.config);
         identity
-            .check(&places)
+            .check(&options.config, &places)
             .map_err(|messages| StartError { exit: 1, messages })?;
     }
     raise_descriptors();

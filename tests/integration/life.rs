@@ -531,6 +531,16 @@ fn another_user_must_be_able_to_do_what_is_left_to_it() {
     // With the remedy it starts, and is that user wholly.
     let made = Command::new("chown").args(["nobody", &directory]).status();
     assert!(made.is_ok_and(|status| status.success()));
+    let readable_by = |mode| fs::set_permissions(&files.config, fs::Permissions::from_mode(mode));
+    readable_by(0o600).expect("it is ours");
+    let said = error_text(&run(&files, &arguments));
+    let file = files.config.display();
+    assert!(
+        said.contains(&format!("{file}: user nobody cannot read it"))
+            && said.contains(&format!("chown nobody {file}")),
+        "{said}"
+    );
+    readable_by(0o644).expect("it is ours");
     let output = run(&files, &arguments);
     assert_eq!(output.status.code(), Some(0), "{}", error_text(&output));
     let daemon = Background::of(&files.pid);
