@@ -180,19 +180,19 @@ impl Unix {
             .take()
             .filter(|kept| job.again && is_open(&kept.socket))
             .map(|kept| kept.socket);
-        let socket = match usable.map_or_else(|| connect(&self.path, spot, number), Ok) {
-            Ok(socket) => socket,
-            Err(error) => {
-                let failure = self.could_not(&error);
-                return Err((failure, job));
-            }
+        // Between that look and this it may have closed all the same.
+        let socket = match usable.filter(|socket| takes(socket, &job.text)) {
+            Some(socket) => socket,
+            None => match connect(&self.path, spot, number) {
+                Ok(socket) if takes(&socket, &job.text) => socket,
+                Ok(_) => return Err((Failure::Ours, job)),
+                Err(error) => {
+                    let failure = self.could_not(&error);
+                    return Err((failure, job));
+                }
+            },
         };
         self.told = None;
-        // A connection that has just been made takes the longest command; what it does not take is broken.
-        let sent = rustix::net::send(&socket, &job.text, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        if sent != Ok(job.text.len()) {
-            return Err((Failure::Ours, job));
-        }
         *place = Some(Connection {
             socket,
             job: Some(job),
@@ -304,6 +304,12 @@ fn connect(path: &Path, spot: Spot<'_>, number: usize) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Sends a whole command. A connection with nothing under way takes the longest; one that does not is broken.
+fn takes(socket: &Socket, text: &[u8]) -> bool {
+    let sent = rustix::net::send(socket, text, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+    sent == Ok(text.len())
+}
+
 /// A kept connection that the member has closed in the meantime, or on which it says something, can be read.
 fn is_open(socket: &Socket) -> bool {
     let mut byte = [0];
@@ -372,6 +378,26 @@ mod tests {
         });
         bench.run_until(|bench| !bench.heard.broken.is_empty());
         assert_eq!((bench.heard.broken.len(), bench.heard.replies.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_connection_that_closes_just_as_it_is_used_again_costs_no_command() {
+        let (listener, mut bench) = bench("closes");
+        bench.send(1, true, "D call a").unwrap();
+        let (mut first, _) = asked(&listener);
+        first.write_all(b"0\n").unwrap();
+        bench.run_until(|bench| bench.heard.replies.len() == 1);
+        // As it is to us between the look and the send: nothing tells, and nothing is taken.
+        first.shutdown(std::net::Shutdown::Read).unwrap();
+        bench.send(2, true, "U other a").unwrap();
+        assert!(
+            bench.link.due().is_some_and(|due| due > rim::now()),
+            "it is not told as broken"
+        );
+        let (mut second, text) = asked(&listener);
+        assert_eq!(text, "U other a\n");
+        second.write_all(b"35000\n").unwrap();
+        bench.run_until(|bench| bench.heard.replies.len() == 2);
     }
 
     #[test]
