@@ -8,7 +8,7 @@
 //! Parts: `a` latency of one client, `b` 64 clients with 1,000 and 900,000 sessions bound, `c` a member stopped and
 //! killed, `d` the same as a and b beside 1,000 and 5,000 silent clients, `e` memory and idle processor time, `f` a and
 //! b beside the bare loop (`bare.rs`), which is the limit, `g` 64 clusters in front of 64 members (`large.rs`), `h` b
-//! with a table that is full. `direct` measures the member alone. Without a part: all but `direct`. `--seconds N` sets
+//! with a table that is full, `i` b while the status program reads the daemon's metrics (`watched.rs`). `direct` measures the member alone. Without a part: all but `direct`. `--seconds N` sets
 //! the length of one turn (2), `--rounds N` how often the turns are taken (5), `--members N` how many members the
 //! cluster has (4), `--sessions N` the size of the large table, `--clients N` the crowd of b.
 
@@ -31,6 +31,7 @@ mod outage;
 #[allow(dead_code, reason = "the tests use the rest of it")]
 #[path = "../integration/support/mod.rs"]
 mod support;
+mod watched;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -46,6 +47,7 @@ use support::conformance;
 use support::member::ask;
 use support::place::Place;
 use support::real::{self, RealMember};
+use watched::Watched;
 
 /// Sessions of the small table.
 const FEW: u64 = 1_000;
@@ -81,7 +83,7 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(wrong) => {
             eprintln!(
-                "load: {wrong}; parts are a b c d e f g h direct, options --seconds --rounds --members --sessions --clients"
+                "load: {wrong}; parts are a b c d e f g h i direct, options --seconds --rounds --members --sessions --clients"
             );
             return ExitCode::from(64);
         }
@@ -115,6 +117,9 @@ fn main() -> ExitCode {
     }
     if options.wants("h") {
         full(&options, &mut table);
+    }
+    if options.wants("i") {
+        watched(&options, &mut table);
     }
     if options.wants("c") {
         outage::run(&mut table);
@@ -160,12 +165,14 @@ impl Options {
                 "--members" => options.members = number()? as usize,
                 "--sessions" => options.sessions = u64::from(number()?).max(FEW),
                 "--clients" => options.clients = number()?.into(),
-                "a" | "b" | "c" | "d" | "e" | "f" | "g" | "h" | "direct" => options.parts.push(word.clone()),
+                "a" | "b" | "c" | "d" | "e" | "f" | "g" | "h" | "i" | "direct" => {
+                    options.parts.push(word.clone());
+                }
                 _ => return Err(format!("unknown word {word:?}")),
             }
         }
         if options.parts.is_empty() {
-            options.parts = ["a", "b", "c", "d", "e", "f", "g", "h"]
+            options.parts = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]
                 .map(str::to_owned)
                 .to_vec();
         }
@@ -282,6 +289,20 @@ fn full(options: &Options, table: &mut Table) {
     let without = crowd("h, with room", &roomy, &near, FULL, options, table);
     let with = crowd("h, full", &full, &near, FULL, options, table);
     same_speed("h", "a full table", &without, &with, table);
+}
+
+/// Part i: a daemon that somebody looks at, and the same when nobody does.
+fn watched(options: &Options, table: &mut Table) {
+    println!("\ni: metrics read ten times a second, two pages open");
+    let (field, near) = (Field::new(options.members), Direct::new());
+    for socket in [field.control(), &near.control] {
+        clients::bind(socket, 0, FEW);
+    }
+    let without = crowd("i, alone", &field, &near, FEW, options, table);
+    let watched = Watched::start(&field.daemon);
+    let with = crowd("i, watched", &field, &near, FEW, options, table);
+    drop(watched);
+    same_speed("i", "the status program", &without, &with, table);
 }
 
 fn one_client(part: &str, field: &Field, near: &Direct, options: &Options, table: &mut Table) {
