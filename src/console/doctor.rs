@@ -12,6 +12,7 @@ use super::test_call::survey::{Cluster, Member};
 use super::test_call::{self, Interrupt};
 use super::{Ending, batch, complain};
 use crate::config::model::Protocol;
+use crate::rim::sys;
 
 /// What was found so far.
 struct Found {
@@ -91,6 +92,9 @@ fn of_daemon(daemon: &mut Daemon, found: &mut Found) -> Result<(), Trouble> {
             "the daemon's process is not known from here",
             "run this on its machine, as root or as its user",
         ))?;
+    }
+    if let Some(kept) = sys::clock_is_kept() {
+        found.tell(&findings::clock(kept))?;
     }
     found.tell(&findings::diff(&test_call::reply(daemon, "diff")?))?;
     let path = daemon.path().to_owned();

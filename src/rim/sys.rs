@@ -202,6 +202,20 @@ fn set_effective_group(gid: u32) -> io::Result<()> {
     check(unsafe { libc::setegid(gid) })
 }
 
+/// Whether something keeps the clock of this machine right, as the kernel has been told; `None` where it does not say.
+#[cfg(target_os = "linux")]
+pub(crate) fn clock_is_kept() -> Option<bool> {
+    // SAFETY: it is numbers only, and with its modes at 0 the call reads.
+    let state = unsafe { libc::adjtimex(&mut core::mem::zeroed()) };
+    (state >= 0).then_some(state != libc::TIME_ERROR)
+}
+
+/// Whether something keeps the clock of this machine right: nothing tells here.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const fn clock_is_kept() -> Option<bool> {
+    None
+}
+
 /// Whether the effective user may write `path`, which for a directory means making and removing files there.
 pub(crate) fn may_write(path: &Path) -> io::Result<()> {
     let mode = if path.is_dir() {

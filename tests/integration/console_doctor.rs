@@ -70,6 +70,9 @@ fn where_nothing_is_wrong_there_is_no_fault() {
             has(&list, beginning, part);
         }
         assert!(list.contains(" descriptors\n"), "{list}");
+        // As this machine is.
+        let has_clock = list.contains("ok      clock: ") != list.contains("remark  clock: ");
+        assert_eq!(has_clock, cfg!(target_os = "linux"), "{list}");
     }
     let quiet = doctor(&daemon.files().admin, &["-q", "doctor", "C1"], 0);
     assert!(!quiet.contains("ok "), "{quiet}");

@@ -139,6 +139,18 @@ pub(super) fn descriptors(open: Option<usize>, limit: u64) -> Finding {
     }
 }
 
+/// Whether the clock of this machine is kept right. Members are not asked: RTPproxy's protocol has no word for it.
+pub(super) fn clock(kept: bool) -> Finding {
+    if kept {
+        return Finding::good("clock", "a time server keeps it");
+    }
+    Finding::remark(
+        "clock",
+        "no time server keeps it: our log and those of members and SIP servers may not fit together",
+        "run chrony or systemd-timesyncd, here and on the members' machines",
+    )
+}
+
 /// Rights of a socket in the file system.
 pub(super) fn rights(subject: &str, path: &str, mode: u32, owner: &str) -> Finding {
     let text = format!("{path} has mode {:04o}, owner {owner}", mode & 0o7777);
@@ -358,6 +370,12 @@ mod tests {
         assert_eq!(descriptors(Some(900), 1024).grade, Grade::Fault);
         assert_eq!(rights("admin", "/a", 0o140_660, "a:b").grade, Grade::Good);
         assert_eq!(rights("admin", "/a", 0o140_666, "a:b").grade, Grade::Remark);
+    }
+
+    #[test]
+    fn a_clock_that_nobody_keeps_is_remarked_upon() {
+        assert_eq!(clock(true).grade, Grade::Good);
+        assert_eq!(clock(false).grade, Grade::Remark);
     }
 
     #[test]

@@ -17,7 +17,7 @@ const PACKETS: usize = 50;
 /// Between two packets.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// How long after the last packet one may still come.
-const STRAGGLERS: Duration = Duration::from_secs(1);
+const STRAGGLERS: Duration = Duration::from_secs(3);
 
 /// One party.
 #[derive(Debug)]
