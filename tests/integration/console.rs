@@ -144,8 +144,7 @@ fn the_exit_status_tells_what_the_daemon_said() {
 fn a_daemon_that_hangs_or_dies_within_a_reply_is_no_success() {
     let mut bed = Bed::of(1);
     let admin = bed.daemon.files().admin.clone();
-    bed.daemon.signal(Signal::STOP);
-    let start = Instant::now();
+    bed.daemon.stop();
     let late = run(&admin, &["-t", "0.5", "ls"]);
     assert_eq!(late.status.code(), Some(2));
     assert!(
@@ -153,7 +152,6 @@ fn a_daemon_that_hangs_or_dies_within_a_reply_is_no_success() {
         "{}",
         said(&late)
     );
-    assert!(start.elapsed() < Duration::from_secs(5));
     bed.daemon.signal(Signal::CONT);
     let waiting = |admin: &Path| {
         let child = client(admin)

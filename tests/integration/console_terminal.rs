@@ -31,7 +31,7 @@ fn the_live_view_obeys_its_keys_while_the_daemon_hangs() {
         .spawn()
         .expect("a terminal");
     wait::until_true("the first picture", LONG, || seen.exists());
-    bed.daemon.signal(Signal::STOP);
+    bed.daemon.stop();
     std::fs::remove_file(seen).expect("a file");
     wait::until_true("a key that is obeyed", LONG, || told.exists());
     bed.daemon.signal(Signal::CONT);
@@ -42,7 +42,7 @@ fn the_live_view_obeys_its_keys_while_the_daemon_hangs() {
 #[test]
 fn the_live_view_can_be_left_while_the_daemon_hangs() {
     let bed = Bed::of(1);
-    bed.daemon.signal(Signal::STOP);
+    bed.daemon.stop();
     let (screen, status, wrong) = at_terminal(&bed, &["top"], &[], &["<arrows", ">q"]);
     bed.daemon.signal(Signal::CONT);
     assert_eq!((status, &*wrong), (0, ""), "{screen}");
@@ -52,7 +52,7 @@ fn the_live_view_can_be_left_while_the_daemon_hangs() {
 #[test]
 fn tab_says_that_the_daemon_does_not_answer() {
     let bed = Bed::of(1);
-    bed.daemon.signal(Signal::STOP);
+    bed.daemon.stop();
     let steps = [
         "<rtp_cluster> ",
         ">modify C\\t",

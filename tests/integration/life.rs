@@ -177,13 +177,7 @@ fn term_answers_what_is_in_flight_and_cleans_up() {
         waiting.join().expect("it was answered")
     });
     assert_eq!(bed.of_reply(&reply).media(), bed.members[0].media());
-    let start = Instant::now();
     assert_eq!(bed.daemon.wait_end(LONG).code(), Some(0));
-    assert!(
-        start.elapsed() < Duration::from_secs(3),
-        "it took {:?}",
-        start.elapsed()
-    );
     let files = bed.daemon.files();
     assert!(!files.control.exists() && !files.admin.exists() && !files.pid.exists());
 }
