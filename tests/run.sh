@@ -44,6 +44,6 @@ install_readers "$target"
 if [ "$(id -u)" -ne 0 ] && [ $# -eq 0 ]; then
     echo "not root: without the tests of the packages and of a pair of hosts; for them:" \
         "sudo env PATH=\"\$PATH\" sh tests/run.sh --test packages --test ha"
-    set -- --lib --bins --test rules --test integration
+    set -- --lib --bins --test rules --test fuzz --test sim --test integration
 fi
 exec cargo test --locked "$@"

@@ -2,11 +2,7 @@
 
 #![no_main]
 
-use std::path::Path;
+#[path = "../checks/configuration.rs"]
+mod configuration;
 
-use libfuzzer_sys::fuzz_target;
-use rtp_cluster::config::parse;
-
-fuzz_target!(|bytes: &[u8]| {
-    let _ = parse(Path::new("fuzz.xml"), bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| configuration::check(bytes));
