@@ -207,6 +207,8 @@ impl Admin {
                     return self.farewell();
                 }
                 self.operator.tidy();
+                // Connections may have come and gone: what is ready is asked anew.
+                continue;
             }
             if ready.news {
                 self.woken.clear();
@@ -288,11 +290,17 @@ impl Admin {
         if !matches!(self.stopped.read(&mut [0; 16]), Ok(1..)) {
             return false;
         }
-        for (door, new) in self.doors.iter_mut().zip(self.new_doors.lock().iter_mut()) {
-            let Some(listener) = new.take() else { continue };
-            match listener.set_nonblocking(true) {
-                Ok(()) => door.door.listener = listener,
-                Err(error) => log::error!("admin: cannot listen with a new socket: {error}"),
+        let new: Vec<_> = self.new_doors.lock().iter_mut().map(Option::take).collect();
+        for (n, listener) in new.into_iter().enumerate() {
+            let Some(listener) = listener else { continue };
+            if let Err(error) = listener.set_nonblocking(true) {
+                log::error!("admin: cannot listen with a new socket: {error}");
+                continue;
+            }
+            // Who waits at the old one would be closed with it.
+            self.accept(rim::now(), n);
+            if let Some(entrance) = self.doors.get_mut(n) {
+                entrance.door.listener = listener;
             }
         }
         true

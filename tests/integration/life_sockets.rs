@@ -14,10 +14,13 @@ use crate::support::wait::{self, LONG};
 fn a_reload_makes_sockets_again_whose_files_were_removed() {
     let mut bed = Bed::with(1, "", &["--socket-mode", "0600"]);
     let files = bed.daemon.files().clone();
+    // It may not have been let in yet when another socket takes the place of the one it came by.
+    bed.daemon.stop();
     let mut prompt = BufReader::new(UnixStream::connect(&files.admin).expect("the admin socket"));
     fs::remove_file(&files.control).expect("it is there");
     fs::remove_file(&files.admin).expect("it is there");
     bed.daemon.signal(Signal::HUP);
+    bed.daemon.signal(Signal::CONT);
     wait::until_true("both are back", LONG, || {
         files.control.exists() && UnixStream::connect(&files.admin).is_ok()
     });
