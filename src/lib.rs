@@ -47,12 +47,13 @@
 //! | `bin` | `status`, `console`, `server`, `daemon` |
 //! | `status` | `console`, `admin`, `dispatch`, `daemon`, `sockets`, `rim` |
 //! | `console` | `admin`, `daemon`, `dispatch`, `config`, `sockets`, `rim` |
-//! | `server` | `admin`, `cluster`, `health`, `link`, `state`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
+//! | `server` | `admin`, `cluster`, `health`, `link`, `state`, `discovery`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
 //! | `admin` | `dispatch`, `sockets`, `config`, `rim` |
 //! | `cluster` | `health`, `link`, `client`, `dispatch`, `protocol`, `sockets`, `config`, `rim` |
 //! | `health` | `link`, `protocol`, `config`, `rim` |
 //! | `link` | `protocol`, `config`, `rim` |
 //! | `state` | `dispatch`, `config`, `rim` |
+//! | `discovery` | `config`, `rim` |
 //! | `client` | `rim` |
 //! | `dispatch` | `protocol`, `config`, `rim` |
 //! | `daemon` | `sockets`, `config`, `rim` |
@@ -71,6 +72,7 @@
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
 //! | `state` | `state/state_thread.rs` | its channel, for a quarter of a second; only with `-S` | a message |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
+//! | `finder` | `server/finder_thread.rs` | its channel, or the next name to look up again; from the first `<rtpproxies>` on | a message |
 //! | `takeover` | `server/takeover_thread.rs` | while a successor takes over: its words | shutdown of its connection |
 //! | `ending` | `daemon/ending_thread.rs` | a second SIGTERM, which ends the daemon whatever the others do; from the start on | shutdown of its socket pair |
 //!
@@ -111,6 +113,7 @@ pub mod cluster;
 pub mod config;
 pub mod console;
 pub mod daemon;
+pub mod discovery;
 pub mod dispatch;
 pub mod health;
 pub mod link;

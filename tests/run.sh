@@ -15,6 +15,7 @@ want iproute2 command -v ip
 want keepalived command -v keepalived
 want procps command -v sysctl
 want util-linux command -v unshare
+want dnsmasq-base command -v dnsmasq
 want telnet command -v telnet
 want curl command -v curl
 want chromium command -v chromium

@@ -91,6 +91,9 @@ fn block(n: usize, view: &MemberView, verbose: bool) -> String {
     );
     field(&mut text, 8, "status", member.status.as_str());
     if verbose {
+        if let Some(pool) = &member.found_by {
+            field(&mut text, 8, "found by", pool);
+        }
         field(&mut text, 8, "wan_address", or_none(member.wan_address.some()));
         field(&mut text, 8, "lan_address", or_none(member.lan_address.some()));
         field(&mut text, 8, "cmd_out_address", or_none(member.cmd_out_address));

@@ -112,6 +112,15 @@ fn cluster(json: &mut Json, n: usize, view: &ClusterView, selection: Selection) 
     json.key("clients").number(view.clients);
     json.key("settings").object(|json| settings(json, cluster));
     cluster_counters(json, view);
+    json.key("pools").array(cluster.pools.iter(), |json, pool| {
+        json.object(|json| {
+            for element in config::children(config::CLUSTER).filter(|element| element.name == config::POOL) {
+                for attribute in element.attributes {
+                    json.key(attribute.name).value(&attribute.value(pool));
+                }
+            }
+        });
+    });
     let shown = view.members.iter().filter(|member| selection.shows(member));
     json.key("members").array(shown, |json, view| {
         json.object(|json| member(json, view));
@@ -120,7 +129,9 @@ fn cluster(json: &mut Json, n: usize, view: &ClusterView, selection: Selection) 
 
 /// As in a file; an element that is one attribute is its value, a relay that is not wanted `null`.
 fn settings(json: &mut Json, cluster: &model::Cluster) {
-    for element in config::children(config::CLUSTER).filter(|element| !element.attributes.is_empty()) {
+    let is_setting =
+        |element: &&config::Element| !element.attributes.is_empty() && element.name != config::POOL;
+    for element in config::children(config::CLUSTER).filter(is_setting) {
         json.key(element.name);
         let leaves = element.children();
         let leaves: Vec<_> = leaves
@@ -147,6 +158,11 @@ fn member(json: &mut Json, view: &MemberView) {
             .value(&element.value(member).unwrap_or(Value::None));
     }
     json.key("status").string(member.status.as_str());
+    json.key("found_by");
+    match &member.found_by {
+        Some(pool) => json.string(pool.as_str()),
+        None => json.null(),
+    }
     json.key("state")
         .string(if view.online { "online" } else { "offline" });
     json.key("reason").string(&view.why);

@@ -1,11 +1,11 @@
 //! Where a control socket is: `/path`, `host:port`, `[v6]:port`. What a text means depends on the protocol, so
 //! both are read together.
 
-use core::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::PathBuf;
 
 use super::fields::{Want, Whole, wrong};
-use super::model::{Address, DEFAULT_PORT, Protocol, SOCKET_PATH_MAX};
+use super::model::{Address, DEFAULT_PORT, Protocol, SOCKET_PATH_MAX, Sought};
 
 /// What an address is, of whatever protocol.
 pub(super) const ADDRESS: &str = "a path, host:port or [IPv6]:port, as the protocol asks";
@@ -170,6 +170,39 @@ fn is_host(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let last = name.rsplit('.').next().unwrap_or("");
     name.len() <= HOST_MAX && name.split('.').all(label) && !last.bytes().all(|b| b.is_ascii_digit())
+}
+
+/// What is looked up for a pool.
+pub(super) const SOUGHT: &str = "host:port, or the name of a service such as _rtpproxy._udp.example.org";
+
+/// Reads what is looked up for a pool. The port of a host is 22222 where the text has none; that of a service is in its
+/// records.
+pub(super) fn sought(text: &str) -> Result<Sought, Want> {
+    let text = text.trim();
+    if text.starts_with('_') {
+        return if is_host(text) {
+            Ok(Sought::Service(text.into()))
+        } else {
+            Err(SOUGHT.to_owned())
+        };
+    }
+    match v4(Protocol::Udp, text)? {
+        Address::Host(host, port) => Ok(Sought::Host(host, port)),
+        Address::Ip(_) | Address::Path(_) => Err(format!("{SOUGHT}; an address is a member, <rtpproxy>")),
+    }
+}
+
+/// What the address of a name server is.
+pub(super) const RESOLVER: &str = "the address of a name server, with or without a port";
+
+/// Reads the address of a name server; its port is 53 where the text has none.
+pub(super) fn resolver(text: &str) -> Result<SocketAddr, Want> {
+    let text = text.trim();
+    let alone = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    let found = alone.or_else(|_| text.parse::<SocketAddr>()).ok();
+    found
+        .filter(|at| at.port() != 0)
+        .ok_or_else(|| RESOLVER.to_owned())
 }
 
 /// What the address of the relay is.

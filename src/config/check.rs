@@ -32,6 +32,8 @@ pub(super) struct Draft {
     pub(super) socket: Option<At<Socket>>,
     pub(super) relay: Option<At<SocketAddr>>,
     pub(super) members: Vec<MemberDraft>,
+    /// What their pools are called, and whose they are.
+    pub(super) pools: Vec<(String, At<Name>)>,
 }
 
 /// What is known of a member.
@@ -122,6 +124,11 @@ pub(super) fn check(drafts: &[Draft]) -> Vec<Finding> {
             tell(&mut found, *at, whose, "inbound_address", value, first);
         }
         check_members(draft, &mut found);
+        let mut pools = Firsts::default();
+        for (whose, At { value, at }) in &draft.pools {
+            let first = pools.claim(value, *at, "another <rtpproxies>");
+            tell(&mut found, *at, whose, "name", value, first);
+        }
     }
     found
 }

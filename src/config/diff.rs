@@ -112,6 +112,9 @@ impl Side {
             for member in &cluster.members {
                 items.push((format!("{whose}, member {}", member.name), values_of(member)));
             }
+            for pool in &cluster.pools {
+                items.push((format!("{whose}, members {}", pool.name), values_of(pool)));
+            }
         }
         let index = items
             .iter()

@@ -11,7 +11,7 @@ use super::fields::{
     SESSIONS_MAX, SLOW_START, STATUS, WEIGHT, Want, ip_or_none, media, mode, name, owner, owner_text, prefix,
     weight,
 };
-use super::model::{Cluster, Member, NotifyTcp};
+use super::model::{Cluster, Member, NotifyTcp, Pool};
 use super::value::Value;
 
 /// What would be right, for a reader: prints `a whole number from 0 to 65535`.
@@ -75,9 +75,9 @@ impl Element {
 }
 
 impl Attribute {
-    /// What `cluster` says of the attribute, also where that is the default.
-    pub fn value(&self, cluster: &Cluster) -> Value {
-        Cluster::way(&self.access).map_or(Value::None, |way| (way.get)(cluster))
+    /// What `it` says of the attribute, also where that is the default.
+    pub fn value<T: Holder>(&self, it: &T) -> Value {
+        T::way(&self.access).map_or(Value::None, |way| (way.get)(it))
     }
 }
 
@@ -92,9 +92,10 @@ pub(super) enum Access {
     Nothing,
     Cluster(Way<Cluster>),
     Member(Way<Member>),
+    Pool(Way<Pool>),
 }
 
-/// A cluster or a member: what rows of the table read into and show.
+/// A cluster, a member or a pool: what rows of the table read into and show.
 pub trait Holder: Sized {
     #[doc(hidden)]
     #[expect(
@@ -104,25 +105,21 @@ pub trait Holder: Sized {
     fn way(access: &Access) -> Option<&Way<Self>>;
 }
 
-impl Holder for Cluster {
-    #[expect(private_interfaces, reason = "as the trait")]
-    fn way(access: &Access) -> Option<&Way<Self>> {
-        match access {
-            Access::Cluster(way) => Some(way),
-            _ => None,
+macro_rules! holders {
+    ($($of:ident)+) => { $(
+        impl Holder for $of {
+            #[expect(private_interfaces, reason = "as the trait")]
+            fn way(access: &Access) -> Option<&Way<Self>> {
+                match access {
+                    Access::$of(way) => Some(way),
+                    _ => None,
+                }
+            }
         }
-    }
+    )+ };
 }
 
-impl Holder for Member {
-    #[expect(private_interfaces, reason = "as the trait")]
-    fn way(access: &Access) -> Option<&Way<Self>> {
-        match access {
-            Access::Member(way) => Some(way),
-            _ => None,
-        }
-    }
-}
+holders!(Cluster Member Pool);
 
 /// A row's way into a cluster: the kind of value and the field, or how to read it and how to show it.
 macro_rules! of_cluster {
@@ -149,12 +146,16 @@ macro_rules! way {
     };
 }
 
+mod pools;
+
 /// The outermost element.
 pub(super) const ROOT: &str = "rtp_cluster_config";
 /// A cluster.
 pub const CLUSTER: &str = "rtp_cluster";
 /// A member of a cluster.
 pub const MEMBER: &str = "rtpproxy";
+/// Members that are found by a name.
+pub const POOL: &str = "rtpproxies";
 /// The relay of media time-outs.
 pub(super) const NOTIFY: &str = "disconnect_notify";
 
@@ -488,6 +489,7 @@ pub const ELEMENTS: &[Element] = &[
             m.cmd_out_address
         )),
     ),
+    pools::ELEMENT,
 ];
 
 const fn group(name: &'static str, parent: &'static str, times: Times, meaning: &'static str) -> Element {

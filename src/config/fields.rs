@@ -225,6 +225,13 @@ pub const PROTOCOL: Choice<Protocol> = Choice(&[
     (Protocol::Tcp.as_str(), Protocol::Tcp),
     (Protocol::Tcp6.as_str(), Protocol::Tcp6),
 ]);
+/// How those are spoken to that a name leads to.
+pub const POOL_PROTOCOL: Choice<Protocol> = Choice(&[
+    (Protocol::Udp.as_str(), Protocol::Udp),
+    (Protocol::Udp6.as_str(), Protocol::Udp6),
+    (Protocol::Tcp.as_str(), Protocol::Tcp),
+    (Protocol::Tcp6.as_str(), Protocol::Tcp6),
+]);
 /// What a file may say of a member; `DRAINING` is a command, not a definition.
 pub const STATUS: Choice<Status> = Choice(&[
     (Status::Active.as_str(), Status::Active),

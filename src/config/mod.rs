@@ -27,7 +27,7 @@ use std::path::Path;
 
 pub use check::{check_cluster_fits, check_member_fits};
 pub use diff::{diff, undone};
-pub use elements::{Attribute, CLUSTER, ELEMENTS, Element, Holder, MEMBER, Range, Times, children};
+pub use elements::{Attribute, CLUSTER, ELEMENTS, Element, Holder, MEMBER, POOL, Range, Times, children};
 pub use fault::{FAULTS_MAX, Fault, Faults, Position};
 pub use pairs::Setting;
 pub use parse::parse;

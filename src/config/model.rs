@@ -258,6 +258,8 @@ pub struct Member {
     pub lan_address: Family,
     /// Source address of our commands to it.
     pub cmd_out_address: Option<IpAddr>,
+    /// The pool whose name has led to it. Never in a file.
+    pub found_by: Option<Name>,
 }
 
 impl Member {
@@ -273,6 +275,7 @@ impl Member {
             wan_address: Family::default(),
             lan_address: Family::default(),
             cmd_out_address: None,
+            found_by: None,
         }
     }
 
@@ -285,6 +288,55 @@ impl Member {
             0,
             1,
         )
+    }
+}
+
+/// Members that are found by a name of the DNS: one for each address that it has, or each target of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// Unique among the pools of its cluster; the names of its members begin with it.
+    pub name: Name,
+    /// `Udp` or `Tcp` for addresses of both families, `Udp6` or `Tcp6` for those of IPv6 alone.
+    pub protocol: Protocol,
+    /// The name.
+    pub address: Sought,
+    /// Share of new sessions of each member; an SRV record's own wins.
+    pub weight: u16,
+    /// Sessions that each should carry at most.
+    pub capacity: u32,
+    /// Who is asked, where that is not a name server of the system.
+    pub resolver: Option<SocketAddr>,
+}
+
+/// What is looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Sought {
+    /// The A and AAAA records of a host, which all have this port.
+    Host(Arc<str>, u16),
+    /// The SRV records of a service, such as `_rtpproxy._udp.example.org`.
+    Service(Arc<str>),
+}
+
+impl fmt::Display for Sought {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(host, port) => write!(f, "{host}:{port}"),
+            Self::Service(name) => f.write_str(name),
+        }
+    }
+}
+
+impl Pool {
+    /// As [`Cluster::blank`].
+    pub(super) fn blank() -> Self {
+        Self {
+            name: Name("".into()),
+            protocol: Protocol::Udp,
+            address: Sought::Service("".into()),
+            weight: 100,
+            capacity: 2_500,
+            resolver: None,
+        }
     }
 }
 
@@ -448,6 +500,8 @@ pub struct Cluster {
     pub no_members: NoMembers,
     /// In the order of the file; may be empty.
     pub members: Vec<Member>,
+    /// Likewise.
+    pub pools: Vec<Pool>,
 }
 
 impl Cluster {
@@ -466,6 +520,7 @@ impl Cluster {
             socket: SocketRights::default(),
             no_members: NoMembers::default(),
             members: Vec::new(),
+            pools: Vec::new(),
         }
     }
 

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::check::{At, Draft, MemberDraft, Socket, check};
 use super::doubts::doubts;
-use super::elements::{self, CLUSTER, Element, Holder, MEMBER, ROOT, Times};
+use super::elements::{self, CLUSTER, Element, Holder, MEMBER, POOL, ROOT, Times};
 use super::encoding;
 use super::fault::{Faults, Findings, Position, quoted};
 use super::fields::{Want, wrong};
 use super::hints;
-use super::model::{Cluster, Config, Member, SocketRights};
+use super::model::{Cluster, Config, Member, Name, Pool, SocketRights};
 use super::tree::{self, Node, Tree};
 use super::{FILE_MAX, Parsed};
 
@@ -145,15 +145,37 @@ impl Parser {
             .map(|(number, node)| self.member(node, number, &whose))
             .unzip();
         cluster.members = values;
+        let pools = node.children.iter().filter(|child| child.name == POOL);
+        let (pools, values) = pools.map(|node| self.pool(node, &whose)).unzip();
+        cluster.pools = values;
         let relay = cluster.disconnect_notify.as_ref();
         let draft = Draft {
             name: places.of("name", cluster.name.clone()),
             socket: places.of("address", Socket::from(&cluster)),
             relay: relay.and_then(|relay| places.of("inbound_address", relay.inbound_address)),
             members,
+            pools,
             whose,
         };
         (draft, cluster)
+    }
+
+    /// As [`Parser::cluster`].
+    fn pool(&mut self, node: &Node, cluster: &str) -> ((String, At<Name>), Pool) {
+        let said = |name: &str| node.attributes.iter().find(|attribute| attribute.name == name);
+        let called = said("name").map_or("", |name| name.value.trim());
+        let whose = format!("{cluster}, members {called}");
+        let mut pool = Pool::blank();
+        self.row(node, elements::find(CLUSTER, POOL), &mut pool, &whose);
+        for needed in ["name", "address"] {
+            if said(needed).is_none() {
+                let what = format!("<{POOL}> has no {needed}: want <{POOL} name=\"…\" address=\"…\"/>");
+                self.fault(node.at, &whose, what);
+            }
+        }
+        let at = said("name").map_or(node.at, |name| name.at);
+        let name = pool.name.clone();
+        ((whose, At { value: name, at }), pool)
     }
 
     /// As [`Parser::cluster`].
@@ -331,8 +353,8 @@ mod tests {
     use super::super::elements::{ELEMENTS, NOTIFY};
     use super::super::fields::STATUS;
     use super::super::model::{
-        Address, CapacityLimit, DisconnectNotify, Failover, Health, Name, NoMembers, NotifyTcp, Policy,
-        Protocol, Sessions, SocketRights, Status,
+        Address, CapacityLimit, DisconnectNotify, Failover, Health, NoMembers, NotifyTcp, Policy, Protocol,
+        Sessions, SocketRights, Status,
     };
     use super::*;
 
@@ -372,6 +394,7 @@ mod tests {
             wan_address: [203, 0, 113, 4].into(),
             lan_address: [10, 0, 0, 4].into(),
             cmd_out_address: Some([10, 0, 0, 1].into()),
+            found_by: None,
         };
         let name = Name::new("Supercluster#1").unwrap();
         let cluster = Cluster {
@@ -407,7 +430,9 @@ mod tests {
 
     #[test]
     fn the_defaults_of_the_table_are_those_of_the_values() {
-        let elements = elements::children(CLUSTER).filter(|e| !e.attributes.is_empty() && e.name != NOTIFY);
+        let others = [NOTIFY, POOL];
+        let elements =
+            elements::children(CLUSTER).filter(|e| !e.attributes.is_empty() && !others.contains(&e.name));
         let said: String = elements
             .map(|element| {
                 let attributes = element
@@ -423,6 +448,12 @@ mod tests {
             .concat();
         assert!(said.contains("<health interval=\"1s\""), "{said}");
         assert_eq!(cluster(&said), bare());
+        let pools = cluster("<rtpproxies name='m' address='m.test'/>").pools;
+        for attribute in elements::find(CLUSTER, POOL).unwrap().attributes {
+            if !["name", "address"].contains(&attribute.name) {
+                assert_eq!(attribute.value(&pools[0]).to_string(), attribute.default);
+            }
+        }
         let status = ELEMENTS.iter().find(|element| element.name == "status").unwrap();
         assert_eq!(STATUS.read(status.default), Ok(Status::default()));
     }

@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use super::elements::{CLUSTER, Element, Holder, MEMBER, ROOT, children};
+use super::elements::{CLUSTER, Element, Holder, MEMBER, POOL, ROOT, children};
 use super::model::{Cluster, Config};
 use super::value::Value;
 
@@ -30,7 +30,8 @@ impl fmt::Display for File<'_> {
 fn write_cluster(f: &mut fmt::Formatter<'_>, cluster: &Cluster) -> fmt::Result {
     writeln!(f, "  <{CLUSTER}>")?;
     write_leaves(f, "    ", CLUSTER, cluster)?;
-    for element in children(CLUSTER).filter(|element| !element.attributes.is_empty()) {
+    let is_own = |element: &&Element| !element.attributes.is_empty() && element.name != POOL;
+    for element in children(CLUSTER).filter(is_own) {
         let said = element
             .attributes
             .iter()
@@ -57,6 +58,18 @@ fn write_cluster(f: &mut fmt::Formatter<'_>, cluster: &Cluster) -> fmt::Result {
         writeln!(f, "    <{MEMBER}>")?;
         write_leaves(f, "      ", MEMBER, member)?;
         writeln!(f, "    </{MEMBER}>")?;
+    }
+    for element in children(CLUSTER).filter(|element| element.name == POOL) {
+        for pool in &cluster.pools {
+            write!(f, "    <{POOL}")?;
+            for attribute in element.attributes {
+                let value = attribute.value(pool).to_string();
+                if value != attribute.default {
+                    write!(f, " {}=\"{}\"", attribute.name, escaped(&value))?;
+                }
+            }
+            writeln!(f, "/>")?;
+        }
     }
     writeln!(f, "  </{CLUSTER}>")
 }
@@ -99,7 +112,8 @@ mod tests {
 
     use super::super::diff::diff;
     use super::super::model::{
-        Address, DisconnectNotify, Failover, Family, Health, Member, Name, Protocol, Sessions, SocketRights,
+        Address, DisconnectNotify, Failover, Family, Health, Member, Name, Pool, Protocol, Sessions,
+        SocketRights, Sought,
     };
     use super::super::{Faults, Parsed, check_cluster_fits, check_member_fits, parse};
     use super::super::{address, fields, pairs};
@@ -185,7 +199,7 @@ mod tests {
             cmd_out_address in any::<Option<IpAddr>>(),
         ) -> Member {
             let status = status.1;
-            Member { name, protocol, address, weight, capacity, status, wan_address, lan_address, cmd_out_address }
+            Member { name, protocol, address, weight, capacity, status, wan_address, lan_address, cmd_out_address, found_by: None }
         }
     }
 
@@ -223,6 +237,28 @@ mod tests {
         }
     }
 
+    fn sought() -> impl Strategy<Value = Sought> {
+        let host = ("[a-z]{1,9}(\\.[a-z]{1,9}){0,2}", 1..=u16::MAX);
+        prop_oneof![
+            host.prop_map(|(host, port)| Sought::Host(host.into(), port)),
+            "_[a-z]{1,9}\\._(udp|tcp)(\\.[a-z]{1,9}){1,3}".prop_map(|name| Sought::Service(name.into())),
+        ]
+    }
+
+    prop_compose! {
+        fn pool()(
+            name in name(),
+            protocol in sample::select(fields::POOL_PROTOCOL.0),
+            address in sought(),
+            weight in any::<u16>(),
+            capacity in whole(fields::CAPACITY),
+            resolver in option::of(any::<IpAddr>().prop_flat_map(|ip| (Just(ip), 1..=u16::MAX))),
+        ) -> Pool {
+            let resolver = resolver.map(Into::into);
+            Pool { name, protocol: protocol.1, address, weight, capacity, resolver }
+        }
+    }
+
     prop_compose! {
         fn cluster()(
             name in name(),
@@ -236,6 +272,7 @@ mod tests {
             disconnect_notify in option::of(notify()),
             socket in rights(),
             members in collection::vec(member(), 0..4),
+            pools in collection::vec(pool(), 0..3),
         ) -> Cluster {
             let mut cluster = Cluster {
                 capacity_limit: capacity_limit.1,
@@ -248,6 +285,11 @@ mod tests {
                 socket,
                 ..Cluster::new(name, protocol, address)
             };
+            for pool in pools {
+                if cluster.pools.iter().all(|other| other.name != pool.name) {
+                    cluster.pools.push(pool);
+                }
+            }
             for member in members {
                 let known = cluster.members.iter().any(|other| other.name == member.name);
                 if !known && check_member_fits(&cluster, &member).is_ok() {

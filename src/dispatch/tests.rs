@@ -40,20 +40,8 @@ fn member(name: &str) -> model::Member {
 }
 
 pub(super) fn rules() -> model::Cluster {
-    model::Cluster {
-        name: Name::new("C1").unwrap(),
-        protocol: Protocol::Unix,
-        address: Address::Path("/tmp/c1".into()),
-        capacity_limit: CapacityLimit::Soft,
-        disconnect_notify: None,
-        policy: Policy::Weighted,
-        failover: model::Failover::default(),
-        health: model::Health::default(),
-        sessions: model::Sessions::default(),
-        socket: model::SocketRights::default(),
-        no_members: model::NoMembers::Error,
-        members: Vec::new(),
-    }
+    let (name, address) = (Name::new("C1").unwrap(), Address::Path("/tmp/c1".into()));
+    model::Cluster::new(name, Protocol::Unix, address)
 }
 
 impl Bench {

@@ -20,15 +20,8 @@ const QUEUE: usize = 4096;
 /// How long the threads are waited for at the end: they are there at once unless they are in a look-up.
 const END_WITHIN: Duration = Duration::from_millis(50);
 
-type Done = Box<dyn FnOnce(io::Result<Vec<SocketAddr>>) + Send>;
-
-/// A name to look up, and whom to tell.
-struct Request {
-    host: String,
-    port: u16,
-    is_v6: bool,
-    done: Done,
-}
+/// Looks a name up and tells whoever wants to know, or tells that it is not looked up.
+type Request = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 /// The pool.
 pub struct Names {
@@ -70,15 +63,16 @@ impl Names {
         is_v6: bool,
         done: impl FnOnce(io::Result<Vec<SocketAddr>>) + Send + 'static,
     ) {
+        let host = host.to_owned();
+        self.run(move |turn| done(turn.and_then(|()| idle(|| resolve(&host, port, is_v6)))));
+    }
+
+    /// Does something else that waits for a name server in a thread of the pool; an error says that there is no room for it.
+    pub fn run(&self, work: impl FnOnce(io::Result<()>) + Send + 'static) {
         if self.idle.load(Ordering::Acquire) <= self.queue.len() {
             self.start_thread();
         }
-        let request = Request {
-            host: host.to_owned(),
-            port,
-            is_v6,
-            done: Box::new(done),
-        };
+        let request: Request = Box::new(work);
         let requests = self.requests.lock().clone();
         let refused = match requests {
             Some(requests) => requests.try_send(request).err().map(TrySendError::into_inner),
@@ -89,7 +83,7 @@ impl Names {
                 io::ErrorKind::WouldBlock,
                 "too many names wait for the name server",
             );
-            (request.done)(Err(busy));
+            request(Err(busy));
         }
     }
 
@@ -119,7 +113,7 @@ impl Names {
         }
         let (queue, waiting, ended) = (self.queue.clone(), Arc::clone(&self.idle), self.ended.0.clone());
         let started = spawn(format!("names-{}", threads.len()), move || {
-            run(&queue, &waiting);
+            serve(&queue, &waiting);
             ended.try_send(()).ok();
         });
         match started {
@@ -146,21 +140,13 @@ impl Names {
     }
 }
 
-fn run(queue: &Receiver<Request>, waiting: &AtomicUsize) {
+fn serve(queue: &Receiver<Request>, waiting: &AtomicUsize) {
     loop {
         waiting.fetch_add(1, Ordering::AcqRel);
         let request = idle(|| queue.recv());
         waiting.fetch_sub(1, Ordering::AcqRel);
-        let Ok(Request {
-            host,
-            port,
-            is_v6,
-            done,
-        }) = request
-        else {
-            return;
-        };
-        done(idle(|| resolve(&host, port, is_v6)));
+        let Ok(request) = request else { return };
+        request(Ok(()));
     }
 }
 

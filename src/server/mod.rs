@@ -2,6 +2,7 @@
 //! another, under one lock that no command of a SIP server ever takes.
 
 mod changes;
+mod finder_thread;
 mod operate;
 mod reload;
 mod restore;
@@ -18,6 +19,7 @@ use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
+use self::finder_thread::Finder;
 use self::running::{Running, open_door, open_relay};
 use crate::admin::admin_thread::{self, AdminDoor, AdminHandle};
 use crate::admin::operator::{Operator, Refusal};
@@ -65,6 +67,8 @@ pub struct Shared {
     started: Instant,
     /// The next cluster's number.
     numbers: AtomicUsize,
+    /// Once there is a name that leads to members.
+    finder: Mutex<Option<Finder>>,
     /// While a successor takes over.
     takeover: Mutex<Option<Thread>>,
     /// Once the admin thread runs, and until it is told to end.
@@ -237,6 +241,7 @@ impl Service for Server {
             sockets: Arc::clone(sockets),
             started: now(),
             numbers: AtomicUsize::new(0),
+            finder: Mutex::default(),
             takeover: Mutex::default(),
             admin: Mutex::default(),
             state: Mutex::default(),
@@ -254,6 +259,8 @@ impl Service for Server {
         if let Some(health) = &mut self.health {
             health.start(Arc::clone(&self.shared.names))?;
         }
+        let clusters = self.doors.iter_mut().map(|(cluster, ..)| cluster);
+        self.shared.find_first(clusters);
         for (config, door, relay) in self.doors.drain(..) {
             let running = self.shared.make_cluster(&config, door, relay)?;
             let running = self.shared.enter(running);
@@ -284,6 +291,7 @@ impl Service for Server {
         let change = self.shared.changes.lock();
         self.shared.keep_changes();
         drop(change);
+        self.shared.watch_pools();
         // One may have been emptied before.
         self.shared.close_drained();
         Ok(())
@@ -339,6 +347,11 @@ impl Service for Server {
         if let Some(Admin { thread, files }) = admin {
             thread.stop();
             drop(files);
+        }
+        // Joined without the lock: it may be at a change.
+        let finder = self.shared.finder.lock().take();
+        if let Some(finder) = finder {
+            finder.stop();
         }
         // Its connection has been shut.
         let takeover = self.shared.takeover.lock().take();

@@ -157,7 +157,14 @@ impl Operator for Shared {
     fn delete_member(&self, cluster: &str, name: &str, at_once: bool) -> Result<(), Refusal> {
         let _change = self.changes.lock();
         let running = self.find(cluster)?;
-        let (id, model::Member { address, .. }) = member(&running.cluster, name)?;
+        let (id, definition) = member(&running.cluster, name)?;
+        let (address, status) = (definition.address, definition.status);
+        if let Some(pool) = definition.found_by.filter(|_| status != Status::Draining) {
+            return Err(Refusal::Other(format!(
+                "{name}: it was found by the name of {pool} and would be found again: suspend it, or take {address} \
+                 out of that name"
+            )));
+        }
         if at_once {
             running.cluster.remove_member(id);
             log::info!("member {name} of {cluster} ({address}): removed");
@@ -323,7 +330,9 @@ impl Operator for Shared {
             .filter(|running| !running.is_draining())
             .map(|running| {
                 let mut cluster = definition(running);
-                cluster.members.retain(|member| member.status != Status::Draining);
+                cluster
+                    .members
+                    .retain(|member| member.status != Status::Draining && member.found_by.is_none());
                 cluster
             });
         Config {

@@ -47,7 +47,8 @@ impl Shared {
         let (path, known) = self.file.lock().clone();
         let (Parsed { config, warnings }, contents) =
             config::load(&path).map_err(|faults| Refusal::Other(faults.to_string().trim_end().to_owned()))?;
-        let mut plan = Plan::make(self, &config).map_err(Refusal::Other)?;
+        let whole = self.with_found(config.clone());
+        let mut plan = Plan::make(self, &whole).map_err(Refusal::Other)?;
         for warning in warnings {
             log::warn!("{warning}");
         }
@@ -55,9 +56,10 @@ impl Shared {
         plan.admit();
         await_first_probes(plan.unproven(), FIRST_PROBES);
         plan.carry_out(self);
-        self.put_in_order(&config);
+        self.put_in_order(&whole);
         self.file.lock().1 = contents;
         self.keep_changes();
+        self.watch_pools();
         Ok(Loaded {
             clusters: config.clusters.len(),
             members: config.clusters.iter().map(|cluster| cluster.members.len()).sum(),

@@ -43,6 +43,7 @@ mod console_test_call;
 #[cfg(test)]
 mod control_sockets;
 #[cfg(test)]
+mod discovery;
 mod faults;
 #[cfg(test)]
 mod followed;
