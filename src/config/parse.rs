@@ -164,7 +164,11 @@ impl Parser {
     fn pool(&mut self, node: &Node, cluster: &str) -> ((String, At<Name>), Pool) {
         let said = |name: &str| node.attributes.iter().find(|attribute| attribute.name == name);
         let called = said("name").map_or("", |name| name.value.trim());
-        let whose = format!("{cluster}, members {called}");
+        let whose = if called.is_empty() {
+            cluster.to_owned()
+        } else {
+            format!("{cluster}, members {called}")
+        };
         let mut pool = Pool::blank();
         self.row(node, elements::find(CLUSTER, POOL), &mut pool, &whose);
         for needed in ["name", "address"] {
