@@ -42,11 +42,14 @@ pub trait Service: Sized {
         sockets: &Arc<Sockets>,
     ) -> Result<Self, StartError>;
 
-    /// Starts the threads, after the privileges are gone.
+    /// Starts the threads, after the privileges are gone. No command is taken yet.
     ///
     /// # Errors
     /// When the system has no more threads to give.
     fn start(&mut self) -> io::Result<()>;
+
+    /// Takes commands from now on. A predecessor, if there is one, has left, or will not be waited for any longer.
+    fn serve(&self);
 
     /// Reads the configuration anew, at most once a second; `Ok` says what was loaded.
     ///

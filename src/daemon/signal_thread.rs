@@ -186,6 +186,7 @@ mod tests {
             "one\ntwo".into()
         }
 
+        fn serve(&self) {}
         fn stop(self) {}
     }
 

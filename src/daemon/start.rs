@@ -206,11 +206,17 @@ fn start<S: Service>(
     })
     .map_err(no_thread)?;
     service.start().map_err(no_thread)?;
-    if let Some(daemon) = predecessor {
-        let pid = daemon.pid;
+    let pid = predecessor.as_ref().map(|daemon| daemon.pid);
+    if let Some(mut daemon) = predecessor {
         daemon
             .ready(has_its_file)
             .map_err(|error| failed(takeover_failed(options, &error)))?;
+        if options.state_dir.is_some() {
+            daemon.wait_left();
+        }
+    }
+    service.serve();
+    if let Some(pid) = pid {
         log::info!(predecessor = pid; "took over from process {pid}, which answers what is in flight and leaves");
         if let Err(error) = pid_file.fill(owner) {
             log::error!("{}: cannot write our pid: {error}", options.pid_file.display());

@@ -36,6 +36,7 @@ use crate::rim::lock::{Ranked, rank};
 use crate::rim::names_thread::Names;
 use crate::rim::{Thread, now, wall};
 use crate::sockets::Sockets;
+use crate::sockets::handover::Waits;
 use crate::sockets::listener::{BoundUnix, SocketFile};
 use crate::state::Store;
 
@@ -75,6 +76,8 @@ pub struct Shared {
     admin: Mutex<Option<Admin>>,
     /// The state directory, if there is one.
     state: Mutex<Option<Store>>,
+    /// Who gets the state directory when we have written all.
+    successor: Mutex<Option<Waits>>,
 }
 
 /// The admin thread, and the files of its doors in their order.
@@ -141,6 +144,14 @@ impl Shared {
         let (health, events) = (self.health.clone(), Arc::clone(&self.events));
         Running::start(number, config, (door, relay), health, events, emptied)
             .map_err(|error| io::Error::new(error.kind(), format!("cluster {}: {error}", config.name)))
+    }
+
+    /// Brings back what is known of calls, and has it kept from now on, where that is wanted.
+    fn open_state(&self) {
+        if let Some(path) = &self.options.state_dir {
+            let clusters = self.clusters.read().clone();
+            *self.state.lock() = restore::open(path, &clusters);
+        }
     }
 
     /// One more cluster to be seen and, once it is opened, to take commands.
@@ -245,6 +256,7 @@ impl Service for Server {
             takeover: Mutex::default(),
             admin: Mutex::default(),
             state: Mutex::default(),
+            successor: Mutex::default(),
         });
         Ok(Self {
             shared,
@@ -268,18 +280,14 @@ impl Service for Server {
             running.draining.store(is_deleted, Ordering::Release);
         }
         let clusters = self.shared.clusters.read().clone();
-        if let Some(path) = &self.shared.options.state_dir {
-            *self.shared.state.lock() = restore::open(path, &clusters);
-        }
         let at_most = if self.shared.options.takeover {
             FIRST_PROBES_OF_A_SUCCESSOR
         } else {
+            // Read while members are probed. A predecessor that still serves has more to write.
+            self.shared.open_state();
             FIRST_PROBES
         };
         await_first_probes(clusters.iter().map(|running| &**running), at_most);
-        for running in &clusters {
-            running.open();
-        }
         let (mut doors, mut files) = (Vec::new(), Vec::new());
         for (BoundUnix { listener, file }, read_only) in self.admin_doors.drain(..) {
             doors.push(AdminDoor { listener, read_only });
@@ -288,13 +296,22 @@ impl Service for Server {
         let operator: Arc<dyn Operator> = Arc::<Shared>::clone(&self.shared);
         let thread = admin_thread::start(doors, operator)?;
         *self.shared.admin.lock() = Some(Admin { thread, files });
+        Ok(())
+    }
+
+    fn serve(&self) {
         let change = self.shared.changes.lock();
+        if self.shared.options.takeover {
+            self.shared.open_state();
+        }
+        for running in &*self.shared.clusters.read() {
+            running.open();
+        }
         self.shared.keep_changes();
         drop(change);
         self.shared.watch_pools();
         // One may have been emptied before.
         self.shared.close_drained();
-        Ok(())
     }
 
     fn reload(&self) -> Result<String, String> {
@@ -369,6 +386,7 @@ impl Service for Server {
         if let Some(store) = store {
             store.stop();
         }
+        drop(self.shared.successor.lock().take());
         if let Some(health) = self.health.take() {
             health.stop();
         }

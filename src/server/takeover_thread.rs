@@ -1,4 +1,4 @@
-//! A successor takes over: nothing changes here from its question to its answer, and when it serves we stop as if a
+//! A successor takes over: nothing changes here from its question to its answer, and when it can serve we stop as if a
 //! SIGTERM had come, with everything left where it is. It may take its time, so a thread waits for it, one at a time, that
 //! there is only then.
 
@@ -33,12 +33,13 @@ impl Shared {
         }
     }
 
-    /// Gives every socket to who asks over `stream`, and has the main thread stop once that one serves.
+    /// Gives every socket to who asks over `stream`, and has the main thread stop once that one can serve.
     fn hand_over(&self, stream: UnixStream) {
         // What a reload bound now would be missing there.
         let _change = idle(|| self.changes.lock());
         match self.sockets.hand_over(stream) {
-            Ok(pid) => {
+            Ok((pid, waits)) => {
+                *self.successor.lock() = Some(waits);
                 let why = format!("process {pid} has taken over and serves");
                 self.tell(Subject::Daemon, "leaving", &why);
                 log::warn!(successor = pid; "process {pid} has taken over and serves: leaving");

@@ -8,11 +8,12 @@
 //!                                ◀── Offer, Sockets with descriptors …, PidFile with one, End
 //!     Ready                      ──▶
 //!                                ◀── Leaving
+//!                                ◀── the connection's end: its state directory is free
 //! ```
 
 use core::time::Duration;
 use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read as _, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -30,6 +31,9 @@ use crate::sockets::systemd::Given;
 pub const REQUEST: &str = "takeover 1";
 /// How long one waits for the next message of the other: a successor waits for its members before it serves.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a successor waits for the state directory: the old one answers what is in flight, and writes what it knows.
+/// Nobody is served meanwhile.
+const LEFT_WITHIN: Duration = Duration::from_secs(3);
 /// Descriptors in one message. Linux takes 253.
 const BATCH: usize = 64;
 /// Descriptors in all: more than systemd keeps for one service.
@@ -293,14 +297,19 @@ impl Successor {
         }
     }
 
-    /// Leaves it all to it.
+    /// Leaves it all to it; what it waits for then is to be dropped when the state directory is free.
     ///
     /// # Errors
     /// When it has gone meanwhile.
-    pub(super) fn leave_to(mut self) -> io::Result<()> {
-        self.channel.send(&Message::Leaving, &[])
+    pub(super) fn leave_to(mut self) -> io::Result<Waits> {
+        self.channel.send(&Message::Leaving, &[])?;
+        Ok(Waits(self.channel))
     }
 }
+
+/// A successor that waits for the state directory. Whatever ends us ends its wait.
+#[derive(Debug)]
+pub struct Waits(#[expect(dead_code, reason = "its end is what the other waits for")] Channel);
 
 /// Tells who asks over `stream` that it gets nothing, and why.
 pub(super) fn refuse(stream: UnixStream, why: &str) {
@@ -354,11 +363,11 @@ impl Predecessor {
         })
     }
 
-    /// Tells it that we serve, and whether its pid file is ours; when this returns without an error, it leaves.
+    /// Tells it that we can serve, and whether its pid file is ours; when this returns without an error, it leaves.
     ///
     /// # Errors
     /// When it does not answer: then it has not left.
-    pub(crate) fn ready(mut self, pid_file: bool) -> io::Result<()> {
+    pub(crate) fn ready(&mut self, pid_file: bool) -> io::Result<()> {
         let pid = std::process::id();
         let answer = self
             .channel
@@ -377,6 +386,15 @@ impl Predecessor {
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until it has written down all it knows, or has ended; not for ever.
+    pub(crate) fn wait_left(self) {
+        let Channel(mut stream) = self.channel;
+        if stream.set_read_timeout(Some(LEFT_WITHIN)).is_ok() {
+            // Nothing comes but the end, and whoever opens the directory sees whether it is free.
+            let _ = idle(|| stream.read(&mut [0]));
         }
     }
 }
@@ -498,7 +516,7 @@ mod tests {
     #[test]
     fn a_daemon_that_ends_in_the_last_moment_has_left() {
         let (ours, theirs) = pair();
-        let predecessor = Predecessor {
+        let mut predecessor = Predecessor {
             channel: ours,
             pid: 1,
             sockets: Vec::new(),
@@ -506,5 +524,33 @@ mod tests {
         };
         drop(theirs);
         predecessor.ready(true).unwrap();
+        predecessor.wait_left();
+    }
+
+    #[test]
+    fn a_successor_waits_until_the_state_directory_is_free() {
+        let (ours, theirs) = pair();
+        let (told, tells) = std::sync::mpsc::channel();
+        let old = Successor {
+            channel: ours,
+            pid: 2,
+            has_pid_file: true,
+        };
+        let mut predecessor = Predecessor {
+            channel: theirs,
+            pid: 1,
+            sockets: Vec::new(),
+            pid_file: None,
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let waits = old.leave_to().unwrap();
+                told.send("it is free").unwrap();
+                drop(waits);
+            });
+            predecessor.ready(true).unwrap();
+            predecessor.wait_left();
+            assert_eq!(tells.try_recv(), Ok("it is free"));
+        });
     }
 }

@@ -21,7 +21,7 @@ use std::sync::{Arc, Weak};
 
 use socket2::{Domain, Socket, Type};
 
-use self::handover::Successor;
+use self::handover::{Successor, Waits};
 use self::systemd::{Given, Systemd};
 use crate::rim::lock::{Ranked, rank};
 use crate::sockets::listener::{
@@ -241,12 +241,12 @@ impl Sockets {
         *self.keeper.pid_file.lock() = Some(file);
     }
 
-    /// Gives every open socket to the successor that asks over `stream`, and waits until it serves; then nothing is
-    /// removed any more when it is closed. Returns the successor's pid.
+    /// Gives every open socket to the successor that asks over `stream`, and waits until it can serve; then nothing is
+    /// removed any more when it is closed. Returns the successor's pid, and what it waits for still.
     ///
     /// # Errors
     /// When it does not come to that; then all is as before.
-    pub fn hand_over(&self, stream: UnixStream) -> io::Result<u32> {
+    pub fn hand_over(&self, stream: UnixStream) -> io::Result<(u32, Waits)> {
         let keeper = &self.keeper;
         *keeper.successor.lock() = Some(stream.try_clone()?);
         // Looked at after that, as who stops does it the other way round: one of the two sees the other.
@@ -269,7 +269,7 @@ impl Sockets {
         given
     }
 
-    fn give_all(&self, stream: UnixStream) -> io::Result<u32> {
+    fn give_all(&self, stream: UnixStream) -> io::Result<(u32, Waits)> {
         let keeper = &self.keeper;
         let sockets = keeper
             .open
@@ -288,11 +288,11 @@ impl Sockets {
         // Before it knows: from then on what we remove would be its own.
         keeper.given_away.store(true, Ordering::Release);
         keeper.pid_file_given_away.store(has_pid_file, Ordering::Release);
-        successor.leave_to().inspect_err(|_| {
+        let waits = successor.leave_to().inspect_err(|_| {
             keeper.given_away.store(false, Ordering::Release);
             keeper.pid_file_given_away.store(false, Ordering::Release);
         })?;
-        Ok(pid)
+        Ok((pid, waits))
     }
 
     /// Whether a successor has the pid file as well.

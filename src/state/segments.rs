@@ -73,10 +73,7 @@ impl Directory {
             .mode(0o600)
             .open(path.join("lock"))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
-            Errno::WOULDBLOCK => io::Error::new(
-                io::ErrorKind::WouldBlock,
-                "another rtp_cluster writes it, as one does that is being taken over from",
-            ),
+            Errno::WOULDBLOCK => io::Error::new(io::ErrorKind::WouldBlock, "another rtp_cluster writes it"),
             _ => error.into(),
         })?;
         Ok(Self {

@@ -11,7 +11,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::followed::Followed;
-use crate::support::bed::{Bed, listed};
+use crate::state::{asked_all, wait_written};
+use crate::support::bed::{Bed, answer, create, delete, listed};
 use crate::support::daemon::{Daemon, Files, cluster, config, config_of, program};
 use crate::support::member::{CONTROL_PORT, own_address};
 use crate::support::place::Place;
@@ -30,8 +31,14 @@ fn successor(files: &Files) -> Command {
 
 /// Starts it and waits until it has taken over from the process `pid`; its log is a file beside the other's.
 fn take_over(place: &Place, files: &Files, pid: u32) -> Process {
+    take_over_with(place, files, pid, &[])
+}
+
+/// The same with further arguments.
+fn take_over_with(place: &Place, files: &Files, pid: u32, arguments: &[&str]) -> Process {
     let log = place.path(&format!("log.after.{pid}"));
     let mut command = successor(files);
+    command.args(arguments);
     command.stderr(File::create(&log).expect("a file"));
     let mut new = Process::start("the successor", &mut command);
     wait::until_true("the takeover", LONG, || {
@@ -94,6 +101,78 @@ fn successors_take_over_while_calls_flow_and_none_is_lost() {
     new.signal(Signal::TERM);
     assert_eq!(new.wait_end(LONG).code(), Some(0));
     assert!(!files.control.exists() && !files.admin.exists() && !files.pid.exists());
+}
+
+#[test]
+fn a_successor_has_the_state_directory_and_knows_every_call() {
+    let place = Place::new();
+    let dir = place.path("state");
+    let keeps = ["-S", dir.to_str().expect("a path")];
+    let mut bed = Bed::with(3, "", &keeps);
+    let files = bed.daemon.files().clone();
+    let calls: Vec<String> = (0..40).map(|n| format!("call-{n}")).collect();
+    let homes: Vec<String> = calls.iter().map(|call| bed.call(call).media()).collect();
+    let found = |bed: &Bed, calls: &[String], homes: &[String]| {
+        for (call, home) in calls.iter().zip(homes) {
+            assert_eq!(bed.of_reply(&bed.ask(&answer(call))).media(), *home);
+        }
+        assert_eq!(asked_all(&bed.daemon), "0");
+    };
+
+    let mut one = take_over_with(&bed.place, &files, bed.daemon.pid(), &keeps);
+    assert_eq!(bed.daemon.wait_end(LONG).code(), Some(0), "{}", bed.daemon.log());
+    found(&bed, &calls, &homes);
+    bed.ask(&delete("call-0"));
+    let mut other = take_over_with(&bed.place, &files, one.id(), &keeps);
+    assert_eq!(one.wait_end(LONG).code(), Some(0));
+    let late = bed.of_reply(&bed.ask(&create("late"))).media();
+    wait_written(&dir, "late");
+    other.kill();
+
+    bed.daemon.restart();
+    bed.daemon.wait_members(3, 0);
+    found(&bed, &calls[1..], &homes[1..]);
+    found(&bed, &["late".to_owned()], &[late]);
+    assert!(
+        !bed.daemon.log().contains("will not know them"),
+        "{}",
+        bed.daemon.log()
+    );
+}
+
+#[test]
+fn a_successor_that_cannot_serve_leaves_the_state_directory_to_the_daemon() {
+    let place = Place::new();
+    let dir = place.path("state");
+    let keeps = ["-S", dir.to_str().expect("a path")];
+    let mut bed = Bed::with(1, "", &keeps);
+    let files = bed.daemon.files().clone();
+    bed.call("before");
+    let nowhere = cluster(
+        "C9",
+        "UNIX",
+        &bed.place.path("no/c.sock").display().to_string(),
+        &[],
+        "",
+    );
+    let good = fs::read_to_string(&files.config).expect("a file");
+    let two = good.replace(
+        "</rtp_cluster_config>",
+        &format!("{nowhere}</rtp_cluster_config>"),
+    );
+    fs::write(&files.config, two).expect("a file");
+    let output = successor(&files).args(keeps).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    fs::write(&files.config, good).expect("a file");
+    bed.call("after");
+    wait_written(&dir, "after");
+    bed.daemon.kill();
+    bed.daemon.restart();
+    bed.daemon.wait_members(1, 0);
+    for call in ["before", "after"] {
+        bed.ask(&answer(call));
+    }
+    assert_eq!(asked_all(&bed.daemon), "0");
 }
 
 #[test]

@@ -23,7 +23,8 @@ fn written(dir: &Path) -> Vec<u8> {
         .collect()
 }
 
-fn wait_written(dir: &Path, call_id: &str) {
+/// Waits until a call is in the directory.
+pub fn wait_written(dir: &Path, call_id: &str) {
     wait::until_true("the call is written", LONG, || {
         written(dir)
             .windows(call_id.len())
@@ -32,7 +33,7 @@ fn wait_written(dir: &Path, call_id: &str) {
 }
 
 /// Questions to all members since the daemon's start.
-fn asked_all(daemon: &Daemon) -> String {
+pub fn asked_all(daemon: &Daemon) -> String {
     let metrics = daemon.admin("stats --prometheus");
     let line = metrics.lines().find(|line| line.contains("asked_all_total{"));
     line.and_then(|line| line.split(' ').next_back())
