@@ -70,7 +70,7 @@
 //! | `cluster-N` | `cluster/cluster_thread.rs` | readiness of all its descriptors, or the next alarm | a message |
 //! | `health` | `health/health_thread.rs` | readiness of its probes' sockets, or the next alarm | a message |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
-//! | `state` | `state/state_thread.rs` | its channel, for a quarter of a second; only with `-S` | a message |
+//! | `state` | `state/state_thread.rs` | its channel, or until something is due; only with `-S` | a message |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
 //! | `finder` | `server/finder_thread.rs` | its channel, or the next name to look up again; from the first `<rtpproxies>` on | a message |
 //! | `takeover` | `server/takeover_thread.rs` | while a successor takes over: its words | shutdown of its connection |

@@ -215,6 +215,11 @@ impl Cluster {
         self.orders.post(Order::Do(Box::new(act)));
     }
 
+    /// Has the loop take a turn.
+    pub fn wake(&self) {
+        self.orders.wake();
+    }
+
     /// Tells who watches what has become of a member.
     pub fn tell(
         &self,

@@ -29,6 +29,9 @@ pub(super) fn log(cluster: &Cluster, note: &Note) {
             "member {member} of {name}: {replies} reply(s) that can be none, such as \"{}\"",
             excerpt.escape_ascii()
         ),
+        Note::Restarted { member } => log::warn!(
+            "member {member} of {name}: it has been restarted while this daemon was not there; its calls are forgotten"
+        ),
         Note::DeletesDropped { member, deletes } => log::warn!(
             "member {member} of {name}: too many deletes wait for it; {deletes} dropped, \
              those sessions will time out there"

@@ -46,7 +46,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.pending.next_alarm(),
             self.next_sweep(),
             self.next_loss(),
-            self.journal_at,
+            self.next_tale(),
         ];
         moments.into_iter().flatten().min()
     }
@@ -177,12 +177,8 @@ impl<C, L: Clone> Dispatch<C, L> {
         if online {
             member.count(Count::WentOnline);
             member.suspect = false;
-            if member.owes_delete_all {
-                member.deferred.clear();
-                self.send_delete_all_late(now, id, out);
-            }
             self.losses.found(id);
-            self.send_all_deferred(now, id, out);
+            self.catch_up(now, id, out);
         } else {
             member.count(Count::WentOffline);
             self.losses.lost(now, id);
@@ -196,6 +192,8 @@ impl<C, L: Clone> Dispatch<C, L> {
         let Some(member) = self.member_mut(id) else { return };
         member.probed = true;
         member.why = why;
+        // It may have calls of a predecessor's.
+        self.losses.lost(now, id);
         self.look_at_early(now, out);
     }
 

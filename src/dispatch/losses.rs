@@ -15,7 +15,7 @@ use super::Dispatch;
 use super::attempt::Transaction;
 use super::outbox::{Note, Outbox};
 use super::rewrite::{self, Notice};
-use super::session::{MemberId, SHARDS};
+use super::session::{MemberId, SHARDS, Session};
 use crate::protocol::command::{self, Command, Verb};
 use crate::rim::throttle::Throttle;
 
@@ -101,9 +101,8 @@ impl<C, L: Clone> Dispatch<C, L> {
         let notice = command
             .notify
             .and_then(|notify| rewrite::notice(&notify, t.origin, relay, member.notifier()));
-        let kept = self
-            .sessions
-            .set_wish(key.hash, command.from_tag, command.to_tag, notice.as_ref());
+        let session = session_of(&command);
+        let kept = self.sessions.set_wish(key.hash, session, notice.as_ref());
         if kept.is_err()
             && let Some(sessions) = self.losses.forgotten.hit(now)
         {
@@ -113,8 +112,7 @@ impl<C, L: Clone> Dispatch<C, L> {
 
     /// Sessions have been deleted: nobody wants to hear of them.
     pub(super) fn forget_wishes(&mut self, hash: u64, command: &Command<'_>) {
-        self.sessions
-            .delete_wishes(hash, command.from_tag, command.to_tag);
+        self.sessions.delete_wishes(hash, session_of(command));
     }
 
     /// A member is taken out while it is offline: its calls are told of as soon as may be.
@@ -175,6 +173,14 @@ impl<C, L: Clone> Dispatch<C, L> {
         if losses.due(after).is_none() {
             losses.next_step = None;
         }
+    }
+}
+
+fn session_of<'a>(command: &Command<'a>) -> Session<'a> {
+    Session {
+        call_id: command.call_id,
+        from: command.from_tag,
+        to: command.to_tag,
     }
 }
 

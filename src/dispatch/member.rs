@@ -10,7 +10,7 @@ use super::choose::Candidate;
 use super::delay::Delay;
 use super::load::Load;
 use super::rewrite::Notifier;
-use super::session::MemberId;
+use super::session::{MemberId, Tick};
 use crate::config::model::{self, Status};
 use crate::dispatch::counters::{Count, MEMBER_COUNTERS};
 use crate::protocol::reply::Statistics;
@@ -45,6 +45,17 @@ pub struct Deferred {
     pub expires: Instant,
     /// The command.
     pub text: Box<[u8]>,
+}
+
+/// Sessions that a member has made since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Created {
+    /// How many.
+    pub(super) count: u64,
+    /// When it said so first.
+    pub(super) at: Tick,
+    /// Whether it said so to a predecessor, and nothing yet to us.
+    pub(super) of_predecessor: bool,
 }
 
 /// One RTPproxy.
@@ -91,6 +102,8 @@ pub struct Member<L> {
     pub(super) deletes_dropped: Throttle,
     /// Whether it missed an `X`.
     pub owes_delete_all: bool,
+    /// What it last said of the sessions that it has made since its start.
+    pub(super) created: Option<Created>,
     /// Commands in flight to it.
     pub in_flight: u32,
     /// Garbage replies since the last note.
@@ -124,6 +137,7 @@ impl<L> Member<L> {
             deferred: VecDeque::new(),
             deletes_dropped: Throttle::default(),
             owes_delete_all: false,
+            created: None,
             in_flight: 0,
             garbage: 0,
             garbage_told: None,

@@ -65,10 +65,10 @@ impl<C, L: Clone> Dispatch<C, L> {
         } else {
             self.give_up_member(now, id);
         }
-        let member = self.member_mut(id)?;
-        member.present = false;
-        member.deferred.clear();
-        self.sessions.forget_member(id);
+        self.settle_deletes(id, None);
+        let tick = self.tick(now);
+        self.member_mut(id)?.present = false;
+        self.sessions.forget_member(tick, id);
         self.look_at_early(now, out);
         Some(link)
     }
@@ -123,9 +123,10 @@ impl<C, L: Clone> Dispatch<C, L> {
             // What was bound in this very tick goes too.
             let cut = self.tick(now + Duration::from_millis(100));
             self.sessions.forget_before(id, cut);
+            self.settle_deletes(id, None);
             let member = self.member_mut(id)?;
             member.load.forget();
-            member.deferred.clear();
+            member.created = None;
             member.delay.forget();
         }
         let member = self.member_mut(id)?;

@@ -103,8 +103,8 @@ pub struct Dispatch<C, L> {
     swept: Instant,
     losses: Losses,
     suffixes: Suffixes,
-    /// When the journal, if there is one, is told more.
-    journal_at: Option<Instant>,
+    /// When the journal, if there is one, was told more.
+    journal_told: Instant,
     /// When a call last found no room in the session table.
     unbound: Option<Instant>,
     table_full: Throttle,
@@ -135,7 +135,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             swept: now,
             losses: Losses::default(),
             suffixes: Suffixes::new(key),
-            journal_at: None,
+            journal_told: now,
             unbound: None,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
@@ -342,7 +342,10 @@ impl<C, L: Clone> Dispatch<C, L> {
         if let Some(member) = self.member_mut(id) {
             member.load.counted(asked, counts);
             member.suspect = false;
-            self.send_all_deferred(now, id, out);
+            if let Some(counts) = counts {
+                self.note_created(now, id, counts.created, out);
+            }
+            self.catch_up(now, id, out);
         }
     }
 

@@ -69,6 +69,11 @@ pub enum Note {
         /// Sessions of which nothing will be told, since the last such note.
         sessions: u64,
     },
+    /// A member has been restarted while nobody watched: the calls that a predecessor knew there are forgotten.
+    Restarted {
+        /// The member.
+        member: Name,
+    },
     /// No more room for deletes that wait for a member: the oldest was dropped.
     DeletesDropped {
         /// The member.

@@ -17,7 +17,7 @@ use core::hash::BuildHasher;
 use core::time::Duration;
 use std::collections::VecDeque;
 
-pub use self::journal::{Journal, PARTS};
+pub use self::journal::{Journal, PARTS, Session, Wants};
 use self::ledger::Ledger;
 use self::shard::Shard;
 pub use self::wishes::NoRoom;
@@ -47,7 +47,8 @@ pub struct Tick(u32);
 impl Tick {
     /// Ticks in a second.
     pub const PER_SECOND: u32 = 10;
-    const NEVER: Self = Self(u32::MAX);
+    /// Behind all others.
+    pub(super) const NEVER: Self = Self(u32::MAX);
 
     /// The tick that `elapsed` after the start falls into.
     pub fn from_elapsed(elapsed: Duration) -> Self {
@@ -278,10 +279,10 @@ impl Sessions {
 
     /// Forgets all calls of a member that leaves for good, at once; sweeps drop them later. Nothing is bound to its
     /// id from now on; only after this may another member have its place.
-    pub fn forget_member(&mut self, id: MemberId) {
+    pub fn forget_member(&mut self, now: Tick, id: MemberId) {
         self.ledger.leave(id);
         if let Some(journal) = &mut self.journal {
-            journal.left(id);
+            journal.left(id, now);
         }
     }
 
@@ -314,17 +315,28 @@ impl Sessions {
     pub fn set_wish(
         &mut self,
         hash: u64,
-        from_tag: &[u8],
-        to_tag: Option<&[u8]>,
+        session: Session<'_>,
         notice: Option<&Notice>,
     ) -> Result<(), NoRoom> {
         let max = self.max();
-        self.wishes.set(hash, from_tag, to_tag, notice, max)
+        let set = self.wishes.set(hash, session.from, session.to, notice, max);
+        if let Some(journal) = &mut self.journal
+            && set != Ok(false)
+        {
+            let wish = notice.filter(|_| set.is_ok());
+            journal.wished(session, wish.map(|notice| (&notice.to, &*notice.text)));
+        }
+        set.map(|_| ())
     }
 
     /// Sessions of a call have been deleted: that of the tag, and those of its streams unless it names one.
-    pub fn delete_wishes(&mut self, hash: u64, from_tag: &[u8], to_tag: Option<&[u8]>) {
-        self.wishes.delete(hash, from_tag, to_tag);
+    pub fn delete_wishes(&mut self, hash: u64, session: Session<'_>) {
+        let had_some = self.wishes.delete(hash, session.from, session.to);
+        if let Some(journal) = &mut self.journal
+            && had_some
+        {
+            journal.unwished(session);
+        }
     }
 
     /// Takes what is to be told for calls of a member, of one shard of [`SHARDS`], some `max` of it, and says whether
@@ -335,21 +347,33 @@ impl Sessions {
         id: MemberId,
         shard: usize,
         max: usize,
-        tell: impl FnMut(Notice),
+        mut tell: impl FnMut(Notice),
     ) -> bool {
         let Some(calls) = self.shards.get(shard) else {
             return true;
         };
         let (ledger, expire) = (&self.ledger, self.limits.expire);
         let is_lost = |hash| {
-            calls.by_hash(hash).is_some_and(|binding| {
+            calls.by_hash(hash).is_some_and(|(_, binding)| {
                 binding.member == id
                     && binding.stage != Stage::Ended
                     && ledger.honours(binding)
                     && !expired(now, binding, expire)
             })
         };
-        self.wishes.take(shard, max, is_lost, tell)
+        let journal = &mut self.journal;
+        self.wishes.take(shard, max, is_lost, |hash, tag, notice| {
+            if let Some(journal) = journal
+                && let Some((call_id, _)) = calls.by_hash(hash)
+            {
+                journal.unwished(Session {
+                    call_id,
+                    from: tag,
+                    to: None,
+                });
+            }
+            tell(notice);
+        })
     }
 
     /// Forgets all wishes, and gives their memory back.
@@ -450,7 +474,7 @@ impl Sessions {
             .shards
             .get(shard_of(hash))
             .and_then(|shard| shard.by_hash(hash));
-        call.is_some_and(|binding| binding.stage == Stage::Ended)
+        call.is_some_and(|(_, binding)| binding.stage == Stage::Ended)
     }
 
     /// Tries to make room in a full table: the call that ended first goes. Nothing is searched for; what has aged out is
@@ -673,7 +697,7 @@ mod tests {
         let mut sessions = table(10);
         bind(&mut sessions, at(0), "a", A, Stage::Bound).unwrap();
         bind(&mut sessions, at(0), "b", B, Stage::Bound).unwrap();
-        sessions.forget_member(A);
+        sessions.forget_member(at(1), A);
         assert_eq!((sessions.bound(A), sessions.bound(B)), (0, 1));
         // Its place goes to another, whose calls are its own.
         let next = MemberId {
@@ -696,7 +720,7 @@ mod tests {
     fn an_id_of_old_neither_gets_a_call_nor_pushes_anybody_out() {
         let mut sessions = table(10);
         bind(&mut sessions, at(0), "a", A, Stage::Bound).unwrap();
-        sessions.forget_member(A);
+        sessions.forget_member(at(1), A);
         bind(&mut sessions, at(1), "late", A, Stage::Bound).unwrap();
         assert_eq!(find(&mut sessions, at(1), "late"), None);
         let next = MemberId {
@@ -968,7 +992,7 @@ mod tests {
                     }
                     Deed::Leave(whose) => {
                         let id = &mut ids[usize::from(whose)];
-                        sessions.forget_member(*id);
+                        sessions.forget_member(now, *id);
                         plain.retain(|_, binding| binding.member != *id);
                         id.generation += 1;
                     }

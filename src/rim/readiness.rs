@@ -192,7 +192,8 @@ impl<T> Mailbox<T> {
         }
     }
 
-    fn wake(&self) {
+    /// Has the loop take a turn, without a message.
+    pub fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("waking a thread: {error}");
         }

@@ -2,15 +2,14 @@
 //! and from then on each of them has a journal. A directory that cannot be had costs the state and no call.
 
 use core::time::Duration;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::running::Running;
-use crate::dispatch::journal::Known;
-use crate::state::encode::{Moment, Print, Record};
-use crate::state::{Recorders, State, Store, print};
+use crate::state::encode::Moment;
+use crate::state::past::Past;
+use crate::state::{Recorders, State, Store};
 
 /// Reads a state directory into the clusters, and starts to write it. `None` when there is none to be had.
 pub(super) fn open(path: &Path, clusters: &[Arc<Running>]) -> Option<Store> {
@@ -31,7 +30,13 @@ pub(super) fn keep(recorders: &Recorders, running: &Running) {
     let name = running.cluster.name.as_str();
     running.cluster.look(|now, core| {
         let epoch = Moment::from_unix(wall().saturating_sub(core.age(now)));
-        core.keep_journal(now, Box::new(recorders.recorder(name, epoch)));
+        let cluster = Arc::downgrade(&running.cluster);
+        let wake = move || {
+            if let Some(cluster) = cluster.upgrade() {
+                cluster.wake();
+            }
+        };
+        core.keep_journal(now, Box::new(recorders.recorder(name, epoch, wake)));
     });
 }
 
@@ -42,48 +47,14 @@ fn wall() -> Duration {
 }
 
 fn read(state: &State, name: &str, clusters: &[Arc<Running>]) -> std::io::Result<()> {
-    let mut members = HashMap::new();
-    let mut by_name = HashMap::new();
-    for running in clusters {
-        let cluster = &running.cluster;
-        by_name.insert(Print::cluster(cluster.name.as_str()), cluster);
-        cluster.look(|_, core| {
-            core.begin_earlier();
-            for member in core.members_in_order() {
-                members.insert(print(cluster.name.as_str(), &member.config), (cluster, member.id));
-            }
-        });
+    let mut past = Past::new(Moment::from_unix(wall()));
+    for (place, running) in clusters.iter().enumerate() {
+        running.cluster.look(|_, core| past.add(place, core));
     }
-    let here = Moment::from_unix(wall());
-    let tally = state.read(|record| match *record {
-        Record::Bound(bound) => {
-            if let Some((cluster, member)) = members.get(&bound.member) {
-                let known = Known {
-                    call_id: bound.call_id,
-                    member: *member,
-                    born: here.since(bound.born),
-                    used: here.since(bound.used),
-                    ended: bound.ended,
-                };
-                cluster.look(|now, core| core.restore(now, known));
-            }
-        }
-        Record::Forgotten { cluster, call_id } => {
-            if let Some(cluster) = by_name.get(&cluster) {
-                cluster.look(|_, core| core.restore_forgotten(call_id));
-            }
-        }
-        Record::Cut { member, before } => {
-            if let Some((cluster, member)) = members.get(&member) {
-                cluster.look(|now, core| core.restore_cut(now, *member, here.since(before)));
-            }
-        }
-        Record::Cleared { cluster } => {
-            if let Some(cluster) = by_name.get(&cluster) {
-                cluster.look(|_, core| core.restore_cleared());
-            }
-        }
-        Record::Wish { .. } | Record::WishTaken { .. } | Record::Deferred { .. } | Record::Settled { .. } => {
+    let tally = state.read(|record| {
+        let whose = past.whose(record).and_then(|(place, _)| clusters.get(place));
+        if let Some(running) = whose {
+            running.cluster.look(|now, core| past.restore(now, record, core));
         }
     })?;
     let calls: u64 = clusters

@@ -134,7 +134,7 @@ pub enum Record<'a> {
     Wish {
         /// The session.
         session: Tags<'a>,
-        /// Who, as it is written in a command.
+        /// Who, as it is written in a command; empty where the session's last U wished nothing.
         to: &'a [u8],
         /// What.
         text: &'a [u8],
@@ -160,6 +160,15 @@ pub enum Record<'a> {
         /// The command.
         text: Option<&'a [u8]>,
     },
+    /// A member has made sessions since its start.
+    Created {
+        /// The member.
+        member: Print,
+        /// When it said so first.
+        at: Moment,
+        /// How many.
+        count: u64,
+    },
 }
 
 const BOUND: u8 = 1;
@@ -172,6 +181,7 @@ const WISH_TAKEN: u8 = 7;
 const DEFERRED: u8 = 8;
 const SETTLED: u8 = 9;
 const SETTLED_ALL: u8 = 10;
+const CREATED: u8 = 11;
 
 /// What a file begins with.
 pub fn header() -> [u8; HEADER] {
@@ -260,6 +270,11 @@ fn body(record: &Record<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(text);
         }
         Record::Settled { member, text: None } => put_kind(out, SETTLED_ALL, member),
+        Record::Created { member, at, count } => {
+            put_kind(out, CREATED, member);
+            put_moment(out, at);
+            put_number(out, count);
+        }
     }
 }
 
@@ -383,6 +398,11 @@ fn parse(body: &[u8]) -> Option<Record<'_>> {
             member: whose,
             text: None,
         },
+        CREATED => Record::Created {
+            member: whose,
+            at: take_moment(&mut rest)?,
+            count: take_number(&mut rest)?,
+        },
         _ => return None,
     };
     rest.is_empty().then_some(record)
@@ -499,6 +519,11 @@ mod tests {
                 text: Some(b"D c f t"),
             },
             Record::Settled { member, text: None },
+            Record::Created {
+                member,
+                at: Moment(7),
+                count: 300,
+            },
         ]
     }
 

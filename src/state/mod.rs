@@ -6,16 +6,22 @@
 //! |---|---|
 //! | `encode.rs` | records to bytes and back |
 //! | `changes.rs` | what operators have changed and not saved, as bytes |
+//! | `message.rs` | what the writer is told |
+//! | `past.rs` | what was read, put into the clusters that there are now |
 //! | `recorder.rs` | a cluster's side: what happens becomes records, and batches of them are handed over |
 //! | `writer.rs` | when what is written, and what is done about a disk that fails |
 //! | `segments.rs` | the files |
 //! | `state_thread.rs` | the thread that writes |
+//! | `tape.rs` | the same in memory, for the simulation |
 
 pub mod changes;
 pub mod encode;
+mod message;
+pub mod past;
 mod recorder;
 mod segments;
 mod state_thread;
+pub mod tape;
 mod writer;
 
 use std::io;
@@ -26,16 +32,22 @@ use crossbeam_channel::Receiver;
 
 use self::changes::Changes;
 use self::encode::Record;
+use self::message::Message;
 pub use self::recorder::{Recorder, Recorders, print};
 use self::segments::Directory;
 pub use self::segments::Tally;
-use self::state_thread::Message;
 use self::writer::{Shared, Writer};
 use crate::rim::{self, Thread};
 
 /// Batches that wait for the disk at most; with those of [`recorder::BATCH`] some 8 MiB. When it is full a batch is
 /// dropped, and all is told again.
 const QUEUE: usize = 256;
+
+fn recorders() -> (Recorders, Receiver<Message>) {
+    let (to, messages) = crossbeam_channel::bounded(QUEUE);
+    let shared = Arc::new(Shared::default());
+    (Recorders { to, shared }, messages)
+}
 
 /// A state directory that is ours, before anything is written.
 #[derive(Debug)]
@@ -52,12 +64,11 @@ impl State {
     /// # Errors
     /// `WouldBlock` when another daemon has it; or it cannot be made or written.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let (to, messages) = crossbeam_channel::bounded(QUEUE);
-        let shared = Arc::new(Shared::default());
+        let (recorders, messages) = recorders();
         Ok(Self {
             directory: Directory::open(path)?,
             name: path.display().to_string(),
-            recorders: Recorders { to, shared },
+            recorders,
             messages,
         })
     }
@@ -129,5 +140,7 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+mod restarts;
 #[cfg(test)]
 mod tests;

@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Sender, bounded};
 
 use super::changes::Changes;
-use super::encode::{self, Bound, Moment, Print, Record};
-use super::state_thread::Message;
-use super::writer::{Batch, Shared};
+use super::encode::{self, Bound, Moment, Print, Record, Tags};
+use super::message::{Batch, Message};
+use super::writer::Shared;
 use crate::config::model::{self, Protocol};
-use crate::dispatch::session::{Binding, Journal, MemberId, PARTS, Stage, Tick};
+use crate::dispatch::rewrite::Addressee;
+use crate::dispatch::session::{Binding, Journal, MemberId, Session, Stage, Tick, Wants};
 use crate::rim;
 
 /// A batch with so many bytes is handed over at once.
@@ -32,14 +33,12 @@ pub struct Recorder {
     cluster: Print,
     /// The wall clock's time at the tick 0.
     epoch: Moment,
-    /// When the last turn was.
-    now: Tick,
     /// What members are called on disk. Those that nobody named are not written down.
     members: HashMap<MemberId, Print>,
     bytes: Vec<u8>,
-    /// The pass that is under way or over, and its next part.
+    /// The pass that is under way or over, and its next part while it is not over.
     pass: u64,
-    next: usize,
+    next: Option<usize>,
     to: Sender<Message>,
     shared: Arc<Shared>,
 }
@@ -53,20 +52,24 @@ pub struct Recorders {
 
 impl Recorders {
     /// One for the cluster of that name, whose tick 0 is at `epoch`. From now on a state directory is whole only
-    /// when it has told all.
-    pub fn recorder(&self, cluster: &str, epoch: Moment) -> Recorder {
+    /// when it has told all; `wake` is called when it is to tell all anew.
+    pub fn recorder(
+        &self,
+        cluster: &str,
+        epoch: Moment,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Recorder {
         let name = cluster.to_owned();
         let cluster = Print::cluster(cluster);
-        self.shared.recorders.lock().insert(cluster);
+        self.shared.recorders.lock().insert(cluster, Box::new(wake));
         Recorder {
             name,
             cluster,
             epoch,
-            now: Tick::default(),
             members: HashMap::new(),
             bytes: Vec::new(),
             pass: 0,
-            next: 0,
+            next: None,
             to: self.to.clone(),
             shared: Arc::clone(&self.shared),
         }
@@ -86,6 +89,8 @@ impl Recorders {
     /// what it had not told yet is not removed.
     pub fn retire(&self, cluster: &str) {
         self.shared.recorders.lock().remove(&Print::cluster(cluster));
+        // All others may have told all. Where there is no room, somebody looks soon.
+        self.to.try_send(Message::Look).ok();
     }
 }
 
@@ -103,6 +108,15 @@ pub fn print(cluster: &str, member: &model::Member) -> Print {
 impl Recorder {
     fn moment(&self, tick: Tick) -> Moment {
         self.epoch.after(tick.since(Tick::default()))
+    }
+
+    fn tags<'a>(&self, session: Session<'a>) -> Tags<'a> {
+        Tags {
+            cluster: self.cluster,
+            call_id: session.call_id,
+            from: session.from,
+            to: session.to,
+        }
     }
 
     fn record(&mut self, record: &Record<'_>) {
@@ -154,10 +168,10 @@ impl Journal for Recorder {
         }
     }
 
-    fn left(&mut self, member: MemberId) {
+    fn left(&mut self, member: MemberId, now: Tick) {
         if let Some(member) = self.members.remove(&member) {
             // In the next tick somebody may be there under this name again.
-            let before = self.moment(self.now).after(TICK);
+            let before = self.moment(now).after(TICK);
             self.record(&Record::Cut { member, before });
         }
     }
@@ -167,22 +181,73 @@ impl Journal for Recorder {
         self.record(&Record::Cleared { cluster });
     }
 
-    fn next_part(&mut self) -> Option<usize> {
-        let wanted = self.shared.wanted.load(Ordering::Acquire);
-        if wanted != self.pass {
-            self.pass = wanted;
-            self.next = 0;
-        }
-        let part = self.next;
-        self.next = self.next.saturating_add(1);
-        if part == PARTS {
-            self.hand_over(Some(self.pass));
-        }
-        (part < PARTS).then_some(part)
+    fn wished(&mut self, session: Session<'_>, wish: Option<(&Addressee, &[u8])>) {
+        let (to, text) = wish.map(|(to, text)| (to.written(), text)).unwrap_or_default();
+        let session = self.tags(session);
+        self.record(&Record::Wish {
+            session,
+            to: to.as_bytes(),
+            text,
+        });
     }
 
-    fn turn(&mut self, now: Tick) {
-        self.now = now;
+    fn unwished(&mut self, session: Session<'_>) {
+        let session = self.tags(session);
+        self.record(&Record::WishTaken { session });
+    }
+
+    fn deferred(&mut self, member: MemberId, expires: Tick, text: &[u8]) {
+        if let Some(&member) = self.members.get(&member) {
+            let expires = self.moment(expires);
+            self.record(&Record::Deferred {
+                member,
+                expires,
+                text,
+            });
+        }
+    }
+
+    fn settled(&mut self, member: MemberId, text: Option<&[u8]>) {
+        if let Some(&member) = self.members.get(&member) {
+            self.record(&Record::Settled { member, text });
+        }
+    }
+
+    fn counted(&mut self, member: MemberId, created: u64, at: Tick) {
+        if let Some(&member) = self.members.get(&member) {
+            let at = self.moment(at);
+            self.record(&Record::Created {
+                member,
+                at,
+                count: created,
+            });
+        }
+    }
+
+    fn next_part(&mut self, parts: usize) -> Option<usize> {
+        let wanted = self.shared.wanted.load(Ordering::Acquire);
+        if wanted != self.pass {
+            (self.pass, self.next) = (wanted, Some(0));
+        }
+        let part = self.next?;
+        self.next = (part < parts).then_some(part + 1);
+        if self.next.is_none() {
+            self.hand_over(Some(self.pass));
+        }
+        (part < parts).then_some(part)
+    }
+
+    fn wants(&self) -> Wants {
+        if self.next.is_some() || self.pass != self.shared.wanted.load(Ordering::Acquire) {
+            Wants::Part
+        } else if self.bytes.is_empty() {
+            Wants::Nothing
+        } else {
+            Wants::Turn
+        }
+    }
+
+    fn turn(&mut self) {
         if !self.bytes.is_empty() {
             self.hand_over(None);
         }

@@ -90,8 +90,8 @@ impl Directory {
     pub(super) fn read(&self, mut see: impl FnMut(&Record<'_>)) -> io::Result<Tally> {
         let mut tally = Tally::default();
         for (number, _) in self.segments()? {
-            let read =
-                File::open(self.segment_path(number)).and_then(|file| read_file(file, &mut tally, &mut see));
+            let read = File::open(self.segment_path(number))
+                .and_then(|file| read_segment(file, &mut tally, &mut see));
             if let Err(error) = read {
                 log::debug!("{}: {error}", self.segment_path(number).display());
                 tally.damaged += 1;
@@ -139,7 +139,12 @@ fn segment_name(number: u64) -> String {
     format!("{PREFIX}{number:010}")
 }
 
-fn read_file(mut file: File, tally: &mut Tally, see: &mut impl FnMut(&Record<'_>)) -> io::Result<()> {
+/// Shows every record of a segment.
+pub(super) fn read_segment(
+    mut file: impl Read,
+    tally: &mut Tally,
+    see: &mut impl FnMut(&Record<'_>),
+) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(CHUNK);
     let mut is_first = true;
     loop {

@@ -122,7 +122,11 @@ fn open(scratch: &Scratch) -> State {
 fn a_daemons_life(scratch: &Scratch) {
     let state = open(scratch);
     let mut sessions = table();
-    sessions.set_journal(Box::new(state.recorders().recorder("C1", Moment::default())));
+    sessions.set_journal(Box::new(state.recorders().recorder(
+        "C1",
+        Moment::default(),
+        || (),
+    )));
     sessions.name_member(A, &member(1));
     sessions.name_member(B, &member(2));
     let store = state.start().unwrap();
@@ -183,7 +187,11 @@ fn what_was_there_goes_only_when_a_successor_has_told_it_again() {
     // One that ends before it came so far.
     let state = open(&scratch);
     let (mut sessions, _) = successor(&state, Moment::default());
-    sessions.set_journal(Box::new(state.recorders().recorder("C1", Moment::default())));
+    sessions.set_journal(Box::new(state.recorders().recorder(
+        "C1",
+        Moment::default(),
+        || (),
+    )));
     let store = state.start().unwrap();
     drop(sessions);
     store.stop();
@@ -191,12 +199,16 @@ fn what_was_there_goes_only_when_a_successor_has_told_it_again() {
 
     let state = open(&scratch);
     let (mut sessions, _) = successor(&state, Moment::default());
-    sessions.set_journal(Box::new(state.recorders().recorder("C1", Moment::default())));
+    sessions.set_journal(Box::new(state.recorders().recorder(
+        "C1",
+        Moment::default(),
+        || (),
+    )));
     sessions.name_member(A, &member(1));
     sessions.name_member(B, &member(2));
     let store = state.start().unwrap();
     while scratch.segments().len() > 1 {
-        sessions.tell(at(100), 1);
+        sessions.tell(at(100), 1, 0, |_, _| 0);
         std::thread::yield_now();
     }
     drop(sessions);
@@ -237,12 +249,16 @@ fn what_a_full_queue_has_no_room_for_is_told_again_later() {
     let scratch = Scratch::new("full-queue");
     let state = open(&scratch);
     let mut sessions = table();
-    sessions.set_journal(Box::new(state.recorders().recorder("C1", Moment::default())));
+    sessions.set_journal(Box::new(state.recorders().recorder(
+        "C1",
+        Moment::default(),
+        || (),
+    )));
     sessions.name_member(A, &member(1));
     // Nobody reads yet: most of it is dropped, and nobody waits.
     for call in 0..2 * super::QUEUE {
         bind(&mut sessions, at(1), &format!("call {call:04}"), A, Stage::Bound);
-        sessions.tell(at(1), 1);
+        sessions.tell(at(1), 1, 0, |_, _| 0);
     }
     let store = state.start().unwrap();
     let is_there = |call: usize| {
@@ -256,7 +272,7 @@ fn what_a_full_queue_has_no_room_for_is_told_again_later() {
     };
     for call in 0..2 * super::QUEUE {
         while !is_there(call) {
-            sessions.tell(at(1), 100);
+            sessions.tell(at(1), 100, 0, |_, _| 0);
             std::thread::yield_now();
         }
     }

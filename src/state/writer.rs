@@ -6,8 +6,9 @@
 //! more. A new one is begun at the start, when the newest has grown to twice what was live or is an hour old, and where
 //! something is missing: what could not be written, or what a full queue had no room for.
 
+use core::fmt;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -15,6 +16,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::encode::{HEADER, Print};
+use super::message::{Batch, Message};
 
 /// What is written may be lost with the machine for so long.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -44,25 +46,23 @@ pub(super) trait Disk {
 }
 
 /// What recorders and the writer know of each other beside what they send.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Shared {
     /// The pass that is asked for; recorders begin it when they see that it is not theirs.
     pub(super) wanted: AtomicU64,
     /// Something was not sent.
     pub(super) gap: AtomicBool,
     /// Recorders that a pass has to wait for.
-    pub(super) recorders: Mutex<BTreeSet<Print>>,
+    pub(super) recorders: Mutex<BTreeMap<Print, Wake>>,
 }
 
-/// Records of one recorder.
-#[derive(Debug)]
-pub(super) struct Batch {
-    /// Whose they are.
-    pub(super) recorder: Print,
-    /// The records.
-    pub(super) bytes: Vec<u8>,
-    /// The pass that ends with them.
-    pub(super) passed: Option<u64>,
+/// Wakes who has a recorder.
+pub(super) type Wake = Box<dyn Fn() + Send + Sync>;
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 /// Something for the log.
@@ -120,6 +120,33 @@ impl<D: Disk> Writer<D> {
         writer
     }
 
+    /// Does what it is told; says whether nothing more will come.
+    pub(super) fn take(&mut self, now: Instant, message: Message, shared: &Shared) -> bool {
+        match message {
+            Message::Write(batch) => self.write(now, &batch, shared),
+            Message::Keep { bytes, done } => {
+                self.keep(now, bytes);
+                drop(done);
+            }
+            Message::Look => {}
+            Message::Stop => {
+                self.finish(now);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What it writes to.
+    pub(super) fn disk(&self) -> &D {
+        &self.disk
+    }
+
+    /// What it has written to.
+    pub(super) fn into_disk(self) -> D {
+        self.disk
+    }
+
     /// Takes records.
     pub(super) fn write(&mut self, now: Instant, batch: &Batch, shared: &Shared) {
         if self.broken {
@@ -145,7 +172,18 @@ impl<D: Disk> Writer<D> {
         }
     }
 
-    /// Does what is due. To be called once a second at least.
+    /// When something is due though nobody hands anything over.
+    pub(super) fn due(&self, shared: &Shared) -> Option<Instant> {
+        let unkept = self.unkept.as_ref().map(|(at, _)| *at);
+        if self.broken || shared.gap.load(Ordering::Acquire) {
+            return [Some(self.begun + RETRY), unkept].into_iter().flatten().min();
+        }
+        let sync = self.unsynced.then_some(self.synced + SYNC_EVERY);
+        let refresh = self.live.map(|_| self.begun + REFRESH);
+        [unkept, sync, refresh].into_iter().flatten().min()
+    }
+
+    /// Does what is due. To be called after each message, and when [`Self::due`] says.
     pub(super) fn turn(&mut self, now: Instant, shared: &Shared) {
         if let Some((_, changes)) = self.unkept.take_if(|(at, _)| *at <= now) {
             self.keep(now, changes);
@@ -211,6 +249,7 @@ impl<D: Disk> Writer<D> {
         self.live = None;
         self.unsynced = false;
         shared.wanted.fetch_add(1, Ordering::AcqRel);
+        shared.recorders.lock().values().for_each(|wake| wake());
     }
 
     /// All is told: what the older segments say is said here.
@@ -244,14 +283,12 @@ impl<D: Disk> Writer<D> {
 }
 
 /// Where nobody is there to tell anything, what a predecessor wrote stays.
-fn is_told(recorders: &BTreeSet<Print>, passed: &BTreeSet<Print>) -> bool {
-    !recorders.is_empty() && recorders.is_subset(passed)
+fn is_told(recorders: &BTreeMap<Print, Wake>, passed: &BTreeSet<Print>) -> bool {
+    !recorders.is_empty() && recorders.keys().all(|recorder| passed.contains(recorder))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     const C7: Print = Print(7);
@@ -322,7 +359,7 @@ mod tests {
     impl Scene {
         fn new(room: usize) -> Self {
             let shared = Shared::default();
-            shared.recorders.lock().insert(C7);
+            shared.recorders.lock().insert(C7, Box::new(|| ()));
             let now = crate::rim::now();
             let disk = Small {
                 room,
@@ -391,7 +428,7 @@ mod tests {
     #[test]
     fn all_clusters_are_waited_for_but_not_one_that_has_left() {
         let mut scene = Scene::new(1000);
-        scene.shared.recorders.lock().insert(Print(8));
+        scene.shared.recorders.lock().insert(Print(8), Box::new(|| ()));
         scene.write(b"tell", true);
         scene.second();
         assert_eq!(scene.files().len(), 2);

@@ -7,9 +7,13 @@ use std::path::Path;
 use rustix::process::Signal;
 
 use crate::support::bed::{Bed, answer, create, delete};
-use crate::support::daemon::Daemon;
+use crate::support::client;
+use crate::support::daemon::{Daemon, Files, Listed, config};
+use crate::support::ears::{Ears, counter, element, relay};
 use crate::support::fake::FakeMember;
+use crate::support::member;
 use crate::support::place::Place;
+use crate::support::real::RealMember;
 use crate::support::wait::{self, LONG};
 
 /// Everything in the segments of a state directory.
@@ -23,9 +27,9 @@ fn written(dir: &Path) -> Vec<u8> {
         .collect()
 }
 
-/// Waits until a call is in the directory.
+/// Waits until a call, or what a record has as text, is in the directory.
 pub fn wait_written(dir: &Path, call_id: &str) {
-    wait::until_true("the call is written", LONG, || {
+    wait::until_true("it is written", LONG, || {
         written(dir)
             .windows(call_id.len())
             .any(|bytes| bytes == call_id.as_bytes())
@@ -238,4 +242,136 @@ fn a_directory_that_cannot_be_had_costs_the_state_and_no_call() {
         bed.daemon.log().matches("a restart will not know them").count(),
         1
     );
+}
+
+/// Two RTPproxies, `R1` and `R2`, and a daemon that keeps its state.
+fn real_bed(place: &Place, extra: &str, flags: [&[&str]; 2]) -> (Daemon, [RealMember; 2]) {
+    let members = ["r1", "r2"]
+        .iter()
+        .zip(flags)
+        .map(|(name, flags)| RealMember::start_with(place, name, flags));
+    let members: Vec<RealMember> = members.collect();
+    let listed: Vec<Listed> = members
+        .iter()
+        .zip(["R1", "R2"])
+        .map(|(member, name)| Listed::udp(name, &member.control().to_string()))
+        .collect();
+    let text = config(&Files::in_place(place).control, &listed, extra);
+    let dir = place.path("state");
+    let daemon = Daemon::start_with(place, &text, &["-S", dir.to_str().expect("a path")]);
+    daemon.wait_members(2, 0);
+    (daemon, members.try_into().expect("two"))
+}
+
+#[test]
+fn a_delete_that_waits_for_its_member_outlives_kill_9() {
+    let place = Place::new();
+    let (mut daemon, members) = real_bed(&place, "", [&[], &[]]);
+    let control = daemon.files().control.clone();
+    let mut calls = (0..1_000).map(|n| format!("call-{n}"));
+    let theirs = |member: &RealMember, call: &String| {
+        client::media(&client::ask(&control, &create(call))).1 == member.media()
+    };
+    let ends = calls.find(|call| theirs(&members[0], call)).expect("one of them");
+    let stays = calls.find(|call| theirs(&members[0], call)).expect("another");
+    let before = members[0].sessions();
+    members[0].stop();
+    daemon.wait_members(1, 1);
+    assert_eq!(client::ask(&control, &delete(&ends)), "0");
+    wait_written(&place.path("state"), &format!("D {ends} "));
+    daemon.kill();
+    daemon.restart();
+    daemon.wait_members(1, 1);
+    members[0].resume();
+    // Only then it takes every datagram again.
+    daemon.wait_members(2, 0);
+    wait::until_true("the session is deleted", LONG, || {
+        members[0].sessions() == before - 1
+    });
+    let reply = client::ask(&control, &answer(&stays));
+    assert_eq!(client::media(&reply).1, members[0].media());
+}
+
+#[test]
+fn a_member_that_is_lost_while_the_daemon_is_down_is_told_of_by_the_next_one() {
+    let place = Place::new();
+    let inbound = relay(member::own_address());
+    let prefix = place.path("sip.");
+    let element = element(inbound, &prefix, "on_member_loss='1s'");
+    let target = format!("tcp:%%CC_SELF%%:{}", inbound.port());
+    let flags = ["-n", &*target];
+    let (mut daemon, mut members) = real_bed(&place, &element, [&flags, &flags]);
+    let control = daemon.files().control.clone();
+    let ears = Ears::at(&place.path("sip.1"));
+    let mut theirs = Vec::new();
+    for n in 0..20 {
+        let path = place.path("sip.1").display().to_string();
+        let command = format!("{} {path} tag-{n}", create(&format!("call-{n}")));
+        if client::media(&client::ask(&control, &command)).1 == members[0].media() {
+            theirs.push(format!("tag-{n}"));
+        }
+    }
+    theirs.sort();
+    for tag in &theirs {
+        wait_written(&place.path("state"), tag);
+    }
+    daemon.kill();
+    members[0].kill();
+    daemon.restart();
+    daemon.wait_members(1, 1);
+    assert_eq!(ears.hear_all(theirs.len()), theirs);
+    // What has been told is not told again.
+    wait::until_true("all are counted", LONG, || {
+        counter(&daemon, "notifications") == theirs.len() as u64
+    });
+    wait_settled(&daemon);
+    daemon.kill();
+    daemon.restart();
+    daemon.wait_members(1, 1);
+    members[1].kill();
+    let rest = ears.hear_all(20 - theirs.len());
+    assert!(rest.iter().all(|tag| !theirs.contains(tag)), "{rest:?}");
+}
+
+/// Waits until all that has happened so far is written: a call that is made now is written behind it.
+fn wait_settled(daemon: &Daemon) {
+    let files = daemon.files();
+    client::ask(&files.control, &create("marker"));
+    let dir = files.config.parent().expect("a directory").join("state");
+    wait_written(&dir, "marker");
+}
+
+#[test]
+fn a_member_that_is_restarted_while_the_daemon_is_down_is_not_believed_to_have_its_calls() {
+    let place = Place::new();
+    let (mut daemon, mut members) = real_bed(&place, "", [&[], &[]]);
+    let control = daemon.files().control.clone();
+    let homes: Vec<String> = (0..20)
+        .map(|n| client::ask(&control, &create(&format!("call-{n}"))))
+        .map(|reply| client::media(&reply).1.to_owned())
+        .collect();
+    // Its next heartbeat has counted them.
+    wait::until_true("all are counted", LONG, || {
+        let list = daemon.admin("ls C1");
+        let counts = list
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("active sessions = "));
+        counts.filter_map(|count| count.parse::<u64>().ok()).sum::<u64>() == 20
+    });
+    wait_settled(&daemon);
+    daemon.kill();
+    members[0].kill();
+    members[0].restart();
+    daemon.restart();
+    daemon.wait_members(2, 0);
+    wait::until_true("it is told", LONG, || {
+        daemon
+            .log()
+            .contains("it has been restarted while this daemon was not there")
+    });
+    for (n, home) in homes.iter().enumerate() {
+        let located = daemon.admin(&format!("locate C1 call-{n}"));
+        assert_eq!(located.contains("R2"), *home == members[1].media(), "{located}");
+        assert!(!located.contains("R1"), "{located}");
+    }
 }

@@ -162,8 +162,8 @@ impl<C, L: Clone> Dispatch<C, L> {
             }
             if let Some(member) = self.member_mut(id) {
                 member.took_session(now);
-                member.owes_delete_all = false;
             }
+            self.settle_delete_all(id);
         }
         self.send(now, t, id, why, out);
     }

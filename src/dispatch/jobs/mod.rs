@@ -5,7 +5,7 @@
 pub mod ask;
 pub mod capability;
 mod create;
-mod delete_all;
+pub(super) mod delete_all;
 mod direct;
 mod late;
 mod quiet;

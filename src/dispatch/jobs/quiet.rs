@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::super::attempt::{Job, Transaction};
 use super::super::counters::Count;
 use super::super::event::Why;
-use super::super::member::Member;
+use super::super::member::{DEFERRED_FOR, Member};
 use super::super::outbox::{Note, Outbox};
 use super::super::rewrite;
 use super::super::session::{MemberId, Stage};
@@ -19,7 +19,7 @@ const CHAINS: usize = 32;
 
 impl<C, L: Clone> Dispatch<C, L> {
     /// Sends a delete that nobody waits for; when it stays unanswered, it is kept for the member. One that is `chained`
-    /// is followed by the next that waits there.
+    /// has been kept, and is followed by the next that waits there.
     pub(super) fn send_quietly(
         &mut self,
         now: Instant,
@@ -28,10 +28,13 @@ impl<C, L: Clone> Dispatch<C, L> {
         chained: bool,
         out: &mut Outbox<C, L>,
     ) {
+        if !chained {
+            self.write_down_delete(now, to, text);
+        }
         let online = self.member(to).is_some_and(Member::serves);
         let t = online.then(|| self.open_own(now, Job::Quiet, Verb::Delete, ANSWER_WITHIN, text));
         let Some(mut t) = t.flatten() else {
-            self.defer(now, to, text, out);
+            self.keep_delete(now, to, text, out);
             return;
         };
         t.chained = chained;
@@ -49,14 +52,15 @@ impl<C, L: Clone> Dispatch<C, L> {
     ) -> Next {
         match event {
             Event::Answer(answer) => {
+                self.settle_deletes(answer.from, Some(&t.text));
                 if t.chained {
                     self.send_deferred(now, answer.from, out);
                 }
             }
-            Event::Failed(at) => self.defer(now, at, &t.text, out),
+            Event::Failed(at) => self.keep_delete(now, at, &t.text, out),
             Event::GivenUp(silent) => {
                 for at in silent {
-                    self.defer(now, *at, &t.text, out);
+                    self.keep_delete(now, *at, &t.text, out);
                 }
             }
             Event::Impatient | Event::Step => return Next::Waits,
@@ -64,7 +68,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         Next::Over
     }
 
-    /// Keeps a delete for a member until it is back.
+    /// Keeps a client's delete for a member until it is back.
     pub(in crate::dispatch) fn defer(
         &mut self,
         now: Instant,
@@ -72,6 +76,19 @@ impl<C, L: Clone> Dispatch<C, L> {
         text: &[u8],
         out: &mut Outbox<C, L>,
     ) {
+        self.write_down_delete(now, to, text);
+        self.keep_delete(now, to, text, out);
+    }
+
+    /// A successor is to know of a delete that a member has not answered.
+    fn write_down_delete(&mut self, now: Instant, to: MemberId, text: &[u8]) {
+        let expires = self.tick(now + DEFERRED_FOR);
+        if let Some(journal) = self.sessions.journal() {
+            journal.deferred(to, expires, text);
+        }
+    }
+
+    fn keep_delete(&mut self, now: Instant, to: MemberId, text: &[u8], out: &mut Outbox<C, L>) {
         if let Some(member) = self.member_mut(to)
             && member.defer(now, text)
             && let Some(deletes) = member.deletes_dropped.hit(now)
@@ -83,13 +100,12 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
     }
 
-    /// The deletes that wait for a member, a few at a time: each is followed by another one.
-    pub(in crate::dispatch) fn send_all_deferred(
-        &mut self,
-        now: Instant,
-        id: MemberId,
-        out: &mut Outbox<C, L>,
-    ) {
+    /// A member answers: it gets what it has missed, or of the deletes a few at a time, each followed by another one.
+    pub(in crate::dispatch) fn catch_up(&mut self, now: Instant, id: MemberId, out: &mut Outbox<C, L>) {
+        if self.member(id).is_some_and(|member| member.owes_delete_all) && !self.is_deleting_all(id) {
+            self.owe_delete_all(id);
+            self.send_delete_all_late(now, id, out);
+        }
         for _ in 0..CHAINS {
             self.send_deferred(now, id, out);
         }
@@ -104,6 +120,19 @@ impl<C, L: Clone> Dispatch<C, L> {
             if !self.is_at(now, &text, id) {
                 return self.send_quietly(now, id, &text, true, out);
             }
+            self.settle_deletes(id, Some(&text));
+        }
+    }
+
+    /// A delete is not to be remembered for a member any more; without a text, none is.
+    pub(in crate::dispatch) fn settle_deletes(&mut self, id: MemberId, text: Option<&[u8]>) {
+        if text.is_none()
+            && let Some(member) = self.member_mut(id)
+        {
+            member.deferred.clear();
+        }
+        if let Some(journal) = self.sessions.journal() {
+            journal.settled(id, text);
         }
     }
 

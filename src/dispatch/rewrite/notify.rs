@@ -89,6 +89,25 @@ impl fmt::Display for Addressee {
     }
 }
 
+impl Addressee {
+    /// As it is written in a command.
+    pub fn written(&self) -> String {
+        match self {
+            Self::Path(path) => format!("unix:{}", path.display()),
+            Self::Tcp(address) => format!("tcp:{address}"),
+        }
+    }
+
+    /// What [`Self::written`] wrote.
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let text = str::from_utf8(text).ok()?;
+        match text.strip_prefix("unix:") {
+            Some(path) => Some(Self::Path(path.into())),
+            None => text.strip_prefix("tcp:")?.parse().ok().map(Self::Tcp),
+        }
+    }
+}
+
 /// One notification for the SIP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {

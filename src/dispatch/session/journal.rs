@@ -6,8 +6,9 @@ use core::fmt;
 use super::shard::SLICES;
 use super::{Binding, Full, MemberId, SHARDS, Sessions, Stage, Tick};
 use crate::config::model;
+use crate::dispatch::rewrite::Addressee;
 
-/// Parts in which all bindings are told: a pass. Each is small enough to be told between two commands.
+/// Parts in which all bindings are told, of a pass. Each is small enough to be told between two commands.
 pub const PARTS: usize = SHARDS * SLICES;
 
 /// Who writes down what happens. It waits for nothing and refuses nothing.
@@ -20,15 +21,49 @@ pub trait Journal: fmt::Debug + Send {
     fn forgotten(&mut self, call_id: &[u8]);
     /// What a member had before `cut` is not there any more.
     fn cut(&mut self, member: MemberId, cut: Tick);
-    /// A member is gone, and all that it had.
-    fn left(&mut self, member: MemberId);
+    /// A member is gone by `now`, and all that it had.
+    fn left(&mut self, member: MemberId, now: Tick);
     /// No call is anywhere.
     fn cleared(&mut self);
-    /// The next part of [`PARTS`] that it wants to be told of, if any. To be asked for more says that this one is
+    /// What a session's last U wishes to be told when its member is lost, and whom; or nothing any more.
+    fn wished(&mut self, session: Session<'_>, wish: Option<(&Addressee, &[u8])>);
+    /// Nobody wishes to be told of this session any more, nor of its streams: it has been deleted, or told of.
+    fn unwished(&mut self, session: Session<'_>);
+    /// A delete waits for its member; there is nothing left to delete when it `expires`.
+    fn deferred(&mut self, member: MemberId, expires: Tick, text: &[u8]);
+    /// A delete waits no longer; without a text, none of the member's does.
+    fn settled(&mut self, member: MemberId, text: Option<&[u8]>);
+    /// A member has had so many sessions since its start, as it said `at` that time first.
+    fn counted(&mut self, member: MemberId, created: u64, at: Tick);
+    /// The next part of so many `parts` that it wants to be told of, if any. To be asked for more says that this one is
     /// told.
-    fn next_part(&mut self) -> Option<usize>;
-    /// It is `now`: what has been told is handed over.
-    fn turn(&mut self, now: Tick);
+    fn next_part(&mut self, parts: usize) -> Option<usize>;
+    /// What it waits for.
+    fn wants(&self) -> Wants;
+    /// What has been told is handed over.
+    fn turn(&mut self);
+}
+
+/// A session of a call, as a command names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session<'a> {
+    /// The call.
+    pub call_id: &'a [u8],
+    /// From-tag of the command.
+    pub from: &'a [u8],
+    /// Its to-tag.
+    pub to: Option<&'a [u8]>,
+}
+
+/// What a journal waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    /// For something to happen.
+    Nothing,
+    /// For its turn: something has happened.
+    Turn,
+    /// For the next part of all that is there.
+    Part,
 }
 
 impl Sessions {
@@ -65,36 +100,68 @@ impl Sessions {
         self.journal = None;
     }
 
-    /// Tells the journal of what is there, where it wants that: whole parts, until there were `min` bindings or more.
-    /// Says whether it may want more.
-    pub fn tell(&mut self, now: Tick, min: usize) -> bool {
+    /// Who writes down what happens, if somebody does.
+    pub fn journal(&mut self) -> Option<&mut (dyn Journal + 'static)> {
+        self.journal.as_deref_mut()
+    }
+
+    /// What the journal waits for.
+    pub fn journal_wants(&self) -> Wants {
+        self.journal
+            .as_ref()
+            .map_or(Wants::Nothing, |journal| journal.wants())
+    }
+
+    /// Tells the journal of what is there, where it wants that: whole parts, until there were `min` things to tell or
+    /// more. Behind the bindings, with their wishes, come as many parts as there are `others`, which `tell_other` tells.
+    pub fn tell(
+        &mut self,
+        now: Tick,
+        min: usize,
+        others: usize,
+        mut tell_other: impl FnMut(usize, &mut dyn Journal) -> usize,
+    ) {
         let Self {
             shards,
             ledger,
             limits,
+            wishes,
             journal: Some(journal),
             ..
         } = self
         else {
-            return false;
+            return;
         };
         let mut told = 0;
         while told < min
-            && let Some(part) = journal.next_part()
+            && let Some(part) = journal.next_part(PARTS + others)
         {
+            if let Some(other) = part.checked_sub(PARTS) {
+                told += tell_other(other, &mut **journal);
+                continue;
+            }
             let shard = shards.get(part / SLICES);
-            for (call_id, binding) in shard.into_iter().flat_map(|shard| shard.slice(part % SLICES)) {
-                if binding.stage != Stage::Tentative
-                    && ledger.honours(binding)
-                    && !super::expired(now, binding, limits.expire)
+            for (hash, call_id, binding) in shard.into_iter().flat_map(|shard| shard.slice(part % SLICES)) {
+                if binding.stage == Stage::Tentative
+                    || !ledger.honours(binding)
+                    || super::expired(now, binding, limits.expire)
                 {
-                    journal.bound(call_id, binding);
+                    continue;
+                }
+                journal.bound(call_id, binding);
+                told += 1;
+                for (from, to, text) in wishes.of(hash) {
+                    let session = Session {
+                        call_id,
+                        from,
+                        to: None,
+                    };
+                    journal.wished(session, Some((to, text)));
                     told += 1;
                 }
             }
         }
-        journal.turn(now);
-        told >= min
+        journal.turn();
     }
 
     /// A binding was made. A member that was only chosen says nothing about the call yet.
@@ -140,17 +207,25 @@ mod tests {
         fn cut(&mut self, member: MemberId, cut: Tick) {
             self.0.send(Told::Cut(member, cut)).unwrap();
         }
-        fn left(&mut self, member: MemberId) {
+        fn left(&mut self, member: MemberId, _now: Tick) {
             self.0.send(Told::Left(member)).unwrap();
         }
         fn cleared(&mut self) {
             self.0.send(Told::Cleared).unwrap();
         }
-        fn next_part(&mut self) -> Option<usize> {
+        fn wished(&mut self, _session: Session<'_>, _wish: Option<(&Addressee, &[u8])>) {}
+        fn unwished(&mut self, _session: Session<'_>) {}
+        fn deferred(&mut self, _member: MemberId, _expires: Tick, _text: &[u8]) {}
+        fn settled(&mut self, _member: MemberId, _text: Option<&[u8]>) {}
+        fn counted(&mut self, _member: MemberId, _created: u64, _at: Tick) {}
+        fn next_part(&mut self, parts: usize) -> Option<usize> {
             self.1 += 1;
-            Some(self.1 - 1).filter(|part| *part < PARTS)
+            Some(self.1 - 1).filter(|part| *part < parts)
         }
-        fn turn(&mut self, _now: Tick) {}
+        fn wants(&self) -> Wants {
+            Wants::Part
+        }
+        fn turn(&mut self) {}
     }
 
     const A: MemberId = MemberId {
@@ -196,7 +271,7 @@ mod tests {
         let hash = sessions.hash(b"call");
         sessions.forget(hash, b"call");
         sessions.forget_before(A, at(1));
-        sessions.forget_member(A);
+        sessions.forget_member(at(2), A);
         sessions.clear();
         let rest: Vec<Told> = told.try_iter().collect();
         assert_eq!(
@@ -220,7 +295,7 @@ mod tests {
         assert_eq!(told.try_iter().count(), 3_000);
         let mut passed: BTreeMap<Vec<u8>, usize> = BTreeMap::new();
         for turn in 0..400 {
-            sessions.tell(at(20), 10);
+            sessions.tell(at(20), 10, 0, |_, _| 0);
             for told in told.try_iter() {
                 if let Told::Bound(call_id, _) = told {
                     *passed.entry(call_id).or_default() += 1;

@@ -68,10 +68,10 @@ impl Shard {
         Some(&self.table.find(hash, same)?.binding)
     }
 
-    /// The binding of the call of that hash, whether it is good or not.
-    pub(super) fn by_hash(&self, hash: u64) -> Option<&Binding> {
+    /// The call of that hash and its binding, whether it is good or not.
+    pub(super) fn by_hash(&self, hash: u64) -> Option<(&[u8], &Binding)> {
         let entry = self.table.find(hash, |entry| entry.hash == hash)?;
-        Some(&entry.binding)
+        Some((entry.call_id(&self.text), &entry.binding))
     }
 
     /// Removes the call of that hash, if `bad` says so, and gives its binding.
@@ -136,14 +136,14 @@ impl Shard {
             .map(|entry| (entry.call_id(&self.text), &entry.binding))
     }
 
-    /// Those bindings whose hash is one of a slice of [`SLICES`]: all slices together have all that stay meanwhile,
+    /// Those bindings, with their hash, whose hash is one of a slice of [`SLICES`]: all slices together have all that stay meanwhile,
     /// however the table grows and moves in between.
-    pub(super) fn slice(&self, slice: usize) -> impl Iterator<Item = (&[u8], &Binding)> {
+    pub(super) fn slice(&self, slice: usize) -> impl Iterator<Item = (u64, &[u8], &Binding)> {
         let entries = self
             .table
             .iter()
             .filter(move |entry| slice_of(entry.hash) == slice);
-        entries.map(|entry| (entry.call_id(&self.text), &entry.binding))
+        entries.map(|entry| (entry.hash, entry.call_id(&self.text), &entry.binding))
     }
 
     /// How many bindings it has.

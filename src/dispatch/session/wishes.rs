@@ -69,7 +69,8 @@ impl Wishes {
         self.stored
     }
 
-    /// A session's last U: what it wishes now, or nothing any more. `max` bounds all sessions with a wish.
+    /// A session's last U: what it wishes now, or nothing any more; gives whether that is another thing than before, for
+    /// who wished nothing before. `max` bounds all sessions with a wish.
     pub(super) fn set(
         &mut self,
         hash: u64,
@@ -77,9 +78,11 @@ impl Wishes {
         to_tag: Option<&[u8]>,
         notice: Option<&Notice>,
         max: usize,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<bool, NoRoom> {
         let before = self.remove(hash, |tag| tag == from_tag || Some(tag) == to_tag);
-        let Some(notice) = notice else { return Ok(()) };
+        let Some(notice) = notice else {
+            return Ok(before.is_some());
+        };
         // The side that made the session stays its name.
         let tag = before.unwrap_or_else(|| from_tag.into());
         let length = tag.len() + notice.text.len();
@@ -113,28 +116,43 @@ impl Wishes {
         if let Some(target) = self.targets.get_mut(usize::from(to)) {
             target.uses += 1;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// Sessions of a call have been deleted: those of the tag, and of its streams where it names none.
-    pub(super) fn delete(&mut self, hash: u64, from_tag: &[u8], to_tag: Option<&[u8]>) {
+    /// The wishes of a call: tag of the session, who is to be told, and what.
+    pub(super) fn of(&self, hash: u64) -> impl Iterator<Item = (&[u8], &Addressee, &[u8])> {
+        let call = self
+            .shards
+            .get(shard_of(hash))
+            .and_then(|shard| shard.find(hash, |call| call.hash == hash));
+        let wishes = call.into_iter().flat_map(|call| call.wishes.iter());
+        wishes.filter_map(|wish| {
+            let target = self.targets.get(usize::from(wish.to))?;
+            Some((wish.tag(), &target.to, wish.notification()))
+        })
+    }
+
+    /// Sessions of a call have been deleted: those of the tag, and of its streams where it names none. Says whether one
+    /// of them had a wish.
+    pub(super) fn delete(&mut self, hash: u64, from_tag: &[u8], to_tag: Option<&[u8]>) -> bool {
         let matches = |session: &[u8], tag: &[u8]| {
             let rest = session.strip_prefix(tag);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b";"))
         };
         self.remove(hash, |session| {
             matches(session, from_tag) || to_tag.is_some_and(|tag| matches(session, tag))
-        });
+        })
+        .is_some()
     }
 
-    /// Takes the wishes of calls of one shard for which `lost` says yes, of whole calls, until there are `max` or more;
-    /// gives whether that was all.
+    /// Takes the wishes of calls of one shard for which `lost` says yes, of whole calls, until there are `max` or more,
+    /// and tells each with its call and the tag of its session; gives whether that was all.
     pub(super) fn take(
         &mut self,
         shard: usize,
         max: usize,
         mut lost: impl FnMut(u64) -> bool,
-        mut tell: impl FnMut(Notice),
+        mut tell: impl FnMut(u64, &[u8], Notice),
     ) -> bool {
         let Self {
             shards,
@@ -159,10 +177,11 @@ impl Wishes {
                 *stored -= 1;
                 if let Some(target) = targets.get_mut(usize::from(wish.to)) {
                     target.uses -= 1;
-                    tell(Notice {
+                    let notice = Notice {
                         to: target.to.clone(),
                         text: wish.notification().into(),
-                    });
+                    };
+                    tell(call.hash, wish.tag(), notice);
                 }
             }
             false
@@ -172,7 +191,7 @@ impl Wishes {
 
     /// Forgets the calls of a shard that are not `bound` any more, and gives memory back.
     pub(super) fn sweep(&mut self, shard: usize, mut bound: impl FnMut(u64) -> bool) {
-        self.take(shard, usize::MAX, |hash| !bound(hash), |_| ());
+        self.take(shard, usize::MAX, |hash| !bound(hash), |_, _, _| ());
         if let Some(table) = self.shards.get_mut(shard)
             && table.len() < table.capacity() / 4
         {
@@ -256,7 +275,7 @@ mod tests {
     /// What is told of a call when all is lost.
     fn told(wishes: &mut Wishes, hash: u64) -> Vec<String> {
         let mut texts = Vec::new();
-        let tell = |notice: Notice| {
+        let tell = |_, _: &[u8], notice: Notice| {
             texts.push(format!("{} {}", notice.to, String::from_utf8_lossy(&notice.text)));
         };
         assert!(wishes.take(shard_of(hash), usize::MAX, |other| other == hash, tell));
@@ -355,7 +374,7 @@ mod tests {
         }
         let mut rounds = 0;
         let mut told = 0;
-        while !wishes.take(shard_of(0), 10, |hash| hash % 2 == 0, |_| told += 1) {
+        while !wishes.take(shard_of(0), 10, |hash| hash % 2 == 0, |_, _, _| told += 1) {
             rounds += 1;
         }
         assert_eq!((rounds, told, wishes.len()), (1, 13, 12));
