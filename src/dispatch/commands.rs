@@ -154,10 +154,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             return (Home::Unknown, None);
         }
         let tick = self.tick(now);
-        let Some(mut binding) = self.sessions.find(tick, hash, command.call_id) else {
+        let Some(binding) = self.sessions.touch(tick, hash, command.call_id) else {
             return (Home::Unknown, None);
         };
-        binding.touch(tick);
         let id = binding.member;
         let Some(member) = self
             .members
@@ -176,7 +175,9 @@ impl<C, L: Clone> Dispatch<C, L> {
             tentative: binding.stage == Stage::Tentative,
         };
         // The other leg's delete leaves it as it is; whoever goes on talking makes it whole again.
-        let revives = matches!(command.verb, Verb::Update | Verb::Lookup) && !command.ends_session;
+        let goes_on =
+            command.verb == Verb::Lookup || command.verb == Verb::Update && command.to_tag.is_some();
+        let revives = goes_on && !command.ends_session;
         if ended && revives && (member.takes_sessions() || command.verb == Verb::Lookup) {
             self.sessions
                 .bind(tick, hash, command.call_id, id, Stage::Bound)

@@ -258,7 +258,11 @@ pub fn ends_for(command: &Command<'_>) -> Vec<Vec<u8>> {
         Some(to) if command.weak => vec![written(b"Dw", from, Some(to)), written(b"Dw", to, Some(from))],
         None if command.weak => {
             let mut undo = Vec::new();
-            delete_for(command, &mut undo);
+            let of_all = Command {
+                from_tag: from,
+                ..*command
+            };
+            delete_for(&of_all, &mut undo);
             vec![undo]
         }
         _ => vec![written(b"D", from, to)],

@@ -33,7 +33,8 @@ pub enum Home {
 pub enum Route {
     /// To the home, which alone can answer.
     Home,
-    /// To the member chosen for a command of the same call that is still unanswered; the two fail over together.
+    /// To the member chosen for a command of the same call that is still unanswered, or that had the call before; the
+    /// commands of the call fail over together.
     Join,
     /// To a member yet to be chosen.
     Create,
@@ -97,6 +98,8 @@ fn update(has_to_tag: bool, home: Home) -> Route {
             ended: true,
             ..
         } => Route::Create,
+        // It is a new one of the same name: what it makes is to be undone when another member gets it in the end.
+        Home::Online { ended: true, .. } if !has_to_tag => Route::Join,
         Home::Online { .. } => Route::Home,
         // Both sides' SDP is rewritten by a re-INVITE too, so a new home heals the call.
         Home::Offline => Route::Move,
@@ -152,7 +155,7 @@ mod tests {
         let table: &[(&str, [Route; 7])] = &[
             (
                 "U c 1.2.3.4 5 f",
-                [Create, ToHome, ToHome, ToHome, Create, Join, Move],
+                [Create, ToHome, ToHome, Join, Create, Join, Move],
             ),
             (
                 "U c 1.2.3.4 5 f t",
@@ -160,7 +163,7 @@ mod tests {
             ),
             (
                 "U c 1.2.3.4 5 f unix:/x tag",
-                [Create, ToHome, ToHome, ToHome, Create, Join, Move],
+                [Create, ToHome, ToHome, Join, Create, Join, Move],
             ),
             (
                 "U c 1.2.3.4 5 f t unix:/x tag",

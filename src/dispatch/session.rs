@@ -28,6 +28,8 @@ use crate::dispatch::rewrite::Notice;
 
 /// Parts of the table. At a million calls each has 4,000 and grows in a fraction of a millisecond.
 pub const SHARDS: usize = 256;
+/// How often the journal is told that a call goes on, while it would age out once.
+const TOLD_PER_LIFE: u32 = 8;
 /// How long the binding of a deleted call is remembered, for the other leg's delete and for retransmissions.
 pub const ENDED_GRACE: Duration = Duration::from_secs(60);
 
@@ -97,15 +99,6 @@ pub struct Binding {
 /// A binding that was found. Read it as a [`Binding`]; it changes only through the table, which keeps counts.
 #[derive(Debug)]
 pub struct Found<'a>(&'a mut Binding);
-
-impl Found<'_> {
-    /// A command of the call came: it ages from `now`. One that has ended ages from its end all the same.
-    pub fn touch(&mut self, now: Tick) {
-        if self.0.stage != Stage::Ended {
-            self.0.used = now;
-        }
-    }
-}
 
 impl Found<'_> {
     /// Remembers a number with it, for as long as the call is bound anywhere.
@@ -204,6 +197,24 @@ impl Sessions {
         }
     }
 
+    /// A command of a call came: its binding, which ages from `now`. One that has ended ages from its end all the same.
+    /// The journal hears of it now and then: over a restart a call ages earlier by a [`TOLD_PER_LIFE`]th of its life at
+    /// most.
+    pub fn touch(&mut self, now: Tick, hash: u64, call_id: &[u8]) -> Option<Binding> {
+        let part = self.limits.expire.as_millis() / u128::from(TOLD_PER_LIFE);
+        let Found(binding) = self.find(now, hash, call_id)?;
+        if binding.stage == Stage::Ended {
+            return Some(*binding);
+        }
+        let before = core::mem::replace(&mut binding.used, now);
+        let binding = *binding;
+        let part_of = |tick: Tick| tick.since(Tick::default()).as_millis() / part.max(1);
+        if part_of(before) != part_of(now) {
+            self.write_down(call_id, &binding);
+        }
+        Some(binding)
+    }
+
     /// The binding of a call as [`Sessions::find`] would give it, only to be read.
     pub fn peek(&self, now: Tick, hash: u64, call_id: &[u8]) -> Option<&Binding> {
         let binding = self.shards.get(shard_of(hash))?.peek(hash, call_id)?;
@@ -261,6 +272,18 @@ impl Sessions {
         }
         self.write_down(call_id, &binding);
         Ok(())
+    }
+
+    /// A member has just made a session of this call, or still had it: if it is bound there, it is as if it had been bound
+    /// now, so that what is known later of an earlier restart leaves it. Says whether it is bound anywhere.
+    pub fn renew(&mut self, now: Tick, hash: u64, call_id: &[u8], home: MemberId) -> bool {
+        let Some(Found(binding)) = self.find(now, hash, call_id) else {
+            return false;
+        };
+        if binding.member == home && binding.stage == Stage::Bound {
+            binding.born = now;
+        }
+        true
     }
 
     /// Forgets a call.
@@ -630,7 +653,7 @@ mod tests {
         let mut sessions = table(10);
         bind(&mut sessions, at(0), "call", A, Stage::Bound).unwrap();
         let hash = sessions.hash(b"call");
-        sessions.find(at(3600), hash, b"call").unwrap().touch(at(3600));
+        sessions.touch(at(3600), hash, b"call");
         assert!(find(&mut sessions, at(7200), "call").is_some());
         assert_eq!(find(&mut sessions, Tick(72_001), "call"), None);
         assert_eq!(
@@ -648,7 +671,7 @@ mod tests {
         assert_eq!((sessions.len(), sessions.bound(A)), (1, 0));
         // Neither another command nor the other leg's delete makes that longer.
         let hash = sessions.hash(b"call");
-        sessions.find(at(130), hash, b"call").unwrap().touch(at(130));
+        sessions.touch(at(130), hash, b"call");
         bind(&mut sessions, at(140), "call", A, Stage::Ended).unwrap();
         let binding = find(&mut sessions, at(160), "call").unwrap();
         assert_eq!(
@@ -973,9 +996,7 @@ mod tests {
                     }
                     Deed::Touch(call) => {
                         let hash = sessions.hash(call.to_string().as_bytes());
-                        if let Some(mut found) = sessions.find(now, hash, call.to_string().as_bytes()) {
-                            found.touch(now);
-                        }
+                        sessions.touch(now, hash, call.to_string().as_bytes());
                         if let Some(binding) = plain.get_mut(&call).filter(|binding| binding.stage != Stage::Ended) {
                             binding.used = now;
                         }

@@ -350,6 +350,24 @@ fn a_time_that_cannot_be_costs_nothing_and_lasts_no_longer() {
 }
 
 #[test]
+fn a_call_that_goes_on_for_long_is_as_young_as_its_last_command() {
+    let mut story = Story::new();
+    let home = story.call("talks", "");
+    story.call("silent", "");
+    let part = rules().sessions.expire / 8;
+    for _ in 0..20 {
+        story.pass(part);
+        story.command("L talks 192.0.2.1 4000 from to");
+        assert_eq!(story.answered("35000 192.0.2.9")[0].0, home);
+    }
+    story = story.restart();
+    assert_eq!(story.home("silent"), None);
+    assert!(story.home("talks").is_some());
+    story.pass(6 * part);
+    assert!(story.home("talks").is_some());
+}
+
+#[test]
 fn who_has_told_all_is_not_woken_for_its_journal() {
     let mut story = Story::new();
     story.pass(Duration::from_secs(1));

@@ -44,11 +44,28 @@ pub struct Books {
     nobody: Duration,
     /// The first call of this era.
     first: usize,
+    /// A daemon that was killed had found no room for a call.
+    pub was_full: bool,
 }
 
 impl Books {
     pub fn sent(&mut self, to: MemberId) {
         *self.sent.entry(to).or_default() += 1;
+    }
+
+    /// The first call of this era.
+    pub fn first(&self) -> usize {
+        self.first
+    }
+
+    /// The daemon is gone, and what it has counted with it; gives the commands that it had not answered.
+    pub fn killed(&mut self) -> Vec<usize> {
+        (self.commands, self.answered) = (0, 0);
+        self.sent.clear();
+        self.fed.clear();
+        // What was repeated is run again: replies are not kept over a restart.
+        self.plays.clear();
+        core::mem::take(&mut self.open).into_iter().collect()
     }
 
     pub fn fed(&mut self, from: MemberId) {
@@ -57,11 +74,16 @@ impl Books {
 }
 
 impl World {
+    /// Whether a call has ever found no room.
+    pub fn was_full(&self) -> bool {
+        self.books.was_full || self.core.totals()[Total::SessionsUnbound as usize] > 0
+    }
+
     /// Whether a call may have left a member at which it was heard of last at that time.
     fn may_leave(&self, call: usize, home: usize, at: Duration) -> bool {
         let call = &self.calls[call];
         self.proxies[home].unwell >= at
-            || self.core.totals()[Total::SessionsUnbound as usize] > 0
+            || self.was_full()
             || self.now.saturating_sub(call.used) >= self.core.rules().sessions.expire
     }
 
@@ -89,7 +111,7 @@ impl World {
         let kind = self.commands[id].kind;
         let proxy = self.proxy_of(&text);
         match (kind, proxy) {
-            (Kind::Update(_) | Kind::Lookup(_), Some(proxy)) => self.placed(n, kind, proxy, &text, &asked),
+            (Kind::Update(_) | Kind::Lookup(_), Some(proxy)) => self.placed(id, n, proxy, &text, &asked),
             (Kind::Update(s) | Kind::Lookup(s), None) => self.refused(id, n, s, &text),
             (Kind::Other(s), _) if text.starts_with('E') => self.refused(id, n, s, &text),
             (Kind::Delete, _) => {
@@ -103,7 +125,7 @@ impl World {
     }
 
     /// A U or an L was answered by a member.
-    fn placed(&mut self, n: usize, kind: Kind, proxy: usize, text: &str, asked: &str) {
+    fn placed(&mut self, id: usize, n: usize, proxy: usize, text: &str, asked: &str) {
         let given = self.books.given.get(&self.calls[n].id);
         let is_real = given.is_some_and(|given| given.iter().any(|(p, t)| *p == proxy && t == text));
         assert!(is_real, "{asked}: nobody has said {text}");
@@ -116,10 +138,13 @@ impl World {
             let may = self.may_leave(n, home, at);
             assert!(may, "{asked}: {text}, and the call is at {home} since {at:?}");
             // One that found no room is ended where it is found first.
-            self.calls[n].is_lost |= self.core.totals()[Total::SessionsUnbound as usize] > 0;
+            self.calls[n].is_lost |= self.was_full();
         }
+        let (kind, arrived) = (self.commands[id].kind, self.commands[id].arrived);
         let here = Some((proxy, self.now));
-        self.calls[n].home = here;
+        // What it said before it was restarted may come afterwards.
+        let restarted = self.proxies[proxy].restarted;
+        self.calls[n].home = here.filter(|_| arrived.is_some_and(|(at, _)| at > restarted));
         match kind {
             Kind::Update(s) => self.calls[n].streams[s].home = here,
             Kind::Lookup(s) if self.calls[n].streams[s].home.is_some_and(|(p, _)| p == proxy) => {
@@ -235,7 +260,9 @@ impl World {
 
     /// Notes who is away, before a step and after it.
     pub fn mark(&mut self) {
-        for proxy in &mut self.proxies {
+        // Who has not been probed yet is not taken for away: nobody asks yet.
+        let is_asked = !self.is_down() && !self.is_starting();
+        for proxy in self.proxies.iter_mut().filter(|_| is_asked) {
             let member = proxy.id.and_then(|id| self.core.member_of(id));
             if !member.is_some_and(|member| member.online) {
                 proxy.unwell = self.now;
@@ -323,10 +350,12 @@ impl World {
         if self.now < until {
             return;
         }
-        // Streams of a call that found no room may have gone apart.
-        if self.core.totals()[Total::SessionsUnbound as usize] > 0 {
-            for call in self.calls.iter_mut().filter(|call| call.streams.len() > 1) {
-                call.is_lost = true;
+        // Streams of a call that found no room may have gone apart, and it is ended where it is found first.
+        if self.was_full() {
+            for call in &mut self.calls {
+                let given = self.books.given.get(&call.id).map_or(&[][..], Vec::as_slice);
+                let is_apart = given.iter().any(|(proxy, _)| *proxy != given[0].0);
+                call.is_lost |= is_apart || call.streams.len() > 1;
             }
         }
         let any_lost = self.calls.iter().any(|call| call.is_lost);

@@ -63,8 +63,9 @@ impl World {
         self.proxies[of].id = Some(id);
         self.core.add_member(now, id, member, of);
         let rules = self.core.rules().health;
-        self.probers
-            .push(Prober::new(now, id, of, rules, self.proxies[of].is_datagram));
+        let mut prober = Prober::new(now, id, of, rules, self.proxies[of].is_datagram);
+        prober.live(self.life());
+        self.probers.push(prober);
     }
 
     pub fn remove_member(&mut self, id: MemberId) {
@@ -103,6 +104,8 @@ impl World {
             }
             11 => self.books.loss = u32::try_from(self.chance.below(300)).expect("few"),
             12 => self.books.loss = 0,
+            // Nobody is there to be told anything.
+            13.. if self.is_down() => {}
             13 => self.reload(),
             14 => self.agree(),
             15 => {
@@ -289,14 +292,17 @@ impl World {
         self.is_calm = true;
         self.books.loss = 0;
         for of in 0..self.proxies.len() {
+            if self.proxies[of].id.is_none() {
+                // With what it has not looked at yet.
+                let now = self.now;
+                self.proxies[of].restart(now);
+            }
             self.heal(of, 0);
             self.heal(of, 3);
             if let Some(id) = self.proxies[of].id {
                 self.core
                     .change_member(id, |member| member.status = Status::Active);
             } else {
-                let now = self.now;
-                self.proxies[of].restart(now);
                 self.add_member(of);
             }
         }

@@ -20,6 +20,8 @@ mod prober;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+mod restarts;
+#[cfg(test)]
 mod world;
 
 #[cfg(test)]
@@ -42,8 +44,8 @@ mod tests {
     }
 
     /// Runs a world; gives the time that has passed in it.
-    fn run(seed: u64, steps: u64) -> Duration {
-        let mut world = World::new(seed);
+    fn run(seed: u64, steps: u64, restarts: bool) -> Duration {
+        let mut world = World::new(seed, restarts);
         while world.step < steps {
             world.turn();
         }
@@ -51,12 +53,12 @@ mod tests {
     }
 
     /// Worlds one after the other; says how fast time passes in them.
-    fn run_all(seeds: impl Iterator<Item = u64>, steps: u64) {
+    fn run_all(seeds: impl Iterator<Item = u64>, steps: u64, restarts: bool) {
         let start = rtp_cluster::rim::now();
         let mut simulated = Duration::ZERO;
         let mut worlds = 0;
         for seed in seeds {
-            simulated += run(seed, steps);
+            simulated += run(seed, steps, restarts);
             worlds += 1;
         }
         let minutes = start.elapsed().as_secs_f64() / 60.0;
@@ -78,14 +80,28 @@ mod tests {
         if number("SEED").is_some() || number("HOURS").is_some() {
             return;
         }
-        run_all(listed(include_str!("seeds.txt")), STEPS);
+        run_all(listed(include_str!("seeds.txt")), STEPS, false);
+        run_all(listed(include_str!("restarts.txt")), STEPS, true);
     }
 
     #[test]
     fn nothing_is_lost_whatever_happens() {
+        if number("RESTARTS").is_none() {
+            live(false);
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_when_the_daemon_is_killed() {
+        if number("RESTARTS").is_some() || number("SEED").is_none() {
+            live(true);
+        }
+    }
+
+    fn live(restarts: bool) {
         if let Some(seed) = number("SEED") {
             let steps = number("STEPS").unwrap_or(STEPS);
-            println!("{:?} simulated", run(seed, steps));
+            println!("{:?} simulated", run(seed, steps, restarts));
             return;
         }
         // An ordinary run has the same worlds each time, so that it fails for what was changed; HOURS looks for new ones.
@@ -104,12 +120,13 @@ mod tests {
                 if start.elapsed() > until {
                     return;
                 }
-                run_all(seed..seed + 50, steps);
+                run_all(seed..seed + 50, steps, restarts);
             }
         }
-        let open: Vec<u64> = listed(include_str!("open.txt")).collect();
+        let open = if restarts { "" } else { include_str!("open.txt") };
+        let open: Vec<u64> = listed(open).collect();
         let worlds = (first..).filter(|seed| !open.contains(seed));
         let count = number("SEEDS").and_then(|seeds| usize::try_from(seeds).ok());
-        run_all(worlds.take(count.unwrap_or(FRESH)), steps);
+        run_all(worlds.take(count.unwrap_or(FRESH)), steps, restarts);
     }
 }

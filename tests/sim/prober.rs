@@ -15,6 +15,7 @@ pub struct Prober {
     pub watch: Watch,
     pub rules: Health,
     probes: Probes,
+    is_datagram: bool,
     /// Heartbeats in a row in which it was empty.
     pub empty: u32,
     /// When it is to be looked at next, as the world has noted it.
@@ -48,9 +49,16 @@ impl Prober {
             rules,
             // No other member has this nonce.
             probes: Probes::new(u64::from(place) + 1, is_datagram),
+            is_datagram,
             empty: 0,
             noted: None,
         }
+    }
+
+    /// The same for a daemon that has lived so many times before: what it says is not what was said then.
+    pub fn live(&mut self, lives: u64) {
+        let place = u32::from(self.id.index) << 16 | u32::from(self.id.generation);
+        self.probes = Probes::new((lives << 40) + u64::from(place) + 1, self.is_datagram);
     }
 
     pub fn due(&self) -> Instant {

@@ -77,6 +77,10 @@ pub struct Proxy {
     pub open: Vec<Open>,
     /// Counts its connections: what is on the way on one that has broken is gone.
     pub connection: u32,
+    /// What is on the way since before that is for a daemon that was killed.
+    pub ours_since: u32,
+    /// Until when it answers probes and no command.
+    pub deaf_until: Duration,
     /// When the last thing on a connection gets there, and back.
     pub last: [Duration; 2],
     /// Since when nothing at all is wrong with it.
@@ -102,6 +106,8 @@ impl Proxy {
             kept: HashMap::new(),
             open: Vec::new(),
             connection: 0,
+            ours_since: 0,
+            deaf_until: Duration::ZERO,
             last: [Duration::ZERO; 2],
             well_since: Duration::ZERO,
             restarted: Duration::ZERO,

@@ -27,6 +27,7 @@ use super::calls::{Call, Kind, Phase};
 use super::chance::Chance;
 use super::prober::{Prober, Said};
 use super::proxy::{Mode, Open, Proxy, Way};
+use super::restarts::Restarts;
 
 /// SIP servers; the first ones speak UDP.
 pub const SERVERS: usize = 5;
@@ -35,7 +36,7 @@ pub const OVER_UDP: usize = 2;
 const AGAIN: Duration = Duration::from_secs(1);
 const TRIES: u8 = 5;
 /// Replies that are kept for repeats, in bytes.
-const KEPT: usize = 1 << 20;
+pub const KEPT: usize = 1 << 20;
 /// Heartbeats in a row in which one that drains has nothing left.
 const EMPTY: u32 = 2;
 
@@ -67,6 +68,10 @@ pub enum Event {
     Arrival,
     /// A fault, or an operator.
     Chaos,
+    /// The daemon is killed.
+    Kill,
+    /// It is started again.
+    Start,
     Heal(usize, u32),
 }
 
@@ -122,8 +127,8 @@ pub struct World {
     queue: BinaryHeap<Reverse<Planned>>,
     planned: u64,
     pub core: Dispatch<u32, usize>,
-    out: Outbox<u32, usize>,
-    repeats: Repeats<RandomState>,
+    pub out: Outbox<u32, usize>,
+    pub repeats: Repeats<RandomState>,
     pub proxies: Vec<Proxy>,
     pub probers: Vec<Prober>,
     pub calls: Vec<Call>,
@@ -137,6 +142,7 @@ pub struct World {
     pub era: u64,
     pub is_calm: bool,
     pub rest_at: Option<Duration>,
+    pub restarts: Option<Restarts>,
     trace: Option<String>,
 }
 
@@ -144,15 +150,23 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(
-                "after {:?}: SEED={} STEPS={} cargo test --test sim",
-                self.now, self.seed, self.step
+                "after {:?}: SEED={} STEPS={} {}cargo test --test sim",
+                self.now,
+                self.seed,
+                self.step,
+                if self.restarts.is_some() {
+                    "RESTARTS=1 "
+                } else {
+                    ""
+                }
             );
         }
     }
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    /// Of that seed; with `restarts` the daemon is killed now and then.
+    pub fn new(seed: u64, restarts: bool) -> Self {
         let mut chance = Chance::new(seed);
         let base = rtp_cluster::rim::now();
         let rules = super::chaos::rules(&mut chance);
@@ -181,6 +195,7 @@ impl World {
             era: 6_000,
             is_calm: false,
             rest_at: None,
+            restarts: None,
             trace: std::env::var("TRACE").ok(),
         };
         for n in 0..world.proxies.len() {
@@ -188,7 +203,21 @@ impl World {
         }
         world.plan(Duration::from_millis(100), Event::Arrival);
         world.plan(Duration::from_secs(5), Event::Chaos);
+        if restarts {
+            world.restarts = Some(Restarts::new(&mut world));
+            world.keep_journal();
+        }
         world
+    }
+
+    /// What is on its way to a daemon that was killed gets nowhere, but for commands.
+    pub fn forget_what_comes(&mut self) {
+        self.wake = None;
+        self.queue.retain(|Reverse(planned)| match &planned.event {
+            Event::In(what) => matches!(what, In::Command(_)),
+            Event::Back(..) => false,
+            _ => true,
+        });
     }
 
     pub fn at(&self) -> Instant {
@@ -236,6 +265,7 @@ impl World {
         self.step += 1;
         self.mark();
         match event {
+            Event::In(what) if self.misses(&what) => {}
             Event::In(what) => self.daemon(what),
             Event::Out(proxy, connection, way, text) => self.reaches(proxy, connection, way, &text),
             Event::Back(proxy, connection, way, text) => self.comes_back(proxy, connection, way, text),
@@ -244,10 +274,15 @@ impl World {
             Event::Call(call) => self.go_on(call),
             Event::Arrival => self.arrival(),
             Event::Chaos => self.chaos(),
+            Event::Kill => self.kill(),
+            Event::Start => self.start(),
             Event::Heal(proxy, what) => self.heal(proxy, what),
         }
-        self.look_after();
-        self.check();
+        if !self.is_down() {
+            self.look_after();
+            self.write();
+            self.check();
+        }
     }
 
     // --- the loop of the cluster ---
@@ -535,6 +570,9 @@ impl World {
         if !proxy.is_datagram && proxy.connection != connection {
             return;
         }
+        if matches!(way, Way::Dispatcher(_)) && now < proxy.deaf_until {
+            return;
+        }
         let mut ran = Vec::new();
         let reply = proxy.takes(now, way, text, &mut self.chance, &mut |command, reply| {
             ran.push((command.to_vec(), reply.to_vec()));
@@ -570,7 +608,7 @@ impl World {
     fn comes_back(&mut self, from: usize, connection: u32, way: Way, text: Vec<u8>) {
         let proxy = &mut self.proxies[from];
         if proxy.is_datagram {
-            if proxy.mode == Mode::Cut {
+            if proxy.mode == Mode::Cut || connection < proxy.ours_since {
                 return;
             }
         } else {

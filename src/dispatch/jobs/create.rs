@@ -244,9 +244,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             self.sessions
                 .bind(born, hash, t.call_id(), old, Stage::Bound)
                 .ok();
-            if let Some(mut binding) = self.sessions.find(tick, hash, t.call_id()) {
-                binding.touch(tick);
-            }
+            self.sessions.touch(tick, hash, t.call_id());
         }
     }
 

@@ -59,7 +59,8 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// A member has done a U of a call that was there when the U set out. When a delete came meanwhile, it may have got there
-    /// first: what the U has made since is ended too. When the member has been restarted meanwhile, the call is there anew.
+    /// first: what the U has made since is ended too. When the member has been restarted meanwhile, the call is there
+    /// anew, whether that is known by now or not.
     fn has_updated(&mut self, now: Instant, t: &Transaction<C>, home: MemberId, out: &mut Outbox<C, L>) {
         if t.key.verb != Verb::Update || t.key.ends {
             return;
@@ -67,7 +68,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         let (tick, hash) = (self.tick(now), t.key.hash);
         if self.has_ended(now, t, home) {
             self.delete_created(now, home, &t.text, out);
-        } else if self.sessions.peek(tick, hash, t.call_id()).is_none() {
+        } else if !self.sessions.renew(tick, hash, t.call_id(), home) {
             let bound = self.sessions.bind(tick, hash, t.call_id(), home, Stage::Bound);
             if bound.is_ok() {
                 self.total(Total::SessionsBound);

@@ -79,7 +79,7 @@ impl Sessions {
         }
     }
 
-    /// A call is where a predecessor had it; times as they were then.
+    /// A call is where a predecessor had it; times as they were then. One that has aged out meanwhile takes no room.
     ///
     /// # Errors
     /// [`Full`] when the table is: then nothing has changed.
@@ -87,6 +87,9 @@ impl Sessions {
         let hash = self.hash(call_id);
         // The last record counts, whatever an earlier one said.
         self.forget(hash, call_id);
+        if super::expired(now, &binding, self.limits.expire) {
+            return Ok(());
+        }
         self.bind(binding.born, hash, call_id, binding.member, binding.stage)?;
         let shard = self.shards.get_mut(super::shard_of(hash));
         if let Some(Ok(place)) = shard.map(|shard| shard.find(hash, call_id, |_| true)) {
