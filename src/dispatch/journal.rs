@@ -16,7 +16,7 @@ const PART: usize = 256;
 /// Pause between parts: a million calls are told in some 4 s.
 const PAUSE: Duration = Duration::from_millis(1);
 /// How often a journal hands over what it has, if there is anything: what a `kill -9` may cost.
-const TURN_EVERY: Duration = Duration::from_millis(100);
+const TURN_EVERY: Duration = Duration::from_millis(25);
 
 /// A call as a predecessor knew it.
 #[derive(Debug, Clone, Copy)]

@@ -35,7 +35,7 @@ fn take_over(place: &Place, files: &Files, pid: u32) -> Process {
 }
 
 /// The same with further arguments.
-fn take_over_with(place: &Place, files: &Files, pid: u32, arguments: &[&str]) -> Process {
+pub fn take_over_with(place: &Place, files: &Files, pid: u32, arguments: &[&str]) -> Process {
     let log = place.path(&format!("log.after.{pid}"));
     let mut command = successor(files);
     command.args(arguments);

@@ -78,6 +78,8 @@ mod real_sip;
 #[cfg(test)]
 mod reasons;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod state;
 #[cfg(test)]
 mod status;

@@ -32,6 +32,16 @@ pub fn ask(socket: &Path, command: &str) -> String {
     line.to_owned()
 }
 
+/// The same of a daemon that may not be there, or be killed meanwhile: nothing for no whole reply.
+pub fn try_ask(socket: &Path, command: &str) -> Option<String> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(command.as_bytes()).ok()?;
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).ok()?;
+    reply.strip_suffix('\n').map(str::to_owned)
+}
+
 /// A connection to a control socket.
 pub fn connect(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).unwrap_or_else(|e| panic!("{}: {e}", socket.display()));

@@ -33,6 +33,8 @@ struct Shared {
     /// Calls that have begun, and when they end.
     under_way: Mutex<VecDeque<(Instant, String)>>,
     bad: Mutex<Vec<String>>,
+    /// Commands that were not answered, where that is nothing bad.
+    broken: Option<AtomicU64>,
     slowest: Mutex<Duration>,
 }
 
@@ -43,6 +45,8 @@ pub struct Report {
     pub made: u64,
     /// Replies that were none of a success, each with its command.
     pub bad: Vec<String>,
+    /// Commands that were not answered or refused, where that is nothing bad.
+    pub broken: u64,
     /// The longest that a command took.
     pub slowest: Duration,
 }
@@ -50,7 +54,21 @@ pub struct Report {
 impl Traffic {
     /// Makes `rate` calls a second at `socket`, each of which lasts for `hold`.
     pub fn start(socket: &Path, rate: u32, hold: Duration) -> Self {
-        let shared = Arc::new(Shared::default());
+        Self::start_as(socket, rate, hold, Shared::default())
+    }
+
+    /// The same past a daemon and members that are killed now and then: what is not answered then is nothing bad, but
+    /// what is answered is right.
+    pub fn start_through_kills(socket: &Path, rate: u32, hold: Duration) -> Self {
+        let shared = Shared {
+            broken: Some(AtomicU64::new(0)),
+            ..Shared::default()
+        };
+        Self::start_as(socket, rate, hold, shared)
+    }
+
+    fn start_as(socket: &Path, rate: u32, hold: Duration, shared: Shared) -> Self {
+        let shared = Arc::new(shared);
         let begin = Instant::now();
         shared.beginning.store(WORKERS as u64, Ordering::Relaxed);
         let worker = |work: fn(&Shared, &Path, Instant, u32, Duration)| {
@@ -79,6 +97,11 @@ impl Traffic {
         Report {
             made: self.shared.next.load(Ordering::Relaxed),
             bad: take(&self.shared.bad),
+            broken: self
+                .shared
+                .broken
+                .as_ref()
+                .map_or(0, |broken| broken.load(Ordering::Relaxed)),
             slowest: *self.shared.slowest.lock().expect("no worker has failed"),
         }
     }
@@ -93,8 +116,13 @@ impl Shared {
             let id = format!("traffic-{number}");
             let media = |reply: &str| reply.split_once(' ').map(|(_, address)| address.to_owned());
             let first = self.ask(socket, &create(&id));
+            if self.broken.is_some() && first.is_empty() {
+                // There is no such call, as far as a SIP server knows.
+                continue;
+            }
             let second = self.ask(socket, &answer(&id));
-            if media(&first).is_none() || media(&first) != media(&second) {
+            let is_good = media(&first).is_some() && media(&first) == media(&second);
+            if !is_good && !self.may_be(&[&first, &second]) {
                 self.note(&id, &[first, second]);
             }
             let mut under_way = self.under_way.lock().expect("no worker has failed");
@@ -111,7 +139,7 @@ impl Shared {
                 Some((due, id)) => {
                     thread::sleep(due.saturating_duration_since(Instant::now()));
                     let reply = self.ask(socket, &delete(&id));
-                    if reply != "0" {
+                    if reply != "0" && !self.may_be(&[&reply]) {
                         self.note(&id, &reply);
                     }
                 }
@@ -123,10 +151,22 @@ impl Shared {
 
     fn ask(&self, socket: &Path, command: &str) -> String {
         let start = Instant::now();
-        let reply = client::ask(socket, command);
+        let reply = match &self.broken {
+            None => client::ask(socket, command),
+            Some(broken) => client::try_ask(socket, command).unwrap_or_else(|| {
+                broken.fetch_add(1, Ordering::Relaxed);
+                String::new()
+            }),
+        };
         let mut slowest = self.slowest.lock().expect("no worker has failed");
         *slowest = slowest.max(start.elapsed());
         reply
+    }
+
+    /// Whether such replies are nothing bad: one is missing, an error or a no, and nothing is wrong with the others.
+    fn may_be(&self, replies: &[&str]) -> bool {
+        let is_none = |reply: &&str| reply.is_empty() || *reply == "0" || reply.starts_with('E');
+        self.broken.is_some() && replies.iter().any(is_none)
     }
 
     fn note(&self, id: &str, replies: &(impl Debug + ?Sized)) {
