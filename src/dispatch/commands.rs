@@ -114,8 +114,15 @@ impl<C, L: Clone> Dispatch<C, L> {
                 if command.ends_session {
                     self.end(now, hash, command, id);
                 }
+                let tick = self.tick(now);
+                let born = self
+                    .sessions
+                    .peek(tick, hash, command.call_id)
+                    .map(|known| known.born);
+                // What the call began with is answered, or given up and forgotten, in twice the time of a command.
+                let is_young = born.is_some_and(|born| tick.since(born) <= 2 * ANSWER_WITHIN);
                 if command.verb == Verb::Delete
-                    && matches!(home, Home::Online { ended, tentative, .. } if ended || tentative)
+                    && matches!(home, Home::Online { ended, tentative, .. } if ended || tentative || is_young)
                 {
                     self.delete_those_on_their_way(hash, command);
                 }

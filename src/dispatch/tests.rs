@@ -309,6 +309,24 @@ fn a_delete_that_comes_during_a_failover_follows_its_call() {
 }
 
 #[test]
+fn a_stream_that_its_call_s_delete_has_overtaken_is_ended_when_it_is_made() {
+    let mut bench = Bench::new();
+    bench.command("U c1 192.0.2.1 4000 from;1");
+    let (home, first, _) = bench.one_sent();
+    bench.command("U c1 192.0.2.1 4002 from;2");
+    let (joined, second, _) = bench.one_sent();
+    assert_eq!(joined, home);
+    bench.answer(home, first, "35000 192.0.2.9");
+    bench.command("D c1 from");
+    let (_, delete, _) = bench.one_sent();
+    bench.answer(home, delete, "0");
+    bench.answer(home, second, "35004 192.0.2.9");
+    let (member, _, text) = bench.one_sent();
+    assert_eq!((member, text.as_str()), (home, "D c1 from;2"));
+    assert_eq!(bench.core.bound(), 0);
+}
+
+#[test]
 fn the_first_positive_answer_wins_though_it_is_late() {
     let mut bench = Bench::new();
     let client = bench.command("U c1 192.0.2.1 4000 from");
