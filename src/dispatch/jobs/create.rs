@@ -229,16 +229,22 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// Nobody has taken the session: the call is at none of the members that this command tried. One that was to move is
-    /// still at its old home, unless it has been deleted meanwhile.
+    /// still at its old home, unless it has been deleted or has moved meanwhile.
     fn lose(&mut self, now: Instant, t: &mut Transaction<C>, out: &mut Outbox<C, L>) {
         self.unbind_tentative(now, t, |home| t.has_tried(home));
         if t.deleted {
             return self.end_at_old_home(now, t, None, out);
         }
         let (tick, hash) = (self.tick(now), t.key.hash);
+        let known = self.sessions.peek(tick, hash, t.call_id());
+        if let Some(home) = known.filter(|known| known.stage == Stage::Bound) {
+            // It has moved with another command of the call.
+            let home = home.member;
+            return self.end_at_old_home(now, t, Some(home), out);
+        }
         if let Some((old, born)) = t.moved_from
             && self.member(old).is_some()
-            && self.sessions.peek(tick, hash, t.call_id()).is_none()
+            && known.is_none()
         {
             // As old as it was: if the member comes back restarted, the call is not there.
             self.sessions
