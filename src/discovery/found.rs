@@ -25,6 +25,8 @@ pub struct Place {
 pub struct Found {
     /// In the order of their addresses, each once, [`MEMBERS_MAX`] at most.
     pub places: Vec<Place>,
+    /// Whether there are more.
+    pub is_cut: bool,
     /// When to look again.
     pub again: Duration,
 }
@@ -69,9 +71,11 @@ impl Found {
             .retain(|place| place.address.port() != 0 && (place.address.is_ipv6() || !pool.protocol.is_v6()));
         places.sort_by_key(|place| place.address);
         places.dedup_by_key(|place| place.address);
+        let is_cut = places.len() > MEMBERS_MAX;
         places.truncate(MEMBERS_MAX);
         Self {
             places,
+            is_cut,
             again: ttl.clamp(AGAIN.0, AGAIN.1),
         }
     }
@@ -217,10 +221,8 @@ mod tests {
     #[test]
     fn a_name_with_too_many_addresses_has_as_many_members_as_there_may_be() {
         let all = (0..1000_u32).map(|n| IpAddr::V4(n.into())).collect();
-        assert_eq!(
-            Found::of_host(&host(), 1, all, Duration::ZERO).places.len(),
-            MEMBERS_MAX
-        );
+        let found = Found::of_host(&host(), 1, all, Duration::ZERO);
+        assert_eq!((found.places.len(), found.is_cut), (MEMBERS_MAX, true));
     }
 
     #[test]

@@ -9,13 +9,13 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{TcpStream, UdpSocket};
 use std::time::Instant;
 
-use super::found::Found;
+use super::found::{Found, MEMBERS_MAX};
 use super::message::{Answer, DATAGRAM_MAX, Kind, Record, Target, Wrong, question, read};
 use crate::config::model::{Pool, Protocol, Sought};
 use crate::rim::{idle, now};
 
-/// Targets of a service that are looked up at most.
-const TARGETS_MAX: usize = 64;
+/// Targets of a service that are looked up at most, the best first: one more than there may be members, to tell of it.
+const TARGETS_MAX: usize = MEMBERS_MAX + 1;
 /// What the system's name servers are written down in.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where it may ask for more.
@@ -132,7 +132,10 @@ impl Servers {
             Record::Target(target) => (target.host != ".").then_some(target),
             Record::Address(_) => None,
         });
-        Ok((targets.take(TARGETS_MAX).collect(), ttl))
+        let mut targets: Vec<Target> = targets.collect();
+        targets.sort_by_key(|target| target.priority);
+        targets.truncate(TARGETS_MAX);
+        Ok((targets, ttl))
     }
 
     /// The records of those kinds of the first candidate that has any.

@@ -9,13 +9,14 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::operate::definition;
 use super::running::{Running, open_link};
-use super::{FIRST_NAMES, Shared};
+use super::{FIRST_NAMES, FIRST_PROBES, Shared, await_first_probes};
 use crate::config::check_member_fits;
 use crate::config::model::{self, Name, Pool, Status};
-use crate::discovery::found::{Found, Place, Step, member, place_of, steps};
+use crate::discovery::found::{Found, MEMBERS_MAX, Place, Step, member, place_of, steps};
 use crate::discovery::resolver;
 use crate::dispatch::session::MemberId;
 use crate::rim::backoff::Backoff;
+use crate::rim::throttle::Throttle;
 use crate::rim::{self, Thread, idle, now};
 
 /// Messages that may wait; an answer that finds no room is asked for again.
@@ -78,6 +79,10 @@ struct Watched {
     backoff: Backoff,
     /// Why the last look-up failed, if that has been told.
     told: Option<String>,
+    /// When it was told that there are too many addresses.
+    cut: Throttle,
+    /// Members that were suspended when the name no longer led to them: they come back so.
+    suspended: Vec<Name>,
 }
 
 type Known = Vec<Watched>;
@@ -129,11 +134,18 @@ impl Shared {
     /// Looks up the pools of clusters that are about to start, so that they begin with the members that they had: who
     /// does not answer in time is looked up again later.
     pub(super) fn find_first<'a>(&self, clusters: impl Iterator<Item = &'a mut model::Cluster>) {
+        self.find_among(clusters.map(|cluster| {
+            let pools = cluster.pools.clone();
+            (cluster, pools)
+        }));
+    }
+
+    /// The same for some of their pools.
+    fn find_among<'a>(&self, clusters: impl Iterator<Item = (&'a mut model::Cluster, Vec<Pool>)>) {
         let until = now() + FIRST_NAMES;
         let asked: Vec<_> = clusters
-            .map(|cluster| {
-                let answers: Vec<Receiver<Answer>> = cluster
-                    .pools
+            .map(|(cluster, pools)| {
+                let answers: Vec<Receiver<Answer>> = pools
                     .iter()
                     .map(|pool| {
                         let (tell, told) = bounded(1);
@@ -143,11 +155,11 @@ impl Shared {
                         told
                     })
                     .collect();
-                (cluster, answers)
+                (cluster, pools, answers)
             })
             .collect();
-        for (cluster, answers) in asked {
-            for (pool, answer) in cluster.pools.clone().iter().zip(answers) {
+        for (cluster, pools, answers) in asked {
+            for (pool, answer) in pools.iter().zip(answers) {
                 let Ok(Ok(found)) = idle(|| answer.recv_deadline(until)) else {
                     continue;
                 };
@@ -162,10 +174,13 @@ impl Shared {
         }
     }
 
-    /// What a file says, with the members that its pools have found and have still.
+    /// What a file says, with the members that its pools have found and have still, and those that new pools have: what
+    /// the file no longer has leaves at this reload, and they may be all that is left.
     pub(super) fn with_found(&self, mut file: model::Config) -> model::Config {
+        let mut new = Vec::new();
         for wanted in &mut file.clusters {
             let Ok(running) = self.find(wanted.name.as_str()) else {
+                new.push(wanted.pools.clone());
                 continue;
             };
             let before = definition(&running);
@@ -186,7 +201,10 @@ impl Shared {
                     wanted.members.push(kept);
                 }
             }
+            let is_new = |pool: &&Pool| !before.pools.contains(pool);
+            new.push(wanted.pools.iter().filter(is_new).cloned().collect());
         }
+        self.find_among(file.clusters.iter_mut().zip(new));
         file
     }
 
@@ -226,6 +244,8 @@ impl Shared {
                         due: now(),
                         backoff: BACKOFF,
                         told: None,
+                        cut: Throttle::default(),
+                        suspended: Vec::new(),
                     },
                 };
                 all.push(watched);
@@ -249,7 +269,14 @@ impl Shared {
                         pool.address
                     );
                 }
-                self.make_it_so(cluster, pool, &watched.places, &found.places);
+                if found.is_cut && watched.cut.hit(now).is_some() {
+                    log::warn!(
+                        "cluster {cluster}, members {}: {} has more than {MEMBERS_MAX} addresses: the rest is left out",
+                        pool.name,
+                        pool.address
+                    );
+                }
+                self.make_it_so(watched, &found.places);
                 watched.places = found.places;
             }
             Err(why) => {
@@ -268,7 +295,14 @@ impl Shared {
     }
 
     /// Makes the members of a pool what its name says.
-    fn make_it_so(&self, cluster: &Name, pool: &Pool, before: &[Place], found: &[Place]) {
+    fn make_it_so(&self, watched: &mut Watched, found: &[Place]) {
+        let Watched {
+            cluster,
+            pool,
+            places: before,
+            suspended,
+            ..
+        } = watched;
         let _change = self.changes.lock();
         let Ok(running) = self.find(cluster.as_str()) else {
             return;
@@ -278,7 +312,13 @@ impl Shared {
             return;
         }
         let there: Vec<model::Member> = found_by(&definition.members, pool).cloned().collect();
+        let drains = |name: &Name| {
+            let known = there.iter().find(|member| member.name == *name);
+            known.is_some_and(|member| member.status == Status::Draining)
+        };
+        suspended.retain(drains);
         let mut leaving = Vec::new();
+        let mut has_new = false;
         let steps = steps(pool, before, found, &there);
         if steps.is_empty() {
             return;
@@ -291,13 +331,19 @@ impl Shared {
                         Ok(()) => {
                             log::info!("member {} of {cluster} ({}): found", member.name, member.address);
                             definition.members.push(member);
+                            has_new = true;
                         }
                         Err(why) => log::warn!("member {} of {cluster}: left out: {why}", member.name),
                     }
                 }
                 Step::Back(name) => {
                     log::info!("member {name} of {cluster}: found again");
-                    change(&running, &name, |member| member.status = Status::Active);
+                    let status = if suspended.contains(&name) {
+                        Status::Suspended
+                    } else {
+                        Status::Active
+                    };
+                    change(&running, &name, |member| member.status = status);
                 }
                 Step::Weigh(name, weight) => {
                     log::info!("member {name} of {cluster}: weight {weight}, as its record says");
@@ -308,11 +354,20 @@ impl Shared {
                         "member {name} of {cluster}: {} leads there no longer: draining",
                         pool.address
                     );
-                    leaving.extend(named(&running, &name).map(|(id, _)| id));
+                    if let Some((id, member)) = named(&running, &name) {
+                        leaving.push(id);
+                        if member.status == Status::Suspended {
+                            suspended.push(name);
+                        }
+                    }
                 }
             }
         }
         if !leaving.is_empty() {
+            // Those that leave may be all others.
+            if has_new {
+                await_first_probes(core::iter::once(&*running), FIRST_PROBES);
+            }
             running.cluster.delete_members(leaving);
             running.cluster.warn_if_nobody_takes();
         }

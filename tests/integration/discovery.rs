@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::support::bed::{answer, create, delete};
 use crate::support::client;
-use crate::support::daemon::{Daemon, Files, config};
+use crate::support::daemon::{Daemon, Files, Listed, config};
+use crate::support::member::own_address;
 use crate::support::place::Place;
 use crate::support::process::Process;
 use crate::support::real::{RealMember, free_port};
@@ -259,4 +260,108 @@ fn what_is_found_is_in_no_file_and_obeys_the_operator() {
     wait::until_true("one that has a call is left", LONG, || names(&daemon).len() == 1);
     assert_eq!(client::ask(&control, &delete("kept")), "0");
     wait::until_true("none is left", LONG, || names(&daemon).is_empty());
+}
+
+#[test]
+fn an_address_that_comes_back_is_suspended_as_it_was() {
+    let place = Place::new();
+    let all = members(&place, 2);
+    let server = NameServer::start(&place, &addresses(&all), &[]);
+    let control = Files::in_place(&place).control;
+    let daemon = Daemon::start(&place, &config(&control, &[], &server.pool("media.test")));
+    daemon.wait_members(2, 0);
+    let (away, name) = (addresses(&all)[0], format!("media-{}", addresses(&all)[0]));
+    let mut ids = (0..100).map(|n| format!("call-{n}"));
+    let held = ids.find(|id| client::media(&client::ask(&control, &create(id))).1 == away.to_string());
+    let held = held.expect("each gets one of a hundred calls");
+    daemon.admin_ok(&format!("modify C1 suspend {name}"));
+    let wait_status = |status: &str| {
+        wait::until_true(format!("it is {status}"), LONG, || {
+            let all = listed(&daemon);
+            all.iter()
+                .any(|(known, member)| *known == name && member["status"] == status)
+        });
+    };
+    server.lead_to(&addresses(&all[1..]));
+    wait_status("DRAINING");
+    server.lead_to(&addresses(&all));
+    wait::until_true("it is told", LONG, || daemon.log().contains("found again"));
+    wait_status("SUSPENDED");
+    assert!(client::ask(&control, &answer(&held)).contains(' '));
+    // What left while it was in service is in service again.
+    daemon.admin_ok(&format!("modify C1 resume {name}"));
+    server.lead_to(&addresses(&all[1..]));
+    wait_status("DRAINING");
+    server.lead_to(&addresses(&all));
+    wait_status("ACTIVE");
+}
+
+#[test]
+fn all_addresses_of_a_name_change_at_once_and_no_call_is_lost() {
+    let place = Place::new();
+    let all = members(&place, 4);
+    let server = NameServer::start(&place, &addresses(&all[..2]), &[]);
+    let control = Files::in_place(&place).control;
+    let daemon = Daemon::start(&place, &config(&control, &[], &server.pool("media.test")));
+    daemon.wait_members(2, 0);
+    let traffic = Traffic::start(&control, 200, Duration::from_millis(300));
+    for half in [&all[2..], &all[..2], &all[2..]] {
+        server.lead_to(&addresses(half));
+        wait::until_true("others serve", LONG, || names(&daemon) == names_of(half));
+    }
+    let report = traffic.stop();
+    assert!(report.bad.is_empty(), "{} calls: {:?}", report.made, report.bad);
+}
+
+#[test]
+fn a_reload_that_puts_a_name_in_the_place_of_members_loses_no_call() {
+    let place = Place::new();
+    let all = members(&place, 4);
+    let server = NameServer::start(&place, &addresses(&all[2..]), &[]);
+    let control = Files::in_place(&place).control;
+    let written: Vec<Listed> = all[..2]
+        .iter()
+        .map(|member| Listed::udp(&member.control().ip().to_string(), &member.control().to_string()))
+        .collect();
+    let text = config(&control, &written, "");
+    let daemon = Daemon::start(&place, &text);
+    daemon.wait_members(2, 0);
+    let traffic = Traffic::start(&control, 200, Duration::from_millis(300));
+    let by_name = config(&control, &[], &server.pool("media.test"));
+    for _ in 0..2 {
+        fs::write(&daemon.files().config, &by_name).expect("the file");
+        daemon.admin_ok("reload");
+        wait::until_true("those of the name serve", LONG, || {
+            names(&daemon) == names_of(&all[2..])
+        });
+        fs::write(&daemon.files().config, &text).expect("the file");
+        daemon.admin_ok("reload");
+        wait::until_true("those of the file serve", LONG, || {
+            names(&daemon).iter().all(|name| !name.starts_with("media-")) && names(&daemon).len() == 2
+        });
+    }
+    let report = traffic.stop();
+    assert!(report.bad.is_empty(), "{} calls: {:?}", report.made, report.bad);
+}
+
+#[test]
+fn addresses_beyond_the_bound_are_told_and_come_over_tcp() {
+    let place = Place::new();
+    let IpAddr::V4(own) = own_address() else {
+        panic!("an address of IPv4")
+    };
+    let [_, second, ..] = own.octets();
+    // Nobody is there.
+    let ips: Vec<IpAddr> = (0..300_u16)
+        .map(|n| [127, second, 252 + n.to_be_bytes()[0], n.to_be_bytes()[1]].into())
+        .collect();
+    let server = NameServer::start(&place, &ips, &[]);
+    let control = Files::in_place(&place).control;
+    let daemon = Daemon::start(&place, &config(&control, &[], &server.pool("media.test")));
+    daemon.wait_members(0, 256);
+    wait::until_true("it is told", LONG, || {
+        daemon
+            .log()
+            .contains("has more than 256 addresses: the rest is left out")
+    });
 }
