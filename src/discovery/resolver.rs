@@ -233,16 +233,34 @@ fn over_udp<T>(
 
 /// The answer to a question that is too long for a datagram.
 fn over_tcp(server: SocketAddr, question: &[u8], timeout: Duration) -> io::Result<Vec<u8>> {
+    let until = now() + timeout;
     let mut stream = idle(|| TcpStream::connect_timeout(&server, timeout))?;
-    stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(timeout))?;
     let length = u16::try_from(question.len()).map_err(io::Error::other)?;
     stream.write_all(&[&length.to_be_bytes(), question].concat())?;
     let mut length = [0; 2];
-    idle(|| stream.read_exact(&mut length))?;
+    fill(&mut stream, &mut length, until)?;
     let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
-    idle(|| stream.read_exact(&mut answer))?;
+    fill(&mut stream, &mut answer, until)?;
     Ok(answer)
+}
+
+/// Reads as many bytes as there is room for, however slowly they come, by `until` at the latest.
+fn fill(stream: &mut TcpStream, mut room: &mut [u8], until: Instant) -> io::Result<()> {
+    while !room.is_empty() {
+        let left = until.saturating_duration_since(now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match idle(|| stream.read(room)) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => room = room.get_mut(length..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
