@@ -47,12 +47,13 @@
 //! | `bin` | `status`, `console`, `server`, `daemon` |
 //! | `status` | `console`, `admin`, `dispatch`, `daemon`, `sockets`, `rim` |
 //! | `console` | `admin`, `daemon`, `dispatch`, `config`, `sockets`, `rim` |
-//! | `server` | `admin`, `cluster`, `health`, `link`, `state`, `discovery`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
+//! | `server` | `admin`, `cluster`, `health`, `link`, `state`, `store`, `discovery`, `dispatch`, `daemon`, `sockets`, `config`, `rim` |
 //! | `admin` | `dispatch`, `sockets`, `config`, `rim` |
 //! | `cluster` | `health`, `link`, `client`, `dispatch`, `protocol`, `sockets`, `config`, `rim` |
 //! | `health` | `link`, `protocol`, `config`, `rim` |
 //! | `link` | `protocol`, `config`, `rim` |
 //! | `state` | `dispatch`, `config`, `rim` |
+//! | `store` | `dispatch`, `config`, `rim` |
 //! | `discovery` | `config`, `rim` |
 //! | `client` | `rim` |
 //! | `dispatch` | `protocol`, `config`, `rim` |
@@ -71,6 +72,7 @@
 //! | `health` | `health/health_thread.rs` | readiness of its probes' sockets, or the next alarm | a message |
 //! | `admin` | `admin/admin_thread.rs` | poll over the admin sockets, their connections, and news for them | its socket pair |
 //! | `state` | `state/state_thread.rs` | its channel, or until something is due; only with `-S` | a message |
+//! | `store-N` | `store/store_thread.rs` | its channel, or the server of a `<sessions store=…/>`, for a quarter of a second | a message |
 //! | `names-N` | `rim/names_thread.rs` | its channel, or a look-up; four at most, from the first name on | its channel's end; a look-up is not waited for |
 //! | `finder` | `server/finder_thread.rs` | its channel, or the next name to look up again; from the first `<rtpproxies>` on | a message |
 //! | `takeover` | `server/takeover_thread.rs` | while a successor takes over: its words | shutdown of its connection |
@@ -123,3 +125,4 @@ pub mod server;
 pub mod sockets;
 pub mod state;
 pub mod status;
+pub mod store;

@@ -16,6 +16,7 @@ want keepalived command -v keepalived
 want procps command -v sysctl
 want util-linux command -v unshare
 want dnsmasq-base command -v dnsmasq
+want redis-server command -v redis-server
 want telnet command -v telnet
 want curl command -v curl
 want chromium command -v chromium

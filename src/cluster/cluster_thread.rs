@@ -16,11 +16,12 @@ use crossbeam_channel::{Receiver, never};
 use super::front::door::Door;
 use super::front::{Desk, Front, Here, Next};
 use super::links::Links;
-use super::order::{Order, Watch};
+use super::order::{Finder, Order, Watch};
 use super::relay::{self, Relay};
 use super::{Changed, Cluster, Out, is_elsewhere, notes, tokens};
 use crate::config::model::{self, Status};
 use crate::dispatch::counters::Count;
+use crate::dispatch::pending::Slot;
 use crate::dispatch::session::MemberId;
 use crate::health::health_thread::Whose;
 use crate::health::news::News;
@@ -47,6 +48,8 @@ pub struct AtWork {
     front: Front,
     links: Links,
     relay: Option<Relay>,
+    /// How calls are looked up that other dispatchers may have bound.
+    pub finder: Finder,
     /// What has more to do and is not told again.
     again: Vec<Ready>,
     /// The control socket has more.
@@ -79,6 +82,7 @@ impl AtWork {
             front: Front::new(),
             links: Links::default(),
             relay: None,
+            finder: Finder::default(),
             again: Vec::new(),
             door_again: false,
             end: None,
@@ -361,6 +365,7 @@ impl AtWork {
                     .trace(format_args!("to member {}", send.member.index), text);
                 links.send(here.now, &send, text, here.registry);
             });
+            self.finder.ask(self.out.look_ups.drain(..));
             self.out.reset();
             for mut step in self.out.traced.drain(..) {
                 step.at = wall();
@@ -552,6 +557,13 @@ impl AtWork {
             self.cluster.name
         );
         self.remove_members(&[id]);
+    }
+
+    /// A call was looked up.
+    pub fn looked_up(&mut self, slot: Slot, found: Option<&[u8]>) {
+        self.cluster.decide(&mut self.out, |now, core, out| {
+            core.looked_up(now, slot, found, out);
+        });
     }
 
     /// Has this relay from now on.

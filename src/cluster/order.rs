@@ -1,5 +1,6 @@
 //! What other threads want of a cluster's loop, as messages. `W` is what belongs to that loop alone.
 
+use crate::dispatch::outbox::LookUp;
 use crate::dispatch::session::MemberId;
 use crate::health::news::News;
 
@@ -21,5 +22,31 @@ impl<W> core::fmt::Debug for Order<W> {
             Self::News(id, _, news) => f.debug_tuple("News").field(id).field(news).finish(),
             Self::Do(_) => f.write_str("Do"),
         }
+    }
+}
+
+/// Looks calls up that other dispatchers may have bound; what it finds comes as a message, if it comes.
+#[derive(Default)]
+pub struct Finder(Option<Box<dyn Fn(LookUp) + Send>>);
+
+impl Finder {
+    /// One that looks up so.
+    pub fn new(look_up: impl Fn(LookUp) + Send + 'static) -> Self {
+        Self(Some(Box::new(look_up)))
+    }
+
+    /// Has these calls looked up.
+    pub fn ask(&self, look_ups: impl Iterator<Item = LookUp>) {
+        for look_up in look_ups {
+            if let Some(find) = &self.0 {
+                find(look_up);
+            }
+        }
+    }
+}
+
+impl core::fmt::Debug for Finder {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_tuple("Finder").field(&self.0.is_some()).finish()
     }
 }

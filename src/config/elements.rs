@@ -7,9 +7,8 @@ use core::fmt;
 use super::address::{ADDRESS, INBOUND, inbound, read as address};
 use super::fields::{
     ATTEMPTS, CAPACITY, CAPACITY_LIMIT, FAILOVER_TIMEOUT, IP, MEDIA, MODE, NAME, NO_MEMBERS, NOTIFY_TCP,
-    ON_MEMBER_LOSS, OWNER, POLICY, PREFIX, PROBE_INTERVAL, PROBE_TIMEOUT, PROBES, PROTOCOL, SESSIONS_EXPIRE,
-    SESSIONS_MAX, SLOW_START, STATUS, WEIGHT, Want, ip_or_none, media, mode, name, owner, owner_text, prefix,
-    weight,
+    ON_MEMBER_LOSS, OWNER, POLICY, PREFIX, PROBE_INTERVAL, PROBE_TIMEOUT, PROBES, PROTOCOL, SLOW_START,
+    STATUS, WEIGHT, Want, ip_or_none, media, mode, name, owner, owner_text, prefix, weight,
 };
 use super::model::{Cluster, Member, NotifyTcp, Pool};
 use super::value::Value;
@@ -147,6 +146,7 @@ macro_rules! way {
 }
 
 mod pools;
+mod sessions;
 
 /// The outermost element.
 pub(super) const ROOT: &str = "rtp_cluster_config";
@@ -343,26 +343,7 @@ pub const ELEMENTS: &[Element] = &[
             ),
         ],
     ),
-    tuning(
-        "sessions",
-        "Bounds of the session table.",
-        &[
-            attribute(
-                "max",
-                &SESSIONS_MAX,
-                "1000000",
-                "Call-ids that are remembered at most; further calls are served without.",
-                of_cluster!(SESSIONS_MAX, sessions.max),
-            ),
-            attribute(
-                "expire",
-                &SESSIONS_EXPIRE,
-                "12h",
-                "A call-id is forgotten so long after its last command.",
-                of_cluster!(SESSIONS_EXPIRE, sessions.expire),
-            ),
-        ],
-    ),
+    sessions::ELEMENT,
     tuning(
         "socket",
         "Rights of the cluster's UNIX or CUNIX control socket.",

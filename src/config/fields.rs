@@ -8,6 +8,8 @@ use core::fmt;
 use core::net::IpAddr;
 use core::time::Duration;
 
+use redis::IntoConnectionInfo as _;
+
 use super::fault::quoted;
 use super::model::{
     CapacityLimit, Family, Name, NoMembers, NotifyTcp, Policy, Protocol, SOCKET_PATH_MAX, SocketRights,
@@ -260,6 +262,10 @@ pub(super) const IP: &str = "an IPv4 or IPv6 address";
 pub(super) const MEDIA: &str = "an IPv4 or IPv6 address, or one of each with white space between them";
 /// What the prefix of notification sockets is.
 pub(super) const PREFIX: &str = "the beginning of a socket's path, at most 107 bytes without white space";
+/// Where a store is.
+pub(super) const STORE: &str = "redis://HOST[:PORT][/DB] or unix:///PATH[?db=DB]";
+/// What its keys begin with.
+pub(super) const STORE_KEY: &str = "1 to 64 bytes without white space";
 /// What the owner of a socket is.
 pub(super) const OWNER: &str = "USER, USER:GROUP or :GROUP";
 /// What the mode of a socket is.
@@ -316,6 +322,31 @@ pub(super) fn prefix(text: &str) -> Result<String, Want> {
         Ok(path.to_owned())
     } else {
         Err(PREFIX.to_owned())
+    }
+}
+
+/// Reads where a store is.
+pub(super) fn store(text: &str) -> Result<String, Want> {
+    let text = text.trim();
+    let known = ["redis://", "unix:///"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme));
+    let url = redis::parse_redis_url(text);
+    if known && url.is_some_and(|url| url.into_connection_info().is_ok()) {
+        Ok(text.to_owned())
+    } else {
+        Err(STORE.to_owned())
+    }
+}
+
+/// Reads what the keys of a store begin with.
+pub(super) fn store_prefix(text: &str) -> Result<String, Want> {
+    let text = text.trim();
+    let good = |c: char| !c.is_whitespace() && !c.is_control();
+    if (1..=64).contains(&text.len()) && text.chars().all(good) {
+        Ok(text.to_owned())
+    } else {
+        Err(STORE_KEY.to_owned())
     }
 }
 

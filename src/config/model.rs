@@ -263,6 +263,21 @@ pub struct Member {
 }
 
 impl Member {
+    /// Where its control socket is. Protocols that lead to the same one are the same here.
+    pub fn socket(&self) -> String {
+        let kind = match self.protocol {
+            Protocol::Unix | Protocol::Cunix => "unix",
+            Protocol::Udp | Protocol::Udp6 => "udp",
+            Protocol::Tcp | Protocol::Tcp6 => "tcp",
+        };
+        format!("{kind}:{}", self.address)
+    }
+
+    /// What other dispatchers know it by: one that got another name or address is another RTPproxy.
+    pub fn identity(&self) -> String {
+        format!("{} {}", self.name, self.socket())
+    }
+
     /// An active member, everything else as it is when a file does not say it.
     pub fn new(name: Name, protocol: Protocol, address: Address, weight: u16, capacity: u32) -> Self {
         Self {
@@ -473,6 +488,9 @@ pub struct DisconnectNotify {
     pub tcp: NotifyTcp,
 }
 
+/// What keys begin with where a file does not say it.
+pub const STORE_PREFIX: &str = "rtp_cluster:";
+
 /// One cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
@@ -494,6 +512,10 @@ pub struct Cluster {
     pub health: Health,
     /// Bounds of the session table.
     pub sessions: Sessions,
+    /// Where dispatchers share what they have bound, as a URL.
+    pub store: Option<String>,
+    /// What its keys begin with.
+    pub store_prefix: String,
     /// Owner and mode of its control socket.
     pub socket: SocketRights,
     /// What a command gets when nobody is online.
@@ -517,6 +539,8 @@ impl Cluster {
             failover: Failover::default(),
             health: Health::default(),
             sessions: Sessions::default(),
+            store: None,
+            store_prefix: STORE_PREFIX.to_owned(),
             socket: SocketRights::default(),
             no_members: NoMembers::default(),
             members: Vec::new(),

@@ -269,6 +269,7 @@ mod tests {
             (timeout, attempts) in (millis(fields::FAILOVER_TIMEOUT), whole(fields::ATTEMPTS)),
             health in prop_oneof![Just(Health::default()), health()],
             (max, expire) in (whole(fields::SESSIONS_MAX), millis(fields::SESSIONS_EXPIRE)),
+            (store, store_prefix) in (option::of(("[a-z]{1,9}", 0..16)), "[!-~]{1,64}"),
             disconnect_notify in option::of(notify()),
             socket in rights(),
             members in collection::vec(member(), 0..4),
@@ -281,6 +282,8 @@ mod tests {
                 failover: Failover { timeout, attempts },
                 health,
                 sessions: Sessions { max, expire },
+                store: store.map(|(host, db)| format!("redis://{host}/{db}")),
+                store_prefix,
                 disconnect_notify,
                 socket,
                 ..Cluster::new(name, protocol, address)

@@ -42,6 +42,8 @@ pub enum Job {
     Seek,
     /// The command itself to all members; one may have the call.
     Ask,
+    /// Its call is looked up among those that other dispatchers have bound.
+    LookUp,
     /// Waits for the answer that another command of the same call is looking for.
     Wait,
     /// `VF` to those members that have not said yet.

@@ -18,6 +18,8 @@ use crate::protocol::reply::{is_error, own, write_error};
 pub(super) enum Asked {
     /// Nobody has asked.
     Not,
+    /// Other dispatchers may have bound it, and that has been looked up, or took too long.
+    LookedUp,
     /// Everybody says that it has no such call.
     Nobody,
     /// Nobody has it, and somebody is silent.
@@ -109,7 +111,13 @@ impl<C, L: Clone> Dispatch<C, L> {
             t.who.clone_from(&out.who);
         }
         t.client = Some(client);
+        let is_unasked = matches!(asked, Asked::Not | Asked::LookedUp);
         let next = match (chosen, id) {
+            (Route::Seek | Route::Ask | Route::Create, _)
+                if asked == Asked::Not && home == Home::Unknown && self.looks_up(command) =>
+            {
+                self.look_up(now, &mut t, out)
+            }
             (Route::Home, Some(id)) => {
                 if command.ends_session {
                     self.end(now, hash, command, id);
@@ -129,8 +137,8 @@ impl<C, L: Clone> Dispatch<C, L> {
                 self.send_home(now, &mut t, id, Why::Bound, out)
             }
             (Route::Join, Some(id)) => self.join(now, &mut t, id, out),
-            (Route::Seek, _) if asked == Asked::Not => self.ask(now, &mut t, Job::Seek, out),
-            (Route::Ask, _) if asked == Asked::Not => {
+            (Route::Seek, _) if is_unasked => self.ask(now, &mut t, Job::Seek, out),
+            (Route::Ask, _) if is_unasked => {
                 if command.verb == Verb::Delete {
                     self.delete_those_on_their_way(hash, command);
                 }

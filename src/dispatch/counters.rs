@@ -28,6 +28,9 @@ counters! {
     SessionsBound = "sessions_bound": "call-ids bound";
     SessionsExpired = "sessions_expired": "bindings that aged out";
     SessionsUnbound = "sessions_unbound": "new sessions served without a binding because the table was full";
+    LookUps = "look_ups": "calls looked up among those that other dispatchers have bound";
+    LookUpsFound = "look_ups_found": "look-ups that found a member";
+    LookUpsOvertaken = "look_ups_overtaken": "look-ups that were not answered in time";
     ClientsAccepted = "clients_accepted": "connections accepted";
     ClientsSlow = "clients_slow": "connections put aside because their command was not whole";
     ClientsClosed = "clients_closed": "connections closed for slowness, length or a full buffer";

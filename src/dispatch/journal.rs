@@ -145,6 +145,15 @@ impl<C, L: Clone> Dispatch<C, L> {
         self.journal_told = now;
     }
 
+    /// Has what happens told to other dispatchers, and by and by all that is there; or not any more.
+    pub fn share(&mut self, now: Instant, journal: Option<Box<dyn Journal>>) {
+        self.sessions.share(journal);
+        for member in self.members.iter().filter(|member| member.present) {
+            self.sessions.name_member(member.id, &member.config);
+        }
+        self.journal_told = now;
+    }
+
     /// Nothing is written down any more: what happens to members and calls from now on is our own end.
     pub fn close_journal(&mut self) {
         self.sessions.close_journal();

@@ -107,6 +107,8 @@ pub struct Dispatch<C, L> {
     journal_told: Instant,
     /// When a call last found no room in the session table.
     unbound: Option<Instant>,
+    /// Whether calls that other dispatchers have bound can be looked up.
+    shared: bool,
     table_full: Throttle,
     overloaded: Throttle,
     two_homes: Throttle,
@@ -137,6 +139,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             suffixes: Suffixes::new(key),
             journal_told: now,
             unbound: None,
+            shared: false,
             table_full: Throttle::default(),
             overloaded: Throttle::default(),
             two_homes: Throttle::default(),
@@ -281,10 +284,13 @@ impl<C, L: Clone> Dispatch<C, L> {
                 let text = core::mem::take(&mut t.text);
                 out.who.clone_from(&t.who);
                 let (started, origin, client) = (t.started, t.origin, t.client.take());
+                let followers = self.end_question(&mut t);
                 self.close(t);
                 if let (Ok(command), Some(client)) = (command::parse(&text), client) {
                     self.route(now, started, &command, origin, client, asked, out);
                 }
+                // Behind it: a delete finds the session that it is to end.
+                self.wake_followers(now, followers, asked, out);
             }
         }
     }

@@ -4,6 +4,7 @@
 use core::ops::Range;
 
 use super::event::Traced;
+use super::pending::Slot;
 use super::rewrite::Notice;
 use super::session::MemberId;
 use crate::config::model::Name;
@@ -31,6 +32,15 @@ struct Reply<C> {
     text: Range<usize>,
     /// The command came out badly.
     kept: Option<Box<Traced>>,
+}
+
+/// A call that is to be looked up among those that other dispatchers have bound.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LookUp {
+    /// Who wants to know.
+    pub slot: Slot,
+    /// The call.
+    pub call_id: Box<[u8]>,
 }
 
 /// Something that an operator may want to read in the log; the rim writes it.
@@ -103,6 +113,8 @@ pub struct Outbox<C, L> {
     pub refused: Vec<MemberId>,
     /// Disconnect notifications in a lost member's place.
     pub notices: Vec<Notice>,
+    /// Calls to be looked up.
+    pub look_ups: Vec<LookUp>,
     /// For the log.
     pub notes: Vec<Note>,
 }
@@ -120,6 +132,7 @@ impl<C, L> Default for Outbox<C, L> {
             suspects: Vec::new(),
             refused: Vec::new(),
             notices: Vec::new(),
+            look_ups: Vec::new(),
             notes: Vec::new(),
         }
     }

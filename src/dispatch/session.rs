@@ -17,6 +17,7 @@ use core::hash::BuildHasher;
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use self::journal::Both;
 pub use self::journal::{Journal, PARTS, Session, Wants};
 use self::ledger::Ledger;
 use self::shard::Shard;
@@ -151,7 +152,7 @@ pub struct Sessions {
     ended: VecDeque<u64>,
     wishes: Wishes,
     /// Who writes down what happens here.
-    journal: Option<Box<dyn Journal>>,
+    journal: Option<Both>,
 }
 
 impl Sessions {

@@ -1702,3 +1702,95 @@ fn a_late_session_is_undone_without_room_for_a_binding_too() {
     let (member, _, text) = bench.one_sent();
     assert_eq!((member, text.as_str()), (slow, "D c2 from;1"));
 }
+
+/// Dispatchers share what they have bound; a call has been looked up, and members have not been asked.
+fn looks_up(text: &str) -> (Bench, u32, Slot) {
+    let mut bench = Bench::new();
+    bench.core.set_shared(true);
+    let client = bench.command(text);
+    let look_up = bench.out.look_ups.pop().expect("it is looked up");
+    assert_eq!(&*look_up.call_id, b"c1");
+    assert!(bench.take_sent().is_empty());
+    (bench, client, look_up.slot)
+}
+
+fn tell(bench: &mut Bench, slot: Slot, found: Option<&str>) {
+    bench
+        .core
+        .looked_up(bench.now, slot, found.map(str::as_bytes), &mut bench.out);
+    bench.collect();
+}
+
+const UNKNOWN: [&str; 4] = [
+    "U c1 192.0.2.1 4000 from",
+    "U c1 192.0.2.1 4000 from to",
+    "L c1 192.0.2.1 4000 from to",
+    "D c1 from to",
+];
+
+#[test]
+fn a_call_that_another_dispatcher_has_bound_goes_to_its_member() {
+    for text in UNKNOWN {
+        let (mut bench, client, slot) = looks_up(text);
+        tell(&mut bench, slot, Some("B udp:127.0.0.1:22222"));
+        let (member, cookie, sent) = bench.one_sent();
+        assert_eq!((member, sent.as_str()), ("B", text));
+        bench.answer(member, cookie, "0");
+        assert_eq!(bench.got(client).as_deref(), Some("0"));
+        // A second answer is nobody's.
+        tell(&mut bench, slot, Some("A udp:127.0.0.1:22222"));
+        assert!(bench.take_sent().is_empty());
+    }
+}
+
+#[test]
+fn a_call_that_is_not_found_is_asked_for_or_new_and_so_is_one_at_a_member_that_is_not_ours() {
+    for found in [None, Some(""), Some("B udp:127.0.0.1:9"), Some("nonsense")] {
+        for (text, asked) in UNKNOWN.into_iter().zip([1, 3, 3, 3]) {
+            let (mut bench, _, slot) = looks_up(text);
+            tell(&mut bench, slot, found);
+            assert_eq!(bench.take_sent().len(), asked, "{text}, {found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_look_up_that_takes_long_is_overtaken_and_its_answer_comes_too_late() {
+    for (text, asked) in UNKNOWN.into_iter().zip([1, 3, 3, 3]) {
+        let (mut bench, _, slot) = looks_up(text);
+        bench.pass(ms(29));
+        assert!(bench.take_sent().is_empty());
+        bench.pass(ms(2));
+        assert_eq!(bench.take_sent().len(), asked, "{text}");
+        tell(&mut bench, slot, Some("B udp:127.0.0.1:22222"));
+        assert!(bench.take_sent().is_empty());
+    }
+}
+
+#[test]
+fn commands_of_a_call_that_is_looked_up_wait_together_and_go_on_in_their_order() {
+    let (mut bench, first, slot) = looks_up("U c1 192.0.2.1 4000 from");
+    let second = bench.command("D c1 from");
+    assert!(bench.out.look_ups.is_empty(), "it is asked once");
+    tell(&mut bench, slot, None);
+    let sent = bench.take_sent();
+    let [(home, created, _), (same, deleted, delete)] = &sent[..] else {
+        panic!("{sent:?}");
+    };
+    assert_eq!((home, delete.as_str()), (same, "D c1 from"));
+    bench.answer(home, *created, "35000 192.0.2.9");
+    bench.answer(home, *deleted, "0");
+    assert_eq!(bench.got(first).as_deref(), Some("35000 192.0.2.9"));
+    assert_eq!(bench.got(second).as_deref(), Some("0"));
+}
+
+#[test]
+fn nothing_is_looked_up_while_there_is_nobody_to_ask_nor_for_a_call_that_is_known() {
+    let mut bench = Bench::new();
+    bench.call("c1");
+    bench.core.set_shared(true);
+    bench.command("L c1 192.0.2.1 4000 from to");
+    bench.core.set_shared(false);
+    bench.command("L c2 192.0.2.1 4000 from to");
+    assert!(bench.out.look_ups.is_empty());
+}

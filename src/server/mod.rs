@@ -161,6 +161,8 @@ impl Shared {
         if let Some(store) = &*self.state.lock() {
             restore::keep(store.recorders(), &running);
         }
+        let rules = running.cluster.look(|_, core| core.rules().clone());
+        running.share(&rules);
         self.clusters.write().push(Arc::clone(&running));
         running
     }

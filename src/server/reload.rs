@@ -403,6 +403,7 @@ impl Change {
             self.running.move_to(door);
         }
         cluster.set_rules(&self.wanted);
+        self.running.share(&self.wanted);
         if self.moves_relay {
             cluster.put_relay(self.relay);
         }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::cluster::cluster_thread::{self, AtWork, ORDERS};
 use crate::cluster::front::door::{Door, Held, Listens};
+use crate::cluster::order::Finder;
 use crate::cluster::{Cluster, relay};
 use crate::config::model::{self, Address, Protocol};
 use crate::daemon::options::Options;
@@ -23,6 +24,7 @@ use crate::rim::names_thread::Names;
 use crate::rim::readiness::Poller;
 use crate::sockets::listener::BoundUnix;
 use crate::sockets::{BoundPort, Sockets};
+use crate::store::{Answers, Store};
 
 /// How long the name of a control address may take to be found: an administrator waits for it.
 const NAME_WITHIN: Duration = Duration::from_secs(2);
@@ -99,6 +101,8 @@ pub(super) struct Running {
     /// Its control socket, which may be handed on.
     door: Mutex<Option<Door>>,
     thread: Mutex<Option<Thread>>,
+    /// What it shares with other dispatchers, if it does.
+    store: Mutex<Option<Store>>,
 }
 
 impl Running {
@@ -127,6 +131,7 @@ impl Running {
             draining: AtomicBool::new(false),
             door: Mutex::new(Some(door)),
             thread: Mutex::new(Some(thread)),
+            store: Mutex::default(),
         };
         let cluster = &running.cluster;
         match cluster.places(config.members.len()) {
@@ -141,6 +146,52 @@ impl Running {
                 running.close();
                 Err(error)
             }
+        }
+    }
+
+    /// Shares what is bound with other dispatchers where `config` says, or not any more. What is shared there already
+    /// goes on.
+    pub(super) fn share(&self, config: &model::Cluster) {
+        let mut store = self.store.lock();
+        if store
+            .as_ref()
+            .map_or(config.store.is_none(), |store| store.is_for(config))
+        {
+            return;
+        }
+        self.unshare(store.take());
+        let (told, asked) = (Arc::downgrade(&self.cluster), Arc::downgrade(&self.cluster));
+        let answers = Answers {
+            is_here: Box::new(move |is_here| {
+                if let Some(cluster) = told.upgrade() {
+                    cluster.look(|_, core| core.set_shared(is_here));
+                }
+            }),
+            found: Box::new(move |slot, found| {
+                if let Some(cluster) = asked.upgrade() {
+                    cluster.order(move |at_work| at_work.looked_up(slot, found.as_deref()));
+                }
+            }),
+        };
+        match Store::start(self.cluster.number, config, answers) {
+            Ok(Some(new)) => {
+                let finder = Finder::new(new.finder());
+                self.cluster.order(move |at_work| at_work.finder = finder);
+                let sharer = Box::new(new.sharer());
+                self.cluster.look(|now, core| core.share(now, Some(sharer)));
+                *store = Some(new);
+            }
+            Ok(None) => {}
+            Err(error) => log::warn!("cluster {}: the store of sessions: {error}", self.cluster.name),
+        }
+    }
+
+    fn unshare(&self, store: Option<Store>) {
+        if let Some(store) = store {
+            self.cluster.look(|now, core| core.share(now, None));
+            store.stop();
+            self.cluster.look(|_, core| core.set_shared(false));
+            self.cluster.order(|at_work| at_work.finder = Finder::default());
         }
     }
 
@@ -194,6 +245,8 @@ impl Running {
             thread.join();
         }
         drop(self.door.lock().take());
+        let store = self.store.lock().take();
+        self.unshare(store);
     }
 
     /// Ends all of it: what is still in flight is answered with an error of ours.

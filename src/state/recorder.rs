@@ -12,7 +12,7 @@ use super::changes::Changes;
 use super::encode::{self, Bound, Moment, Print, Record, Tags};
 use super::message::{Batch, Message};
 use super::writer::Shared;
-use crate::config::model::{self, Protocol};
+use crate::config::model;
 use crate::dispatch::rewrite::Addressee;
 use crate::dispatch::session::{Binding, Journal, MemberId, Session, Stage, Tick, Wants};
 use crate::rim;
@@ -94,15 +94,9 @@ impl Recorders {
     }
 }
 
-/// What a member is called on disk. Protocols that lead to the same socket are the same here.
+/// What a member is called on disk.
 pub fn print(cluster: &str, member: &model::Member) -> Print {
-    let kind = match member.protocol {
-        Protocol::Unix | Protocol::Cunix => "unix",
-        Protocol::Udp | Protocol::Udp6 => "udp",
-        Protocol::Tcp | Protocol::Tcp6 => "tcp",
-    };
-    let address = format!("{kind}:{}", member.address);
-    Print::member(cluster, member.name.as_str(), &address)
+    Print::member(cluster, member.name.as_str(), &member.socket())
 }
 
 impl Recorder {

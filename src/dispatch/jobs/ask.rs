@@ -37,10 +37,7 @@ impl<C, L: Clone> Dispatch<C, L> {
         job: Job,
         out: &mut Outbox<C, L>,
     ) -> Next {
-        let asker = self.questions.get(&t.key.hash);
-        if let Some(asker) = asker.and_then(|asker| self.pending.get_mut(*asker)) {
-            asker.followers.push(t.slot);
-            t.job = Job::Wait;
+        if self.follows(t) {
             return Next::Waits;
         }
         t.job = job;
@@ -61,6 +58,18 @@ impl<C, L: Clone> Dispatch<C, L> {
         }
         self.ask_further(now, t, out);
         Next::Waits
+    }
+
+    /// Whether somebody looks for the home of this call already: then this command waits for what that finds.
+    pub(super) fn follows(&mut self, t: &mut Transaction<C>) -> bool {
+        let asker = self.questions.get(&t.key.hash);
+        let asker = asker.and_then(|asker| self.pending.get_mut(*asker));
+        if let Some(asker) = asker {
+            asker.followers.push(t.slot);
+            t.job = Job::Wait;
+            return true;
+        }
+        false
     }
 
     /// Whether calls are, as a rule, where the hash of their call-id says: new ones are put there by the policy, or were
@@ -269,7 +278,13 @@ impl<C, L: Clone> Dispatch<C, L> {
     }
 
     /// Commands that waited for a question are routed with what it found.
-    fn wake_followers(&mut self, now: Instant, followers: Vec<Slot>, asked: Asked, out: &mut Outbox<C, L>) {
+    pub(in crate::dispatch) fn wake_followers(
+        &mut self,
+        now: Instant,
+        followers: Vec<Slot>,
+        asked: Asked,
+        out: &mut Outbox<C, L>,
+    ) {
         for slot in followers {
             if self.pending.get(slot).is_some_and(|t| t.job == Job::Wait)
                 && let Some(t) = self.pending.take(slot)

@@ -8,6 +8,7 @@ mod create;
 pub(super) mod delete_all;
 mod direct;
 mod late;
+mod look_up;
 mod quiet;
 pub mod statistics;
 
@@ -83,6 +84,7 @@ impl<C, L: Clone> Dispatch<C, L> {
             Job::Create => self.creating(now, t, event, out),
             Job::Late => self.late(now, t, event, out),
             Job::Seek | Job::Ask => self.asking(now, t, event, out),
+            Job::LookUp => self.looking_up(event),
             Job::Wait => self.waiting(t, event, out),
             Job::Capability => self.capability_asked(t, event, out),
             Job::Statistics => self.statistics_asked(t, event, out),

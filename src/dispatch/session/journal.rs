@@ -55,8 +55,8 @@ pub struct Session<'a> {
     pub to: Option<&'a [u8]>,
 }
 
-/// What a journal waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a journal waits for, the most urgent last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wants {
     /// For something to happen.
     Nothing,
@@ -66,10 +66,81 @@ pub enum Wants {
     Part,
 }
 
+/// Those who write down what happens: for a successor, and for other dispatchers.
+#[derive(Debug, Default)]
+pub(super) struct Both {
+    kept: Option<Box<dyn Journal>>,
+    shared: Option<Box<dyn Journal>>,
+}
+
+impl Both {
+    fn each(&mut self) -> impl Iterator<Item = &mut Box<dyn Journal>> {
+        self.kept.iter_mut().chain(&mut self.shared)
+    }
+}
+
+impl Journal for Both {
+    fn named(&mut self, member: MemberId, config: &model::Member) {
+        self.each().for_each(|journal| journal.named(member, config));
+    }
+    fn bound(&mut self, call_id: &[u8], binding: &Binding) {
+        self.each().for_each(|journal| journal.bound(call_id, binding));
+    }
+    fn forgotten(&mut self, call_id: &[u8]) {
+        self.each().for_each(|journal| journal.forgotten(call_id));
+    }
+    fn cut(&mut self, member: MemberId, cut: Tick) {
+        self.each().for_each(|journal| journal.cut(member, cut));
+    }
+    fn left(&mut self, member: MemberId, now: Tick) {
+        self.each().for_each(|journal| journal.left(member, now));
+    }
+    fn cleared(&mut self) {
+        self.each().for_each(|journal| journal.cleared());
+    }
+    fn wished(&mut self, session: Session<'_>, wish: Option<(&Addressee, &[u8])>) {
+        self.each().for_each(|journal| journal.wished(session, wish));
+    }
+    fn unwished(&mut self, session: Session<'_>) {
+        self.each().for_each(|journal| journal.unwished(session));
+    }
+    fn deferred(&mut self, member: MemberId, expires: Tick, text: &[u8]) {
+        self.each()
+            .for_each(|journal| journal.deferred(member, expires, text));
+    }
+    fn settled(&mut self, member: MemberId, text: Option<&[u8]>) {
+        self.each().for_each(|journal| journal.settled(member, text));
+    }
+    fn counted(&mut self, member: MemberId, created: u64, at: Tick) {
+        self.each()
+            .for_each(|journal| journal.counted(member, created, at));
+    }
+    /// One after the other; what one of them wants does the other no harm.
+    fn next_part(&mut self, parts: usize) -> Option<usize> {
+        self.each().find_map(|journal| journal.next_part(parts))
+    }
+    fn wants(&self) -> Wants {
+        let wants = self
+            .kept
+            .iter()
+            .chain(&self.shared)
+            .map(|journal| journal.wants());
+        wants.max().unwrap_or(Wants::Nothing)
+    }
+    fn turn(&mut self) {
+        self.each().for_each(|journal| journal.turn());
+    }
+}
+
 impl Sessions {
     /// Has what happens from now on written down, and all that is there, part by part in [`Sessions::tell`].
     pub fn set_journal(&mut self, journal: Box<dyn Journal>) {
-        self.journal = Some(journal);
+        self.journal.get_or_insert_default().kept = Some(journal);
+    }
+
+    /// Has what happens told to other dispatchers as well, or not any more.
+    pub fn share(&mut self, journal: Option<Box<dyn Journal>>) {
+        self.journal.get_or_insert_default().shared = journal;
     }
 
     /// A member is there from now on, or is another RTPproxy from now on: what it is called in the journal.
@@ -105,14 +176,13 @@ impl Sessions {
 
     /// Who writes down what happens, if somebody does.
     pub fn journal(&mut self) -> Option<&mut (dyn Journal + 'static)> {
-        self.journal.as_deref_mut()
+        let journal = self.journal.as_mut();
+        journal.map(|journal| journal as &mut (dyn Journal + 'static))
     }
 
     /// What the journal waits for.
     pub fn journal_wants(&self) -> Wants {
-        self.journal
-            .as_ref()
-            .map_or(Wants::Nothing, |journal| journal.wants())
+        self.journal.as_ref().map_or(Wants::Nothing, Journal::wants)
     }
 
     /// Tells the journal of what is there, where it wants that: whole parts, until there were `min` things to tell or
@@ -140,7 +210,7 @@ impl Sessions {
             && let Some(part) = journal.next_part(PARTS + others)
         {
             if let Some(other) = part.checked_sub(PARTS) {
-                told += tell_other(other, &mut **journal);
+                told += tell_other(other, journal);
                 continue;
             }
             let shard = shards.get(part / SLICES);
