@@ -15,7 +15,7 @@ import subprocess
 import sys
 
 # Where a crate offers several licences: the first of these.
-PREFERRED = ["MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "Apache-2.0", "Unlicense"]
+PREFERRED = ["MIT", "BSD-2-Clause", "BSD-3-Clause", "ISC", "Zlib", "Unicode-3.0", "Apache-2.0", "Unlicense", "BSL-1.0"]
 # Files of a crate that may hold the text of a licence.
 TEXTS = {
     "MIT": ["LICENSE-MIT*", "LICENCE-MIT*", "*MIT*", "LICENSE*", "LICENCE*", "COPYING*"],
