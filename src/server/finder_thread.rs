@@ -51,10 +51,7 @@ impl Finder {
     pub(super) fn start(shared: Weak<Shared>) -> std::io::Result<Self> {
         let (to, messages) = bounded(QUEUE);
         let answers = to.clone();
-        let thread = rim::spawn("finder", move || {
-            let mut known = Known::default();
-            run(&shared, &messages, &answers, &mut known);
-        })?;
+        let thread = rim::spawn("finder", move || run(&shared, &messages, &answers))?;
         Ok(Self { to, thread })
     }
 
@@ -87,7 +84,8 @@ struct Watched {
 
 type Known = Vec<Watched>;
 
-fn run(shared: &Weak<Shared>, messages: &Receiver<Message>, answers: &Sender<Message>, known: &mut Known) {
+fn run(shared: &Weak<Shared>, messages: &Receiver<Message>, answers: &Sender<Message>) {
+    let mut known = Known::default();
     loop {
         let due = known.iter().map(|watched| watched.due).min();
         let message = idle(|| match due {
@@ -96,7 +94,7 @@ fn run(shared: &Weak<Shared>, messages: &Receiver<Message>, answers: &Sender<Mes
         });
         let Some(shared) = shared.upgrade() else { return };
         match message {
-            Ok(Message::Look) => shared.find_pools(known),
+            Ok(Message::Look) => shared.find_pools(&mut known),
             Ok(Message::Said(cluster, pool, answer)) => {
                 let watched = known
                     .iter_mut()
